@@ -1,0 +1,73 @@
+package message
+
+import (
+	"errors"
+	"strings"
+)
+
+// MaxAddress is the longest address, in octets, that any door may let in.
+const MaxAddress = 256
+
+// Address is an address-of-record: who somebody is, not where they can be
+// reached. User is unescaped; Host is in lower case and without a port. A
+// telephone number without a domain has an empty Host.
+type Address struct {
+	User string
+	Host string
+}
+
+// ErrBadAddress is what ParseAddress returns; it says what was expected.
+var ErrBadAddress = errors.New("not an address: expected user@domain, for example 1001@sip.example.com")
+
+// ParseAddress reads what people type: "1001@sip.example.com", optionally
+// with "sip:" in front. Header syntax is the business of a door.
+func ParseAddress(s string) (Address, error) {
+	s = strings.TrimPrefix(strings.TrimSpace(s), "sip:")
+	user, host, ok := strings.Cut(s, "@")
+	if !ok || user == "" || host == "" || strings.ContainsAny(s, " \t<>\"'") {
+		return Address{}, ErrBadAddress
+	}
+	a := Address{User: user, Host: strings.ToLower(host)}
+	return a, a.Validate()
+}
+
+// Validate refuses what no door may pass on: control characters, a second @,
+// an address over MaxAddress octets.
+func (a Address) Validate() error {
+	if a.User == "" || len(a.User)+len(a.Host) > MaxAddress {
+		return ErrBadAddress
+	}
+	if strings.ContainsRune(a.Host, '@') || hasControl(a.User) || hasControl(a.Host) {
+		return ErrBadAddress
+	}
+	return nil
+}
+
+func hasControl(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0
+}
+
+// String returns user@host, or the number alone.
+func (a Address) String() string {
+	if a.Host == "" {
+		return a.User
+	}
+	return a.User + "@" + a.Host
+}
+
+// IsZero tells whether there is no address at all.
+func (a Address) IsZero() bool { return a == Address{} }
+
+// MarshalText makes an Address readable in JSON and in logs.
+func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (a *Address) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*a = Address{}
+		return nil
+	}
+	user, host, _ := strings.Cut(string(text), "@")
+	*a = Address{User: user, Host: strings.ToLower(host)}
+	return a.Validate()
+}

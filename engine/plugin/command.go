@@ -1,0 +1,41 @@
+package plugin
+
+import (
+	"context"
+	"flag"
+	"io"
+)
+
+// Command is a subcommand that a plugin adds to imgate.
+type Command struct {
+	Path  string // its words: "account add"
+	Args  string // what follows, for the usage line: "ADDRESS TEXT"
+	Short string // one line, lower case, no full stop
+	Long  string // what the one line can't say; may be empty
+	// Setup declares the command's flags and returns what runs it.
+	Setup func(flags *flag.FlagSet) Run
+}
+
+// Run does a command's work. An error is printed and makes the exit status 1.
+type Run func(ctx context.Context, in Invocation) error
+
+// Invocation is a command at work.
+type Invocation struct {
+	Args     []string // those that aren't flags
+	In       io.Reader
+	Out, Err io.Writer
+	Admin    AdminClient
+	// Settings is the configuration of the first instance of the plugin that
+	// brought the command, its defaults if there is none: a *C as in Define.
+	Settings Config
+}
+
+// AdminClient talks to the admin API of the running server.
+type AdminClient interface {
+	// Call sends a request with body as JSON, or none if body is nil, and
+	// decodes the answer into answer unless that is nil. path begins with
+	// "/v1/". An error is in words for the person at the terminal.
+	Call(ctx context.Context, method, path string, body, answer any) error
+	// Stream sends what a reader gives and copies the answer's body to out.
+	Stream(ctx context.Context, method, path, contentType string, body io.Reader, out io.Writer) error
+}

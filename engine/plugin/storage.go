@@ -1,0 +1,69 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Limits that every storage must be able to take. The engine stays below them.
+const (
+	MaxKey   = 512     // octets of a key
+	MaxValue = 1 << 20 // octets of a value
+	MaxApply = 8 << 20 // octets of keys and values in one Apply
+)
+
+// Storage keeps ordered tables of keys and values on disk. The engine has one
+// committer, the only caller of Apply, which gathers the changes of all its
+// callers; so a storage gets group commit for nothing. Scan is called beside
+// it, from a few goroutines.
+type Storage interface {
+	// Apply makes all the changes or none, in their order (of two changes to
+	// one key the later counts), if f is the fence of the newest lease. When it
+	// returns nil they are on disk and every later Scan sees them.
+	//
+	// ErrFenced: a newer lease exists; nothing was changed and nothing ever
+	// will be under this fence. Any other error is taken as temporary: the
+	// changes may or may not be on disk, and the committer tries again.
+	Apply(ctx context.Context, f Fence, changes []Change) error
+
+	// Scan returns up to n rows of a table with from <= key < to in the order
+	// of their keys' octets; nil for to means no end. A table that was never
+	// written to is empty. What it returns belongs to the caller.
+	Scan(ctx context.Context, table string, from, to []byte, n int) ([]Change, error)
+
+	Leases
+
+	// Close lets go of files and connections. No other method runs or follows.
+	Close() error
+}
+
+// Change is one row to write, or to delete where Value is nil. An empty Value
+// that isn't nil is a row like any other.
+type Change struct {
+	Table string // [a-z/]+, at most 64 octets
+	Key   []byte
+	Value []byte
+}
+
+// Fence is the number of a lease. Every Acquire that succeeds returns a
+// greater one than all before it.
+type Fence uint64
+
+// ErrHeld is what Acquire returns while somebody else holds the lease.
+var ErrHeld = errors.New("the lease is held by another node")
+
+// Leases say which node is the active one. There is one lease in a storage.
+// All times are the storage's own: nodes needn't agree on a clock.
+type Leases interface {
+	// Acquire takes the lease for ttl if nobody holds it, also if the holder is
+	// a node of the same name. From then on every older fence is refused.
+	// ErrHeld: another holds it. Called about once a second.
+	Acquire(ctx context.Context, node string, ttl time.Duration) (Fence, error)
+	// Renew extends the lease by ttl from now. ErrFenced: it is no longer ours,
+	// because it ran out or was released.
+	Renew(ctx context.Context, f Fence, ttl time.Duration) error
+	// Release ends the lease at once, so that another node needn't wait. With
+	// an older fence it changes nothing and returns nil.
+	Release(ctx context.Context, f Fence) error
+}

@@ -1,0 +1,161 @@
+package plugin
+
+import (
+	"context"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+)
+
+// Transport is a door: messages come in and go out through it in its own
+// protocol. It runs on every node, active or not.
+type Transport interface {
+	// Serve opens the door, calls gate.Ready once it takes traffic, and returns
+	// when ctx is done or the door can't be kept open; then everything is let
+	// go. It is called once. While gate.Active is false it answers traffic with
+	// its protocol's way of saying "another node".
+	Serve(ctx context.Context, gate Gate) error
+
+	// Send makes one attempt over one route and waits for the peer's answer or
+	// the end of ctx. Several run at once, for one recipient too. A Receipt
+	// means that the peer has taken responsibility. An error is a
+	// *message.Failure; its Temporary decides whether the attempt is repeated.
+	// Reason Unbuildable: the message can't be expressed in this protocol.
+	Send(ctx context.Context, m *message.Message, route Route) (Receipt, error)
+}
+
+// Route is one way to one device or next hop.
+type Route struct {
+	Transport string // the instance
+	Address   string // the next hop, for instances that have several; may be empty
+	Binding   *Binding
+
+	// Reference names this delivery to the peer: the same for each repeat of
+	// the same delivery, different for every other, and unguessable. SIP:
+	// Call-ID and From tag. At most 64 octets [A-Za-z0-9_.-].
+	Reference string
+}
+
+// Receipt is what a peer said when it took a message.
+type Receipt struct {
+	// Final: the recipient has it. Otherwise the peer has promised to deliver
+	// and says later, under PeerID, what became of it: see Gate.Report.
+	Final  bool
+	PeerID string // the peer's own name for it; may be empty if Final
+}
+
+// Status is what a peer reports after it took a message.
+type Status struct {
+	Delivered bool
+	Reason    message.Reason // why not, unless Delivered
+}
+
+// Gate is what the engine offers a transport. All methods may be called from
+// any goroutine.
+type Gate interface {
+	// Ready says that the door is open. Called once.
+	Ready()
+	// Active tells whether this node is the one that takes traffic. If not, the
+	// failure says why (message.Standby, message.Draining, …).
+	Active() *message.Failure
+
+	// Authenticate asks the accounts plugin. A *message.Failure with
+	// Unauthenticated: wrong credentials, and nothing more is said about why;
+	// temporary failures mean that nobody could be asked.
+	Authenticate(ctx context.Context, c Credentials) (Account, error)
+
+	// Register changes an account's bindings, all or none, and wakes what waits
+	// for it. It returns when the change is on disk, with the bindings that the
+	// address-of-record then has. Failures: Forbidden (not one of the account's
+	// identities), Malformed (out of order: the same Call-ID with a CSeq that
+	// is not greater), LimitReached, and temporary ones.
+	Register(ctx context.Context, r Registration) ([]Binding, error)
+
+	// Submit hands in a message. It never blocks: what can't be taken fails in
+	// the ticket. Order is kept for messages of one sender to one recipient
+	// that are submitted one after the other.
+	Submit(a Arrival) Ticket
+
+	// Report says what became of a message that this instance sent and whose
+	// receipt was not final. It returns nil when that is on disk, and also if
+	// nobody waits for it any more; a temporary failure if it came before its
+	// message's receipt, or can't be kept: the peer should say it again.
+	Report(ctx context.Context, peerID string, s Status) error
+}
+
+// Arrival is a message at the door, with who brought it.
+type Arrival struct {
+	Message *message.Message
+	Account Account // as Authenticate returned it
+
+	// Key tells a repeated submission from a new one: everything that stays the
+	// same when the peer repeats itself and differs when it says something new
+	// (SIP: peer, Call-ID, CSeq, From tag, Request-URI, digest of the body).
+	// Checked for ten minutes. Empty: never a repeat.
+	Key string
+}
+
+// Ticket stands for a submission. Both methods may be called any number of
+// times; they wait until they know, or the context ends.
+type Ticket interface {
+	// Accepted returns once the message is on disk, or needs not be. From then
+	// on it is ours: only now may a peer be told so. An error is a
+	// *message.Failure and means that nothing was kept and nothing is charged.
+	Accepted(ctx context.Context) (Answer, error)
+	// First returns the first outcome of a message that was accepted. If ctx
+	// ends before there is one, that outcome is OutcomeWaiting.
+	First(ctx context.Context) Outcome
+}
+
+// Answer says how the sender's request is to be answered.
+type Answer struct {
+	ID       message.ID
+	PublicID string
+	// Within is how long to wait for the first outcome, at most 15 s. Zero:
+	// don't wait, say "accepted".
+	Within time.Duration
+}
+
+// Outcome is the first that is known of a message's fate.
+type Outcome struct {
+	State   OutcomeState
+	Failure *message.Failure // why, if State is OutcomeFailed
+}
+
+// OutcomeState is what can first be known of a message's fate.
+type OutcomeState uint8
+
+// The outcomes.
+const (
+	OutcomeWaiting   OutcomeState = iota // kept for later
+	OutcomeDelivered                     // a device has it, or the next hop is responsible
+	OutcomeFailed                        // it will never be delivered
+)
+
+// Registration is one change to the bindings of an address-of-record
+// (RFC 3261 §10.3).
+type Registration struct {
+	Account Account
+	AOR     message.Address
+	CallID  string
+	CSeq    uint32
+	// Bindings are those named in the request. One whose Expires is not in the
+	// future ends. None at all: a question.
+	Bindings []Binding
+	// All ends every binding of the address-of-record.
+	All bool
+}
+
+// Binding is where a device can be reached. Bindings are on disk.
+type Binding struct {
+	Account   string          // the account's ID
+	AOR       message.Address // the identity that it was registered for
+	Transport string          // the instance that took the registration and can reach it
+	Contact   string          // the URI as it was registered
+	Flow      string          // the transport's own name of the way back; opaque to others
+	Device    string          // +sip.instance (RFC 5626 §4.1), with reg-id; empty: unknown
+	Q         int             // preference in thousandths, 0 to 1000
+	Expires   time.Time
+	CallID    string
+	CSeq      uint32
+}
