@@ -1,0 +1,207 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/plugins/memory"
+)
+
+// dying is a storage that dies at its k-th call: as with a crash, nothing
+// reaches the disk from then on. late: the call that dies still gets there.
+type dying struct {
+	plugin.Storage
+	left atomic.Int64
+	late bool
+	dead chan struct{}
+}
+
+var errDead = errors.New("the storage is dead")
+
+func newDying(disk *memory.Disk, k int, late bool) *dying {
+	d := &dying{Storage: memory.Open(disk), late: late, dead: make(chan struct{})}
+	d.left.Store(int64(k))
+	return d
+}
+
+// dies counts a call.
+func (d *dying) dies() bool {
+	left := d.left.Add(-1)
+	if left == -1 {
+		close(d.dead)
+	}
+	return left < 0
+}
+
+func (d *dying) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
+	if d.dies() {
+		if d.late && d.left.Load() == -1 {
+			d.Storage.Apply(ctx, f, changes)
+		}
+		return errDead
+	}
+	return d.Storage.Apply(ctx, f, changes)
+}
+
+func (d *dying) Scan(ctx context.Context, table string, from, to []byte, n int) ([]plugin.Change, error) {
+	if d.dies() {
+		return nil, errDead
+	}
+	return d.Storage.Scan(ctx, table, from, to, n)
+}
+
+func (d *dying) Acquire(ctx context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
+	if d.dies() {
+		return 0, errDead
+	}
+	return d.Storage.Acquire(ctx, node, ttl)
+}
+
+// Renew isn't counted: it comes by the clock, not by what happens.
+func (d *dying) Renew(ctx context.Context, f plugin.Fence, ttl time.Duration) error {
+	if d.left.Load() < 0 {
+		return errDead
+	}
+	return d.Storage.Renew(ctx, f, ttl)
+}
+
+// Release never comes: a crash releases nothing. The next node of the same
+// name takes the lease all the same.
+func (d *dying) Release(context.Context, plugin.Fence) error { return nil }
+
+// TestCrash lets the storage die at each of its calls in turn. Then, on the
+// same disk: what was acknowledged is delivered, and charged exactly once;
+// what was refused is neither held nor charged.
+func TestCrash(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		for k := 0; ; k++ {
+			survived := false
+			t.Run(fmt.Sprintf("late=%t/call=%d", late, k), func(t *testing.T) { survived = crashAt(t, k, late) })
+			if survived || t.Failed() {
+				break
+			}
+			if k > 500 {
+				t.Fatal("the run doesn't end")
+			}
+		}
+	}
+}
+
+// crashAt runs until the storage dies, then takes over on what it left. It
+// tells whether the storage survived the run.
+func crashAt(t *testing.T, k int, late bool) (survived bool) {
+	disk := memory.NewDisk()
+	storage := newDying(disk, k, late)
+	before := newDoor()
+	accepted, refused := runUntilDeath(t, storage, before)
+	select {
+	case <-storage.dead:
+	default:
+		survived = true
+	}
+
+	after := newDoor()
+	next := start(t, memory.Open(disk), after, charged())
+	if !next.started() {
+		t.Fatalf("the next node doesn't start: %v", <-next.done)
+	}
+	for _, user := range []string{"online", "offline"} {
+		if err := after.register(t.Context(), user, user); err != nil {
+			t.Fatalf("register %s: %v", user, err)
+		}
+	}
+	eventually(t, "everything that waits is delivered and settled", func() bool {
+		return len(rows(t, next.storage, "messages")) == 0 && len(rows(t, next.storage, "outbox")) == 0
+	})
+	checkBooks(t, next, append(before.bodies(), after.bodies()...), accepted, refused, late)
+	if err := next.end(); err != nil {
+		t.Errorf("the next node ends with %v", err)
+	}
+	return survived
+}
+
+// runUntilDeath sends messages to a recipient who is there and to one who
+// isn't, and tells which were accepted, by body.
+func runUntilDeath(t *testing.T, storage *dying, door *testDoor) (accepted map[string]message.ID, refused []string) {
+	k := start(t, storage, door, charged())
+	defer k.end() // it may well fail: its storage is dead
+	accepted = map[string]message.ID{}
+	select {
+	case <-k.up:
+	case <-storage.dead:
+		return accepted, nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), testWait)
+	defer cancel()
+	door.register(ctx, "online", "online") // whether it is kept doesn't matter
+	for i := range 4 {
+		for _, to := range []string{"online", "offline"} {
+			body := fmt.Sprint(to, " ", i)
+			ticket := door.submit("sender", to, body)
+			answer, err := ticket.Accepted(ctx)
+			if err != nil {
+				refused = append(refused, body)
+				continue
+			}
+			accepted[body] = answer.ID
+			ticket.First(ctx)
+		}
+	}
+	return accepted, refused
+}
+
+func checkBooks(t *testing.T, k *kit, delivered []string, accepted map[string]message.ID, refused []string, late bool) {
+	t.Helper()
+	paid := rows(t, k.storage, "test/paid")
+	for body, id := range accepted {
+		if !slices.Contains(delivered, body) {
+			t.Errorf("%q was acknowledged and is lost", body)
+		}
+		if paid[string(id[:])] != "\x01" {
+			t.Errorf("%q was delivered and not charged", body)
+		}
+	}
+	if holds := rows(t, k.storage, "test/holds"); len(holds) > 0 {
+		t.Errorf("%d reservations stand for nothing", len(holds))
+	}
+	// The write that died may have reached the disk: then a message whose
+	// sender was told to try again is ours all the same, and paid for once.
+	spare := 0
+	if late {
+		spare = 1
+	}
+	if len(paid) > len(accepted)+spare {
+		t.Errorf("%d payments for %d messages", len(paid), len(accepted))
+	}
+	for _, body := range refused {
+		if slices.Contains(delivered, body) && !late {
+			t.Errorf("%q was refused and delivered", body)
+		}
+	}
+	inOrder(t, "online", delivered, accepted)
+}
+
+// inOrder checks that each first delivery comes after those of the messages
+// sent before it.
+func inOrder(t *testing.T, to string, delivered []string, accepted map[string]message.ID) {
+	t.Helper()
+	last := -1
+	for i := range 4 {
+		body := fmt.Sprint(to, " ", i)
+		if _, ok := accepted[body]; !ok {
+			continue
+		}
+		at := slices.Index(delivered, body)
+		if at < last {
+			t.Errorf("%q was delivered before the one sent before it: %q", body, delivered)
+		}
+		last = max(last, at)
+	}
+}

@@ -1,0 +1,55 @@
+package pipeline
+
+import (
+	"slices"
+
+	"github.com/imgate/imgate/engine/spool"
+)
+
+// deliveries is what has happened to a message at its devices.
+type deliveries struct{ spool.State }
+
+// refused tells whether a device has refused the message for good.
+func (d *deliveries) refused(transport, device string) bool {
+	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool {
+		return o.Transport == transport && o.Device == device && o.Refused != ""
+	})
+}
+
+// note records what the devices said. A device has refused for good when every
+// contact of its that was tried has.
+func (d *deliveries) note(results []result) {
+	for _, r := range results {
+		if r.failure == nil || r.failure.Temporary {
+			continue
+		}
+		same := func(o result) bool {
+			return o.route.Transport == r.route.Transport && o.device == r.device && o.failure != nil && o.failure.Temporary
+		}
+		if !slices.ContainsFunc(results, same) {
+			d.Delivery(r.route.Transport, r.device).Refused = r.failure.Reason
+		}
+	}
+}
+
+// sent counts the requests to a contact that are unanswered.
+func (ls *lanes) sent(r *recipient, contact string, n int) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	r.inFlight[contact] += n
+	if r.inFlight[contact] > 0 {
+		return
+	}
+	delete(r.inFlight, contact)
+	if len(r.lanes) == 0 && len(r.inFlight) == 0 && ls.recipients[r.name] == r {
+		delete(ls.recipients, r.name)
+	}
+}
+
+// silent tells whether a contact owes an answer to an earlier message whose
+// lane has gone on without it.
+func (ls *lanes) silent(r *recipient, contact string) bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return r.inFlight[contact] > 0
+}

@@ -1,0 +1,332 @@
+package pipeline_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/imgate/imgate/engine"
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/plugins/memory"
+)
+
+// testWait bounds every wait of these tests; it is far more than any needs.
+const testWait = 20 * time.Second
+
+// settings configure the plugins of a kit: there is nothing to set.
+type settings struct{}
+
+// Validate is plugin.Config.
+func (settings) Validate() error { return nil }
+
+// kit is a node whose plugins are all in the test's hands.
+type kit struct {
+	t       *testing.T
+	storage plugin.Storage
+	door    *testDoor
+	policy  *testPolicy
+	book    *testBook
+
+	stop context.CancelFunc
+	done chan error
+	up   chan struct{}
+}
+
+// start runs a node on a storage. It may fail: done says so.
+func start(t *testing.T, storage plugin.Storage, door *testDoor, policy *testPolicy) *kit {
+	t.Helper()
+	k := &kit{t: t, storage: storage, door: door, policy: policy, book: &testBook{}, done: make(chan error, 1), up: make(chan struct{})}
+	ctx, stop := context.WithCancel(t.Context())
+	k.stop = stop
+	config := engine.Config{
+		Node: "test", DataDir: t.TempDir(), AdminListen: "127.0.0.1:0",
+		Storage:  instance("storage", plugin.DefineStorage("test", "", settings{}, give[plugin.Storage](storage))),
+		Policy:   instance("policy", plugin.DefinePolicy("test", "", settings{}, give[plugin.Policy](policy))),
+		Accounts: instance("accounts", plugin.DefineAccounts("test", "", settings{}, give[plugin.Accounts](testAccounts{}))),
+		Charging: instance("charging", plugin.DefineCharging("test", "", settings{}, k.book.open)),
+		Transports: []engine.Instance{
+			instance("door", plugin.DefineTransport("door", "", settings{}, give[plugin.Transport](door))),
+		},
+	}
+	log := slog.New(slog.DiscardHandler)
+	go func() { k.done <- engine.Run(ctx, config, log, func(string) { close(k.up) }) }()
+	return k
+}
+
+// started waits until the node takes traffic; false: it ended before.
+func (k *kit) started() bool {
+	select {
+	case <-k.up:
+		return true
+	case err := <-k.done:
+		k.done <- err
+		return false
+	case <-time.After(testWait):
+		k.t.Fatal("the node neither starts nor ends")
+		return false
+	}
+}
+
+// end stops the node and waits for it.
+func (k *kit) end() error {
+	k.stop()
+	select {
+	case err := <-k.done:
+		return err
+	case <-time.After(testWait):
+		k.t.Fatal("the node doesn't end")
+		return nil
+	}
+}
+
+func instance(name string, d plugin.Definition) engine.Instance {
+	return engine.Instance{Name: name, Plugin: d, Settings: d.NewConfig()}
+}
+
+func give[T any](value T) func(context.Context, plugin.Env, settings) (T, error) {
+	return func(context.Context, plugin.Env, settings) (T, error) { return value, nil }
+}
+
+func address(user string) message.Address { return message.Address{User: user, Host: "example.com"} }
+
+func account(user string) plugin.Account {
+	return plugin.Account{ID: user, Identities: []message.Address{address(user)}}
+}
+
+// testAccounts knows everybody whose name doesn't begin with a question mark.
+type testAccounts struct{}
+
+func (testAccounts) Verify(context.Context, plugin.Credentials) (plugin.Account, error) {
+	return plugin.Account{}, message.Fail(message.Unauthenticated, "not asked in these tests")
+}
+
+func (testAccounts) Lookup(_ context.Context, a message.Address) (plugin.Account, error) {
+	if a.User[0] == '?' {
+		return plugin.Account{}, message.Fail(message.UnknownRecipient, "unknown")
+	}
+	return account(a.User), nil
+}
+
+func (testAccounts) Close() error { return nil }
+
+// testPolicy returns one plan for everything.
+type testPolicy struct {
+	plan  plugin.Plan
+	err   error
+	panic bool
+}
+
+func (p *testPolicy) Decide(context.Context, plugin.Question) (plugin.Plan, error) {
+	if p.panic {
+		panic("a policy that panics")
+	}
+	plan := p.plan
+	plan.Service = "test"
+	if len(plan.Transports) == 0 {
+		plan.Transports = []string{"door"}
+	}
+	return plan, p.err
+}
+
+func (p *testPolicy) Close() error { return nil }
+
+// charged is a policy that charges and answers when the outcome is known.
+func charged() *testPolicy {
+	return &testPolicy{plan: plugin.Plan{Charging: plugin.PlanCharging{Mode: plugin.ChargeEvent}, Retry: []time.Duration{time.Second}}}
+}
+
+// testBook charges on tables: a row for each hold, a row for each payment with
+// how often it was made.
+type testBook struct {
+	refuse atomic.Bool
+}
+
+func (b *testBook) open(_ context.Context, env plugin.Env, _ settings) (plugin.Charging, error) {
+	return &openBook{testBook: b, tables: env.Tables, paid: map[message.ID]int{}}, nil
+}
+
+type openBook struct {
+	*testBook
+	tables plugin.Tables
+	paid   map[message.ID]int
+}
+
+func (b *openBook) Authorize(_ context.Context, r plugin.Request) (plugin.Authorization, error) {
+	if b.refuse.Load() {
+		return plugin.Authorization{}, message.Fail(message.InsufficientFunds, "short")
+	}
+	return plugin.Authorization{Changes: []plugin.Change{{Table: "holds", Key: r.Key[:], Value: []byte{1}}}}, nil
+}
+
+func (b *openBook) Settle(ctx context.Context, records []plugin.Record) ([]plugin.Change, error) {
+	var changes []plugin.Change
+	for _, r := range records {
+		changes = append(changes, plugin.Change{Table: "holds", Key: r.Key[:]})
+		if !r.Charged {
+			continue
+		}
+		// Idempotent by key: what is on disk already stays as it is.
+		rows, err := b.tables.Scan(ctx, "paid", r.Key[:], append(r.Key[:], 0), 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) == 0 {
+			changes = append(changes, plugin.Change{Table: "paid", Key: r.Key[:], Value: []byte{1}})
+		}
+	}
+	return changes, nil
+}
+
+func (b *openBook) Close() error { return nil }
+
+// testDoor is a transport whose peers are a function.
+type testDoor struct {
+	gate  plugin.Gate
+	ready chan struct{}
+	take  func(*message.Message, plugin.Route) (plugin.Receipt, error)
+
+	mu   sync.Mutex
+	sent []sent
+}
+
+type sent struct {
+	body, contact, reference string
+	final                    bool
+}
+
+func newDoor() *testDoor {
+	return &testDoor{
+		ready: make(chan struct{}),
+		take: func(*message.Message, plugin.Route) (plugin.Receipt, error) {
+			return plugin.Receipt{Final: true}, nil
+		},
+	}
+}
+
+func (d *testDoor) Serve(ctx context.Context, gate plugin.Gate) error {
+	d.gate = gate
+	close(d.ready)
+	gate.Ready()
+	<-ctx.Done()
+	return nil
+}
+
+func (d *testDoor) Send(_ context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+	receipt, err := d.take(m, r)
+	if err == nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		contact := ""
+		if r.Binding != nil {
+			contact = r.Binding.Contact
+		}
+		d.sent = append(d.sent, sent{body: string(m.Body), contact: contact, reference: r.Reference, final: receipt.Final})
+	}
+	return receipt, err
+}
+
+// bodies lists what was taken by peers, in order.
+func (d *testDoor) bodies() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var bodies []string
+	for _, s := range d.sent {
+		bodies = append(bodies, s.body)
+	}
+	return bodies
+}
+
+func (d *testDoor) register(ctx context.Context, user string, contacts ...string) error {
+	r := plugin.Registration{Account: account(user), AOR: address(user), CallID: message.NewPublicID(), CSeq: 1}
+	for _, contact := range contacts {
+		r.Bindings = append(r.Bindings, plugin.Binding{Contact: contact, Device: contact, Expires: time.Now().Add(time.Hour)})
+	}
+	_, err := d.gate.Register(ctx, r)
+	return err
+}
+
+// submit hands in a message.
+func (d *testDoor) submit(from, to, body string, change ...func(*plugin.Arrival)) plugin.Ticket {
+	a := plugin.Arrival{
+		Message: &message.Message{From: address(from), Recipient: address(to), ContentType: "text/plain", Body: []byte(body)},
+		Account: account(from), Key: from + " " + to + " " + body,
+	}
+	for _, c := range change {
+		c(&a)
+	}
+	return d.gate.Submit(a)
+}
+
+// expires sets how long the sender wants it kept.
+func expires(after time.Duration) func(*plugin.Arrival) {
+	return func(a *plugin.Arrival) { a.Message.Expires = &after }
+}
+
+// status reads the admin API's figures… from the tables instead: what waits.
+func rows(t *testing.T, s plugin.Storage, table string) map[string]string {
+	t.Helper()
+	changes, err := s.Scan(t.Context(), table, nil, nil, 10000)
+	if err != nil {
+		t.Fatalf("scan %s: %v", table, err)
+	}
+	found := map[string]string{}
+	for _, c := range changes {
+		found[string(c.Key)] = string(c.Value)
+	}
+	return found
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(testWait)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("it doesn't come to pass that %s", what)
+		}
+	}
+}
+
+// node is a kit that has started, on a disk of its own.
+func node(t *testing.T, policy *testPolicy) (*kit, *memory.Disk) {
+	t.Helper()
+	disk := memory.NewDisk()
+	k := start(t, memory.Open(disk), newDoor(), policy)
+	if !k.started() {
+		t.Fatalf("the node doesn't start: %v", <-k.done)
+	}
+	t.Cleanup(func() {
+		if err := k.end(); err != nil {
+			t.Errorf("the node ends with %v", err)
+		}
+	})
+	return k, disk
+}
+
+// reason is why an error is one.
+func reason(err error) message.Reason {
+	f, ok := errors.AsType[*message.Failure](err)
+	if !ok {
+		return message.Reason(fmt.Sprint(err))
+	}
+	return f.Reason
+}
+
+func asJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}

@@ -1,0 +1,223 @@
+package pipeline
+
+import (
+	"slices"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
+)
+
+// orderHold is how long a message that can't go holds its lane while the
+// recipient is registered; then those behind it pass.
+const orderHold = 30 * time.Second
+
+// pair names a lane: one sender, one recipient.
+type pair struct {
+	from message.Address
+	to   string // the recipient's account, or its address if it isn't ours
+}
+
+// item is a message in a lane. Whoever has it at work changes it; while it
+// rests in a lane the lanes' lock guards it.
+type item struct {
+	id       message.ID
+	pair     pair
+	account  string // the recipient's; empty if it isn't ours
+	expiry   time.Time
+	payload  *spool.Entry // nil: read it back when it is needed
+	size     int          // octets of memory that the payload takes, roughly
+	resident bool         // whether size is counted in lanes.resident
+	onDisk   bool
+	// transient: it goes at once or not at all.
+	transient bool
+	state     deliveries
+	next      time.Time // not before; zero: at once
+	ticket    *ticket   // nil: nobody waits
+	digest    spool.Digest
+	keyed     bool // whether digest is one
+}
+
+// newItem makes the item of an entry. Without a ticket it is one that was found
+// on disk: if it was to go at once, its time is over.
+func newItem(e *spool.Entry, t *ticket) *item {
+	m := e.Message
+	it := &item{
+		id: m.ID, pair: pair{from: m.From, to: e.Account}, account: e.Account, expiry: e.Expiry,
+		payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
+	}
+	if e.Account == "" {
+		it.pair.to = m.Recipient.String()
+	}
+	if e.Key != "" {
+		it.digest, it.keyed = spool.DigestKey(e.Key), true
+	}
+	return it
+}
+
+// seen is what is remembered of the submission.
+func (it *item) seen(e *spool.Entry, o plugin.Outcome) spool.Seen {
+	s := spool.Seen{Digest: it.digest, ID: it.id, PublicID: e.Message.PublicID, At: e.Message.Received, State: o.State}
+	if o.Failure != nil {
+		s.Reason = o.Failure.Reason
+	}
+	return s
+}
+
+// lane holds the messages of one pair in the order of their arrival. Everything
+// in it is guarded by the lanes' lock.
+type lane struct {
+	pair      pair
+	recipient *recipient
+	items     []*item   // in order; the first one goes next
+	parked    []*item   // passed by the others; each goes when its time comes
+	heldSince time.Time // since when the first one holds the lane; zero: it doesn't
+	offline   bool      // asleep until the recipient registers
+	active    bool      // queued for a worker, or at work
+	wakeAt    time.Time // when it must be looked at again, while it is at rest
+	index     int       // in the schedule; -1: not in it
+}
+
+// recipient is what the lanes to one recipient have in common.
+type recipient struct {
+	name     string
+	lanes    map[*lane]bool
+	active   int     // lanes at work
+	queue    []*lane // that wait for one of maxActive places
+	waiting  int     // messages in all lanes
+	wakes    int     // how often it has registered: a wake during an attempt isn't missed
+	inFlight map[string]int
+}
+
+// empty tells whether nothing is left in the lane.
+func (l *lane) empty() bool { return len(l.items) == 0 && len(l.parked) == 0 }
+
+// take returns the message that is to go now, or nil. A message that has held
+// the lane for too long is passed. It stays in the lane while it is at work.
+func (l *lane) take(now time.Time) (it *item, passed *item) {
+	if l.offline {
+		return nil, nil
+	}
+	if i := slices.IndexFunc(l.parked, func(it *item) bool { return !it.next.After(now) }); i >= 0 {
+		return l.parked[i], nil
+	}
+	if len(l.items) == 0 {
+		return nil, nil
+	}
+	head := l.items[0]
+	if !head.next.After(now) {
+		return head, nil
+	}
+	if l.heldSince.IsZero() || now.Sub(l.heldSince) < orderHold {
+		return nil, nil
+	}
+	l.items = l.items[1:]
+	l.parked = append(l.parked, head)
+	l.heldSince = time.Time{}
+	next, _ := l.take(now)
+	return next, head
+}
+
+// remove takes a message out of the lane.
+func (l *lane) remove(it *item) {
+	if len(l.items) > 0 && l.items[0] == it {
+		l.items[0] = nil
+		l.items = l.items[1:]
+		l.heldSince = time.Time{}
+		return
+	}
+	gone := func(o *item) bool { return o == it }
+	l.items = slices.DeleteFunc(l.items, gone)
+	l.parked = slices.DeleteFunc(l.parked, gone)
+}
+
+// hold notes that a message couldn't go and when it may be tried again.
+func (l *lane) hold(it *item, now, next time.Time) {
+	it.next = next
+	if len(l.items) > 0 && l.items[0] == it && l.heldSince.IsZero() {
+		l.heldSince = now
+	}
+}
+
+// sleep puts the lane to rest until its recipient registers. Those that were
+// passed get their places back: nothing went out of order for good.
+func (l *lane) sleep() {
+	l.offline = true
+	l.heldSince = time.Time{}
+	l.restoreOrder()
+}
+
+// rouse makes everything in the lane due at once: the recipient has shown
+// signs of life.
+func (l *lane) rouse() {
+	l.offline = false
+	l.heldSince = time.Time{}
+	l.restoreOrder()
+	for _, it := range l.items {
+		it.next = time.Time{}
+	}
+}
+
+func (l *lane) restoreOrder() {
+	if len(l.parked) == 0 {
+		return
+	}
+	l.items = append(l.parked, l.items...)
+	l.parked = nil
+	slices.SortFunc(l.items, func(a, b *item) int { return slices.Compare(a.id[:], b.id[:]) })
+}
+
+// outlived returns a message whose life is over, or nil. A transient one has
+// no life: it gets one attempt, or none.
+func (l *lane) outlived(now time.Time) *item {
+	for _, it := range l.all() {
+		if !it.transient && !it.expiry.After(now) {
+			return it
+		}
+	}
+	return nil
+}
+
+// stranded returns a message that must go now and can't, or nil.
+func (l *lane) stranded() *item {
+	for _, it := range l.all() {
+		if it.transient {
+			return it
+		}
+	}
+	return nil
+}
+
+func (l *lane) all() []*item {
+	if len(l.parked) == 0 {
+		return l.items
+	}
+	return append(slices.Clone(l.parked), l.items...)
+}
+
+// nextLook is when the lane must be looked at again.
+func (l *lane) nextLook() time.Time {
+	var at time.Time
+	earlier := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	for _, it := range l.all() {
+		earlier(it.expiry)
+	}
+	if l.offline {
+		return at
+	}
+	for _, it := range l.parked {
+		earlier(it.next)
+	}
+	if len(l.items) > 0 {
+		earlier(l.items[0].next)
+		if !l.heldSince.IsZero() {
+			earlier(l.heldSince.Add(orderHold))
+		}
+	}
+	return at
+}

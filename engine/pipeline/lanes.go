@@ -1,0 +1,432 @@
+package pipeline
+
+import (
+	"sync"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// Bounds of the lanes.
+const (
+	maxActive      = 8     // lanes at work for one recipient: pacing
+	maxWorkers     = 16384 // lanes at work in all
+	workerIdle     = 10 * time.Second
+	burst          = 16       // messages that a lane may send before others get their turn
+	maxResident    = 64 << 20 // octets of payloads at rest that are kept in memory
+	storageRecheck = 200 * time.Millisecond
+)
+
+// lanes are all messages that are ours, by pair. While a pair's messages go,
+// one worker has the lane; at rest the lane is in the schedule.
+type lanes struct {
+	p *Pipeline
+
+	mu          sync.Mutex
+	byPair      map[pair]*lane
+	recipients  map[string]*recipient
+	asleep      schedule
+	changed     chan struct{} // tells the scheduler that its next time may have moved
+	count       int           // messages in all lanes
+	resident    int           // octets of payloads at rest
+	quarantined map[message.ID]*item
+
+	work    chan *lane // to a worker that waits
+	workers int
+	backlog []*lane // lanes that found no worker
+	active  int     // lanes at work or in the backlog
+}
+
+func (ls *lanes) init(p *Pipeline) {
+	ls.p = p
+	ls.byPair = map[pair]*lane{}
+	ls.recipients = map[string]*recipient{}
+	ls.quarantined = map[message.ID]*item{}
+	ls.changed = make(chan struct{}, 1)
+	ls.work = make(chan *lane)
+}
+
+// add puts a message at the end of its lane.
+func (ls *lanes) add(it *item) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l := ls.append(it)
+	if l.active {
+		return // its worker comes to it
+	}
+	if l.offline || !l.heldSince.IsZero() || len(l.items) > 1 {
+		ls.queueBehind(l, it)
+		return
+	}
+	ls.activate(l)
+}
+
+// queueBehind lets a message wait in a lane that rests.
+func (ls *lanes) queueBehind(l *lane, it *item) {
+	if it.transient {
+		ls.activate(l) // its worker drops it: it must go now and can't
+		return
+	}
+	it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
+	ls.unload(it)
+	if it.expiry.Before(l.wakeAt) {
+		ls.rest(l)
+	}
+}
+
+// resume puts a message that was found on disk into its lane. The lanes work
+// only after start.
+func (ls *lanes) resume(it *item) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.append(it)
+	ls.unload(it)
+}
+
+// start sets all lanes to work that were restored.
+func (ls *lanes) start() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, l := range ls.byPair {
+		if !l.active {
+			ls.activate(l)
+		}
+	}
+}
+
+func (ls *lanes) append(it *item) *lane {
+	l, ok := ls.byPair[it.pair]
+	if !ok {
+		l = &lane{pair: it.pair, recipient: ls.recipient(it.pair.to), index: -1}
+		l.recipient.lanes[l] = true
+		ls.byPair[it.pair] = l
+	}
+	l.items = append(l.items, it)
+	l.recipient.waiting++
+	ls.count++
+	return l
+}
+
+func (ls *lanes) recipient(name string) *recipient {
+	r, ok := ls.recipients[name]
+	if !ok {
+		r = &recipient{name: name, lanes: map[*lane]bool{}, inFlight: map[string]int{}}
+		ls.recipients[name] = r
+	}
+	return r
+}
+
+// full tells whether no more messages may wait, for this recipient or at all.
+func (ls *lanes) full(recipient string) *message.Failure {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.count >= maxWaiting {
+		return message.FailForNow(message.Overloaded, "%d messages wait already", ls.count)
+	}
+	if r, ok := ls.recipients[recipient]; ok && r.waiting >= maxPerAccount {
+		return message.FailForNow(message.LimitReached, "%d messages wait for %s already", r.waiting, recipient)
+	}
+	return nil
+}
+
+// activate gives a lane to a worker, as soon as its recipient's pace allows.
+func (ls *lanes) activate(l *lane) {
+	ls.asleep.remove(l)
+	if ls.p.draining.Load() {
+		return
+	}
+	l.active = true
+	r := l.recipient
+	if r.active >= maxActive {
+		r.queue = append(r.queue, l)
+		return
+	}
+	r.active++
+	ls.dispatch(l)
+}
+
+// dispatch hands a lane to a worker that waits, or to a new one, or lets it
+// wait for one.
+func (ls *lanes) dispatch(l *lane) {
+	ls.active++
+	select {
+	case ls.work <- l:
+		return
+	default:
+	}
+	if ls.workers >= maxWorkers {
+		ls.backlog = append(ls.backlog, l)
+		return
+	}
+	ls.workers++
+	ls.p.sending.Go(func() { ls.worker(l) })
+}
+
+// worker runs one lane after the other and ends when there is nothing to do:
+// long-lived goroutines don't pay for the growth of their stacks each time.
+func (ls *lanes) worker(l *lane) {
+	idle := time.NewTimer(workerIdle)
+	defer idle.Stop()
+	for l != nil {
+		ls.p.runLane(l)
+		l = ls.nextLane(idle)
+	}
+}
+
+func (ls *lanes) nextLane(idle *time.Timer) *lane {
+	ls.mu.Lock()
+	if n := len(ls.backlog); n > 0 {
+		l := ls.backlog[0]
+		ls.backlog = ls.backlog[1:]
+		ls.mu.Unlock()
+		return l
+	}
+	ls.mu.Unlock()
+	idle.Reset(workerIdle)
+	select {
+	case l := <-ls.work:
+		return l
+	case <-idle.C:
+	case <-ls.p.ctx.Done():
+	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.workers--
+	return nil
+}
+
+// action is what a worker does with a message.
+type action uint8
+
+const (
+	actSend   action = iota
+	actExpire        // its life is over
+	actDrop          // it must go now and can't
+)
+
+// turn is what a lane's worker does next.
+type turn struct {
+	it    *item
+	do    action
+	wakes int // of the recipient, when the turn began
+}
+
+// begin returns the lane's next turn. If there is none the lane is released in
+// the same moment, so that a message that is added isn't overlooked.
+func (ls *lanes) begin(l *lane, now time.Time) (turn, bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	t := turn{wakes: l.recipient.wakes}
+	if ls.p.draining.Load() {
+		ls.release(l, false)
+		return t, false
+	}
+	if t.it, t.do = l.outlived(now), actExpire; t.it != nil {
+		return t, true
+	}
+	var passed *item
+	t.it, passed = l.take(now)
+	t.do = actSend
+	if passed != nil {
+		ls.p.notePassed(passed)
+	}
+	if t.it != nil {
+		return t, true
+	}
+	if t.it, t.do = l.stranded(), actDrop; t.it != nil {
+		return t, true
+	}
+	ls.release(l, false)
+	return t, false
+}
+
+// yield ends a lane's turn although there is more to do: others come first.
+func (ls *lanes) yield(l *lane) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.release(l, true)
+}
+
+// release ends a lane's time with its worker: it goes to the end of the queue
+// if more is to go now, else to rest, or away if it is empty.
+func (ls *lanes) release(l *lane, more bool) {
+	r := l.recipient
+	r.active--
+	ls.active--
+	l.active = false
+	switch {
+	case l.empty():
+		ls.drop(l)
+	case more:
+		l.active = true
+		r.queue = append(r.queue, l)
+	default:
+		ls.settle(l)
+		ls.rest(l)
+	}
+	if len(r.queue) > 0 && r.active < maxActive {
+		next := r.queue[0]
+		r.queue = r.queue[1:]
+		r.active++
+		ls.dispatch(next)
+	}
+}
+
+// settle tells those who wait for a lane that has come to rest.
+func (ls *lanes) settle(l *lane) {
+	for _, it := range l.all() {
+		if it.ticket != nil {
+			it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
+			it.ticket = nil
+		}
+		ls.unload(it)
+	}
+}
+
+// finish takes a message out of its lane for good.
+func (ls *lanes) finish(l *lane, it *item) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.remove(l, it)
+}
+
+// retry lets a message, and those behind it, wait. A recipient that registered
+// during the attempt gets the next one at once.
+func (ls *lanes) retry(l *lane, t turn, now, next time.Time) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if l.recipient.wakes != t.wakes {
+		next = time.Time{}
+	}
+	l.hold(t.it, now, next)
+}
+
+// pause lets a message wait for a reason that isn't its own; its life is
+// extended by as much, or its lane would be looked at again at once.
+func (ls *lanes) pause(t turn, until time.Time) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	t.it.next = until
+	t.it.expiry = maxTime(t.it.expiry, until)
+}
+
+// offline puts a lane to rest until the recipient registers, unless that
+// happened during the attempt.
+func (ls *lanes) offline(l *lane, t turn) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if l.recipient.wakes == t.wakes {
+		l.sleep()
+	}
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func (ls *lanes) rest(l *lane) {
+	ls.asleep.rest(l)
+	select {
+	case ls.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (ls *lanes) drop(l *lane) {
+	ls.asleep.remove(l)
+	delete(ls.byPair, l.pair)
+	delete(l.recipient.lanes, l)
+	if len(l.recipient.lanes) == 0 && len(l.recipient.inFlight) == 0 {
+		delete(ls.recipients, l.recipient.name)
+	}
+}
+
+// remove takes a message out of its lane for good.
+func (ls *lanes) remove(l *lane, it *item) {
+	l.remove(it)
+	l.recipient.waiting--
+	ls.count--
+	if it.resident {
+		ls.resident -= it.size
+		it.resident = false
+	}
+}
+
+// unload lets a message at rest keep its payload only while there is room.
+func (ls *lanes) unload(it *item) {
+	if it.resident || it.payload == nil {
+		return
+	}
+	if it.onDisk && ls.resident+it.size > maxResident {
+		it.payload = nil
+		return
+	}
+	ls.resident += it.size
+	it.resident = true
+}
+
+// wake sets the lanes of a recipient to work: it has registered.
+func (ls *lanes) wake(account string) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	r, ok := ls.recipients[account]
+	if !ok {
+		return
+	}
+	r.wakes++
+	for l := range r.lanes {
+		if l.active && !l.offline {
+			continue // its worker looks at wakes when its attempt is over
+		}
+		l.rouse()
+		if !l.active {
+			ls.activate(l)
+		}
+	}
+}
+
+// schedule looks at lanes when their time comes.
+func (ls *lanes) schedule() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(ls.activateDue(time.Now()))
+		select {
+		case <-ls.p.ctx.Done():
+			return
+		case <-ls.changed:
+		case <-timer.C:
+		}
+	}
+}
+
+func (ls *lanes) activateDue(now time.Time) time.Duration {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	due, next := ls.asleep.due(now)
+	for _, l := range due {
+		ls.activate(l)
+	}
+	if next.IsZero() {
+		return time.Hour
+	}
+	return next.Sub(now)
+}
+
+// running is how many lanes are at work.
+func (ls *lanes) running() int {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.active
+}
+
+// waiting is how many messages are in the lanes or set aside.
+func (ls *lanes) waiting() int {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.count + len(ls.quarantined)
+}

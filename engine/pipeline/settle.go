@@ -1,0 +1,148 @@
+package pipeline
+
+import (
+	"sync"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// Bounds of settling.
+const (
+	maxSettle       = 512     // records in one call of charging
+	maxUnsettled    = 100_000 // records in memory; more stay in the outbox on disk
+	settleBackoff   = time.Second
+	settleBackoffTo = time.Minute
+)
+
+// settler hands records to charging, one batch at a time, and removes them
+// from the outbox together with what charging writes.
+type settler struct {
+	p *Pipeline
+
+	mu       sync.Mutex
+	queue    []plugin.Record
+	overflow bool // the outbox holds records that the queue doesn't
+	working  bool
+	wake     chan struct{}
+}
+
+func (s *settler) init(p *Pipeline) {
+	s.p = p
+	s.wake = make(chan struct{}, 1)
+	s.overflow = true // what an earlier node left is on disk
+}
+
+// add takes a record that is in the outbox, or needn't be.
+func (s *settler) add(r plugin.Record) {
+	s.mu.Lock()
+	if len(s.queue) < maxUnsettled {
+		s.queue = append(s.queue, r)
+	} else {
+		s.overflow = true
+	}
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// busy tells whether records wait or are being settled.
+func (s *settler) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue) > 0 || s.working
+}
+
+func (s *settler) run() {
+	for {
+		batch, err := s.next()
+		if err != nil {
+			s.p.Log.Error("reading the outbox failed; it will be tried again", "reason", err)
+			if !s.pause(settleBackoff) {
+				return
+			}
+			continue
+		}
+		if len(batch) > 0 {
+			if !s.settle(batch) {
+				return
+			}
+			continue
+		}
+		select {
+		case <-s.p.ctx.Done():
+			return
+		case <-s.wake:
+		}
+	}
+}
+
+// next takes a batch off the queue, or what is on disk once the queue is empty.
+func (s *settler) next() ([]plugin.Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working = false
+	if len(s.queue) == 0 && s.overflow {
+		records, err := s.p.Spool.Outbox(s.p.ctx, message.ID{}, maxSettle)
+		if err != nil {
+			return nil, err
+		}
+		// A full page: there may be more. What this batch settles is gone by
+		// the time of the next look.
+		s.overflow = len(records) == maxSettle
+		s.working = len(records) > 0
+		return records, nil
+	}
+	n := min(len(s.queue), maxSettle)
+	batch := s.queue[:n:n]
+	s.queue = s.queue[n:]
+	s.working = n > 0
+	return batch, nil
+}
+
+// settle repeats a batch until charging has taken it and it is on disk. It
+// returns false when the pipeline ends.
+func (s *settler) settle(batch []plugin.Record) bool {
+	backoff := settleBackoff
+	for {
+		changes, err := s.p.Charging.Settle(s.p.ctx, batch)
+		if err == nil {
+			return s.written(batch, changes)
+		}
+		s.p.Log.Error("charging settles nothing; it will be tried again", "records", len(batch), "reason", err)
+		if !s.pause(backoff) {
+			return false
+		}
+		backoff = min(2*backoff, settleBackoffTo)
+	}
+}
+
+// written waits for the disk: records that come meanwhile make the next batch.
+func (s *settler) written(batch []plugin.Record, changes []plugin.Change) bool {
+	done := make(chan error, 1)
+	s.p.Spool.Settled(batch, s.p.Tables.Own(changes), func(err error) { done <- err })
+	select {
+	case err := <-done:
+		if err != nil {
+			return false
+		}
+	case <-s.p.ctx.Done():
+		return false // the outbox still has the batch
+	}
+	s.p.Stats.Settled.Add(int64(len(batch)))
+	return true
+}
+
+func (s *settler) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-s.p.ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,382 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/imgate/imgate/engine/content"
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
+)
+
+// job is a submission on its way to a decision.
+type job struct {
+	plugin.Arrival
+	digest spool.Digest
+	ticket *ticket
+}
+
+// pairSeed spreads the pairs of sender and recipient over the deciders.
+var pairSeed = maphash.MakeSeed()
+
+// Submit takes a message from a door. See plugin.Gate.
+func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
+	p.Stats.Submitted.Add(1)
+	now := time.Now()
+	if f := p.admit(a); f != nil {
+		p.Stats.Refused.Add(1)
+		return refused(f)
+	}
+	j := job{Arrival: a}
+	joined := false
+	if a.Key == "" {
+		j.ticket = newTicket()
+	} else {
+		j.digest = spool.DigestKey(a.Key)
+		j.ticket, joined = p.join(now, j.digest)
+	}
+	if joined {
+		p.Stats.Joined.Add(1)
+		return j.ticket
+	}
+	p.receive(now, transport, a.Message)
+	p.undecided.Add(1)
+	select {
+	case p.jobs[decider(a.Message)] <- j:
+	default:
+		p.refuse(j, message.FailForNow(message.Overloaded, "too many messages wait for a decision"))
+	}
+	return j.ticket
+}
+
+// admit refuses what needs no decision.
+func (p *Pipeline) admit(a plugin.Arrival) *message.Failure {
+	m := a.Message
+	switch {
+	case p.draining.Load():
+		return message.FailForNow(message.Draining, "the node stops")
+	case p.undecided.Load() >= maxUndecided:
+		return message.FailForNow(message.Overloaded, "%d messages wait for a decision", maxUndecided)
+	case p.Spool.Failing():
+		return message.FailForNow(message.StorageDown, "the storage fails")
+	case len(m.Body) > MaxBody:
+		return message.Fail(message.TooLarge, "body of %d octets, at most %d", len(m.Body), MaxBody)
+	case len(m.Headers) > maxHeaders:
+		return message.Fail(message.TooLarge, "%d header fields, at most %d", len(m.Headers), maxHeaders)
+	case !a.Account.Owns(m.From):
+		return message.Fail(message.Forbidden, "account %s doesn't own %s", a.Account.ID, m.From)
+	}
+	if err := m.Recipient.Validate(); err != nil {
+		return &message.Failure{Reason: message.Malformed, Err: err}
+	}
+	return nil
+}
+
+// receive fills in what the engine says of a message.
+func (p *Pipeline) receive(now time.Time, transport string, m *message.Message) {
+	m.ID = p.ids.New(now)
+	m.PublicID = message.NewPublicID()
+	m.Received = now
+	m.Transport = transport
+	m.Class = content.ClassOf(content.MediaType(m.ContentType))
+}
+
+// decider picks the goroutine that takes all messages of a pair.
+func decider(m *message.Message) int {
+	var h maphash.Hash
+	h.SetSeed(pairSeed)
+	h.WriteString(m.From.User)
+	h.WriteString(m.From.Host)
+	h.WriteByte(0)
+	h.WriteString(m.Recipient.User)
+	h.WriteString(m.Recipient.Host)
+	return int(h.Sum64() % deciders)
+}
+
+// decideAll takes one message after the other, so that a pair's stay in order.
+func (p *Pipeline) decideAll(jobs <-chan job) {
+	for {
+		select {
+		case j := <-jobs:
+			p.decide(j)
+		case <-p.ctx.Done():
+			p.refuseLeft(jobs)
+			return
+		}
+	}
+}
+
+func (p *Pipeline) refuseLeft(jobs <-chan job) {
+	for {
+		select {
+		case j := <-jobs:
+			p.refuse(j, message.FailForNow(message.Draining, "the node stops"))
+		default:
+			return
+		}
+	}
+}
+
+func (p *Pipeline) refuse(j job, err error) {
+	f := message.AsFailure(err)
+	p.undecided.Add(-1)
+	p.Stats.Refused.Add(1)
+	if f.Reason == message.PolicyFailed {
+		p.Stats.PolicyFails.Add(1)
+	}
+	p.Log.Debug("message refused", "transport", j.Message.Transport, "id", j.Message.ID, "peer", j.Message.Peer, "reason", f)
+	p.forget(j.digest)
+	j.ticket.refuse(f)
+}
+
+// decide asks policy and charging, and puts the message.
+func (p *Pipeline) decide(j job) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			p.Log.Error("deciding panicked; the message is refused", "id", j.Message.ID, "reason", cause, "stack", string(debug.Stack()))
+			p.refuse(j, message.FailForNow(message.Internal, "panic"))
+		}
+	}()
+	e, answer, err := p.plan(j)
+	if err != nil {
+		p.refuse(j, err)
+		return
+	}
+	if e == nil {
+		p.Stats.Discarded.Add(1)
+		p.undecided.Add(-1)
+		p.conclude(j, answer, plugin.Outcome{State: plugin.OutcomeWaiting})
+		return
+	}
+	reservation, err := p.authorize(j.Message, e)
+	if err != nil {
+		p.refuse(j, err)
+		return
+	}
+	p.put(j, e, answer, reservation)
+}
+
+// conclude answers a submission that nothing more will happen to.
+func (p *Pipeline) conclude(j job, answer plugin.Answer, o plugin.Outcome) {
+	if j.Key != "" {
+		p.remember(spool.Seen{Digest: j.digest, ID: j.Message.ID, PublicID: j.Message.PublicID, At: j.Message.Received, State: o.State})
+	}
+	j.ticket.accept(answer)
+	j.ticket.resolve(o)
+}
+
+// plan asks the policy. No entry and no error: the message is to be discarded.
+func (p *Pipeline) plan(j job) (*spool.Entry, plugin.Answer, error) {
+	m := j.Message
+	recipient, known, err := p.lookup(m.Recipient)
+	if err != nil {
+		return nil, plugin.Answer{}, err
+	}
+	if f := p.lanes.full(recipient.ID); known && f != nil {
+		return nil, plugin.Answer{}, f
+	}
+	plan, err := p.Policy.Decide(p.ctx, p.question(j.Arrival, recipient, known))
+	if err != nil {
+		return nil, plugin.Answer{}, err
+	}
+	plan = plan.WithDefaults()
+	answer := plugin.Answer{ID: m.ID, PublicID: m.PublicID}
+	if plan.Answer == plugin.AnswerDelivered {
+		answer.Within = min(plan.Within, plugin.MaxWithin)
+	}
+	switch plan.Processing {
+	case plugin.Reject:
+		return nil, answer, message.Fail(plan.Reason, "service %s rejects it", plan.Service)
+	case plugin.Discard:
+		return nil, plugin.Answer{ID: m.ID, PublicID: m.PublicID}, nil
+	}
+	if plan.Transports, err = p.passable(plan, content.MediaType(m.ContentType)); err != nil {
+		return nil, answer, err
+	}
+	e := &spool.Entry{Message: m, Account: recipient.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
+	e.Record = record(j.Account, e)
+	if e.Record == nil && !known {
+		return nil, answer, message.Fail(message.UnknownRecipient, "nobody has the address")
+	}
+	return e, answer, nil
+}
+
+// lookup finds the recipient's account; that there is none is no error.
+func (p *Pipeline) lookup(a message.Address) (plugin.Account, bool, error) {
+	account, err := p.Accounts.Lookup(p.ctx, a)
+	if err == nil {
+		return account, true, nil
+	}
+	if f, ok := errors.AsType[*message.Failure](err); ok && f.Reason == message.UnknownRecipient {
+		return plugin.Account{}, false, nil
+	}
+	return plugin.Account{}, false, err
+}
+
+func (p *Pipeline) question(a plugin.Arrival, recipient plugin.Account, known bool) plugin.Question {
+	m := a.Message
+	q := plugin.Question{
+		Message: plugin.QuestionMessage{
+			ID: m.ID.String(), Type: content.MediaType(m.ContentType), Class: m.Class.String(), Size: len(m.Body),
+		},
+		Sender: plugin.QuestionSender{
+			Account: a.Account.ID, Address: m.From.String(), User: m.From.User, Domain: m.From.Host,
+			Attributes: a.Account.Attributes,
+		},
+		Recipient: plugin.QuestionRecipient{
+			Address: m.Recipient.String(), User: m.Recipient.User, Domain: m.Recipient.Host, Local: known,
+		},
+		Transport: m.Transport, Protocol: p.Doors[m.Transport].Plugin, Peer: m.Peer, Time: m.Received.UTC(),
+	}
+	if m.Expires != nil {
+		seconds := int(*m.Expires / time.Second)
+		q.Message.Expires = &seconds
+	}
+	if known {
+		q.Recipient.Devices = devices(p.Locations.Of(recipient.ID, m.Received))
+		q.Recipient.Registered = q.Recipient.Devices > 0
+	}
+	return q
+}
+
+func devices(bindings []plugin.Binding) int {
+	if len(bindings) < 2 {
+		return len(bindings)
+	}
+	seen := map[string]bool{}
+	for _, b := range bindings {
+		seen[b.Device] = true
+	}
+	return len(seen)
+}
+
+// passable returns those of the plan's transports over which the type may go,
+// as instances.
+func (p *Pipeline) passable(plan plugin.Plan, mediaType string) ([]string, error) {
+	var instances []string
+	var accept []string
+	found := false
+	for _, name := range plan.Transports {
+		for instance, door := range p.Doors {
+			if instance != name && door.Plugin != name {
+				continue
+			}
+			found = true
+			types, limited := plan.MIME[door.Plugin]
+			if !limited || slices.Contains(types, mediaType) {
+				instances = append(instances, instance)
+				continue
+			}
+			if accept == nil {
+				accept = types
+			}
+		}
+	}
+	switch {
+	case len(instances) > 0:
+		return instances, nil
+	case found:
+		f := message.Fail(message.UnsupportedType, "%s isn't allowed over %v", mediaType, plan.Transports)
+		f.Accept = accept
+		return nil, f
+	}
+	return nil, message.FailForNow(message.PolicyFailed, "service %s wants transports %v, and there are none of these", plan.Service, plan.Transports)
+}
+
+// expiry is the end of a message's life, counted from receipt by our clock.
+func expiry(m *message.Message, plan plugin.Plan) time.Time {
+	life := min(plan.Store, plugin.MaxStore)
+	if m.Expires != nil {
+		life = min(life, max(0, *m.Expires))
+	}
+	return m.Received.Add(life)
+}
+
+// record begins the charging record of a message; nil: it costs nothing.
+func record(sender plugin.Account, e *spool.Entry) *plugin.Record {
+	c := e.Plan.Charging
+	if c.Mode == plugin.ChargeNone {
+		return nil
+	}
+	payer := c.Account
+	if payer == "" {
+		payer = sender.ID
+	}
+	return &plugin.Record{
+		Key: e.Message.ID, Payer: payer, Destination: c.Destination, Units: units(len(e.Message.Body), c.UnitSize),
+		From: e.Message.From, Recipient: e.Message.Recipient, Service: e.Plan.Service, Received: e.Message.Received,
+	}
+}
+
+// units is the product's billing unit size: undefined means that a message is
+// one whatever its length.
+func units(size, unitSize int) int {
+	if unitSize <= 0 || size <= unitSize {
+		return 1
+	}
+	return (size + unitSize - 1) / unitSize
+}
+
+// authorize makes the reservation and takes the routes.
+func (p *Pipeline) authorize(m *message.Message, e *spool.Entry) ([]plugin.Change, error) {
+	if e.Record == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, authorizeWait)
+	defer cancel()
+	a, err := p.Charging.Authorize(ctx, plugin.Request{
+		Key: m.ID, Payer: e.Record.Payer, Destination: e.Record.Destination, Units: e.Record.Units,
+		From: m.From, Recipient: m.Recipient, HoldUntil: e.Expiry.Add(receiptWait),
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.Record.Reserved = a.Reserved
+	e.Routes = a.Routes
+	if e.Account == "" && len(a.Routes) == 0 {
+		p.release(e)
+		return nil, message.Fail(message.UnknownRecipient, "nobody has the address, and there is no route to it")
+	}
+	return p.Tables.Own(a.Changes), nil
+}
+
+// release gives a reservation back for a message that wasn't accepted.
+func (p *Pipeline) release(e *spool.Entry) {
+	if e.Record == nil {
+		return
+	}
+	back := *e.Record
+	back.Settled = time.Now()
+	p.settler.add(back)
+}
+
+// put makes the message ours. Once it is on disk its lane has it.
+func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation []plugin.Change) {
+	it := newItem(e, j.ticket)
+	if e.Transient() && e.Record == nil {
+		p.accept(j, it, answer)
+		return
+	}
+	it.onDisk = true
+	p.Spool.Put(e, reservation, func(err error) {
+		if err != nil {
+			p.release(e)
+			p.refuse(j, err)
+			return
+		}
+		p.accept(j, it, answer)
+	})
+}
+
+// accept runs on the committer's goroutine, in the order of the Puts.
+func (p *Pipeline) accept(j job, it *item, answer plugin.Answer) {
+	p.undecided.Add(-1)
+	p.Stats.Accepted.Add(1)
+	j.ticket.accept(answer)
+	p.lanes.add(it)
+}

@@ -1,0 +1,173 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+)
+
+// errCorrupt says that a row isn't what this version writes.
+var errCorrupt = errors.New("row is corrupt")
+
+// writer appends fields to a row: integers as varints, strings with their
+// length in front, times as microseconds since 1970.
+type writer struct{ b []byte }
+
+func (w *writer) uint(v uint64)   { w.b = binary.AppendUvarint(w.b, v) }
+func (w *writer) int(v int64)     { w.b = binary.AppendVarint(w.b, v) }
+func (w *writer) id(v message.ID) { w.b = append(w.b, v[:]...) }
+
+func (w *writer) bool(v bool) {
+	if v {
+		w.uint(1)
+		return
+	}
+	w.uint(0)
+}
+
+func (w *writer) string(v string) {
+	w.uint(uint64(len(v)))
+	w.b = append(w.b, v...)
+}
+
+func (w *writer) bytes(v []byte) {
+	w.uint(uint64(len(v)))
+	w.b = append(w.b, v...)
+}
+
+func (w *writer) strings(v []string) {
+	w.uint(uint64(len(v)))
+	for _, s := range v {
+		w.string(s)
+	}
+}
+
+func (w *writer) time(v time.Time) {
+	if v.IsZero() {
+		w.int(0)
+		return
+	}
+	w.int(v.UnixMicro())
+}
+
+func (w *writer) duration(v time.Duration) { w.int(int64(v)) }
+
+func (w *writer) address(v message.Address) {
+	w.string(v.User)
+	w.string(v.Host)
+}
+
+// reader takes fields off a row. After the first fault it returns zero values
+// and keeps the fault.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (r *reader) fail() {
+	r.err = errCorrupt
+	r.b = nil
+}
+
+func (r *reader) uint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) int() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) bool() bool { return r.uint() == 1 }
+
+func (r *reader) take(n uint64) []byte {
+	if n > uint64(len(r.b)) {
+		r.fail()
+		return nil
+	}
+	v := r.b[:n:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) id() (id message.ID) {
+	copy(id[:], r.take(uint64(len(id))))
+	return id
+}
+
+func (r *reader) bytes() []byte {
+	v := r.take(r.uint())
+	if len(v) == 0 {
+		return nil
+	}
+	return v
+}
+
+func (r *reader) string() string { return string(r.take(r.uint())) }
+
+// count reads how many items follow; each takes at least one octet, so a count
+// beyond what is left is corrupt and allocates nothing.
+func (r *reader) count() int {
+	n := r.uint()
+	if n > uint64(len(r.b)) {
+		r.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) strings() []string {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	v := make([]string, n)
+	for i := range v {
+		v[i] = r.string()
+	}
+	return v
+}
+
+func (r *reader) time() time.Time {
+	us := r.int()
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+func (r *reader) duration() time.Duration { return time.Duration(r.int()) }
+
+func (r *reader) address() message.Address {
+	return message.Address{User: r.string(), Host: r.string()}
+}
+
+// version reads the first field of each row.
+func (r *reader) version(want uint64) {
+	if got := r.uint(); r.err == nil && got != want {
+		r.err = fmt.Errorf("row has format %d, this version reads %d", got, want)
+		r.b = nil
+	}
+}
+
+// done returns the fault, if any; octets that are left over are one.
+func (r *reader) done() error {
+	if r.err == nil && len(r.b) > 0 {
+		return errCorrupt
+	}
+	return r.err
+}

@@ -1,0 +1,288 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// Bounds of the committer.
+const (
+	maxBatchBytes  = plugin.MaxApply / 2
+	maxQueuedBytes = 64 << 20 // beyond that new messages are refused
+	minBackoff     = 50 * time.Millisecond
+	maxBackoff     = time.Second
+	applyWait      = 10 * time.Second // for one Apply
+)
+
+// errStopped is what a writer gets when the committer has ended.
+var errStopped = message.FailForNow(message.Standby, "this node is no longer the active one")
+
+// Committer is the only writer of a storage: it gathers the changes of all
+// callers into one Apply at a time, in the order in which they came.
+//
+// There are two kinds of writes. A Put brings in something new and may be
+// refused: when the storage fails it is taken back and its caller told. A Move
+// says what has happened already; it is repeated until the storage takes it.
+type Committer struct {
+	storage plugin.Storage
+	fence   plugin.Fence
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	queue   []write
+	bytes   int // in queue
+	stopped bool
+	wake    chan struct{}
+
+	failing atomic.Bool
+}
+
+// write is one caller's changes: all or nothing.
+type write struct {
+	changes   []plugin.Change
+	bytes     int
+	refusable bool
+	done      func(error) // called once by the committer's goroutine; must not block; may be nil
+}
+
+// NewCommitter returns a committer that writes under a fence. Run makes it work.
+func NewCommitter(storage plugin.Storage, fence plugin.Fence, log *slog.Logger) *Committer {
+	return &Committer{storage: storage, fence: fence, log: log, wake: make(chan struct{}, 1)}
+}
+
+// Failing tells whether the storage refuses writes just now.
+func (c *Committer) Failing() bool { return c.failing.Load() }
+
+// Put commits changes that create new rows, or refuses them: then no row of
+// theirs stays. done gets nil once they are on disk, else a *message.Failure.
+func (c *Committer) Put(changes []plugin.Change, done func(error)) {
+	if c.failing.Load() {
+		done(message.FailForNow(message.StorageDown, "the storage fails"))
+		return
+	}
+	if err := c.add(write{changes: changes, bytes: size(changes), refusable: true, done: done}); err != nil {
+		done(err)
+	}
+}
+
+// Move commits changes behind everything that came before. done, which may be
+// nil, gets nil once they are on disk, or an error when this committer ends
+// before.
+func (c *Committer) Move(changes []plugin.Change, done func(error)) {
+	err := c.add(write{changes: changes, bytes: size(changes), done: done})
+	if err != nil && done != nil {
+		done(err)
+	}
+}
+
+func (c *Committer) add(w write) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return errStopped
+	}
+	if w.refusable && c.bytes+w.bytes > maxQueuedBytes {
+		return message.FailForNow(message.Overloaded, "%d octets wait to be written", c.bytes)
+	}
+	c.queue = append(c.queue, w)
+	c.bytes += w.bytes
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Run writes until ctx ends; then it tries once to write what is queued, and
+// returns nil. It returns plugin.ErrFenced when a newer lease exists. Whatever
+// is left then is told that it was not written.
+func (c *Committer) Run(ctx context.Context) error {
+	err := c.loop(ctx)
+	for batch := c.next(); err == nil && len(batch) > 0; batch = c.next() {
+		err = c.commit(ctx, batch)
+	}
+	c.stop()
+	return err
+}
+
+func (c *Committer) loop(ctx context.Context) error {
+	for {
+		batch := c.next()
+		if len(batch) > 0 {
+			if err := c.commit(ctx, batch); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		}
+	}
+}
+
+// next takes as many writes off the queue as fit into one Apply.
+func (c *Committer) next() []write {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, bytes := 0, 0
+	for n < len(c.queue) && (n == 0 || bytes+c.queue[n].bytes <= maxBatchBytes) {
+		bytes += c.queue[n].bytes
+		n++
+	}
+	batch := c.queue[:n:n]
+	c.queue = c.queue[n:]
+	c.bytes -= bytes
+	return batch
+}
+
+// commit applies a batch. When that fails, the Puts in it are refused and
+// what they may have left is deleted, and the rest is repeated until it is on
+// disk. It returns an error only if this committer must end.
+func (c *Committer) commit(ctx context.Context, batch []write) error {
+	backoff := minBackoff
+	for {
+		err := c.apply(ctx, batch)
+		if err == nil {
+			c.recovered()
+			finish(batch, nil)
+			return nil
+		}
+		if errors.Is(err, plugin.ErrFenced) {
+			c.failing.Store(true)
+			finish(batch, errStopped)
+			return plugin.ErrFenced
+		}
+		c.fails(err)
+		batch = takeBack(batch, err)
+		c.refuseQueued(err)
+		if !sleep(ctx, backoff) {
+			finish(batch, errStopped)
+			return nil
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// apply finishes also when the node is told to stop: what can be kept is kept.
+func (c *Committer) apply(ctx context.Context, batch []write) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyWait)
+	defer cancel()
+	return c.storage.Apply(ctx, c.fence, join(batch))
+}
+
+func (c *Committer) fails(err error) {
+	if !c.failing.Swap(true) {
+		c.log.Error("storage refuses writes: new messages are refused until it recovers", "reason", err)
+	}
+}
+
+func (c *Committer) recovered() {
+	if c.failing.Load() {
+		c.failing.Store(false)
+		c.log.Info("storage takes writes again")
+	}
+}
+
+// takeBack refuses the Puts of a batch. Whether the storage has them isn't
+// known, so each is replaced by the deletion of its rows.
+func takeBack(batch []write, cause error) []write {
+	rest := make([]write, len(batch))
+	for i, w := range batch {
+		rest[i] = w
+		if !w.refusable {
+			continue
+		}
+		rest[i] = write{changes: deletions(w.changes)}
+		w.done(&message.Failure{Reason: message.StorageDown, Temporary: true, Err: cause})
+	}
+	return rest
+}
+
+// refuseQueued tells the callers of queued Puts at once, rather than letting
+// them wait for a storage that fails. Nothing of theirs was written.
+func (c *Committer) refuseQueued(cause error) {
+	c.mu.Lock()
+	var refused []write
+	kept := c.queue[:0:0]
+	for _, w := range c.queue {
+		if w.refusable {
+			refused = append(refused, w)
+			c.bytes -= w.bytes
+			continue
+		}
+		kept = append(kept, w)
+	}
+	c.queue = kept
+	c.mu.Unlock()
+	finish(refused, &message.Failure{Reason: message.StorageDown, Temporary: true, Err: cause})
+}
+
+// stop refuses everything from now on.
+func (c *Committer) stop() {
+	c.mu.Lock()
+	c.stopped = true
+	left := c.queue
+	c.queue = nil
+	c.mu.Unlock()
+	finish(left, errStopped)
+}
+
+func finish(batch []write, err error) {
+	for _, w := range batch {
+		if w.done != nil {
+			w.done(err)
+		}
+	}
+}
+
+func join(batch []write) []plugin.Change {
+	if len(batch) == 1 {
+		return batch[0].changes
+	}
+	n := 0
+	for _, w := range batch {
+		n += len(w.changes)
+	}
+	all := make([]plugin.Change, 0, n)
+	for _, w := range batch {
+		all = append(all, w.changes...)
+	}
+	return all
+}
+
+func deletions(changes []plugin.Change) []plugin.Change {
+	deletes := make([]plugin.Change, len(changes))
+	for i, change := range changes {
+		deletes[i] = plugin.Change{Table: change.Table, Key: change.Key}
+	}
+	return deletes
+}
+
+func size(changes []plugin.Change) int {
+	n := 0
+	for _, c := range changes {
+		n += len(c.Table) + len(c.Key) + len(c.Value)
+	}
+	return n
+}
+
+// sleep waits and tells whether the wait was full.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,22 @@
+// Package spool is what the engine keeps on disk and in memory at once: the
+// messages that wait, the outbox of records for charging, where devices can be
+// reached, and which submissions were seen. Everything is written by one
+// committer over a plugin.Storage, so it is written once for every storage.
+// Memory caches the disk and can be rebuilt from it.
+//
+// The package must not know what a message goes through: that is the business
+// of package pipeline.
+package spool
+
+// The engine's tables. A technology's own tables have its name and a slash in
+// front and so can't collide with these.
+const (
+	tableMessages = "messages" // id → Entry, written once
+	tableStates   = "states"   // id → State, for messages that didn't go at once
+	tableOutbox   = "outbox"   // id → plugin.Record, until it is settled
+	tableBindings = "bindings" // account, transport, contact → plugin.Binding
+	tableSeen     = "seen"     // when, digest of the key → what became of it
+)
+
+// pageSize is how many rows are read at once when memory is rebuilt.
+const pageSize = 1000

@@ -1,0 +1,242 @@
+package spool
+
+import (
+	"slices"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// entryFormat is the version of the rows in table messages.
+const entryFormat = 1
+
+// Entry is a message with all that was decided about it: what Put writes,
+// once, and nobody changes.
+type Entry struct {
+	Message *message.Message
+	Account string // the recipient's account; empty if it isn't one of ours
+	Key     string // of the submission, see plugin.Arrival
+	Expiry  time.Time
+	Plan    plugin.Plan
+
+	// Record is what charging gets when the fate is known; nil: not charged.
+	Record *plugin.Record
+	Routes []plugin.Route
+}
+
+// Transient tells whether the message must go now or not at all.
+func (e *Entry) Transient() bool {
+	return e.Message.Class == message.Composing || e.Message.Expires != nil && *e.Message.Expires <= 0
+}
+
+// State is what has happened to a message that didn't go at once.
+type State struct {
+	Attempts    int
+	Quarantined message.Reason // why it is set aside; empty: it isn't
+	HandedOver  bool           // the next hop is responsible and reports later
+	Deliveries  []Delivery
+}
+
+// Delivery is one device's, or next hop's, part of a message.
+type Delivery struct {
+	Device    string // plugin.Binding.Device; empty: the group of those that don't say
+	Transport string
+	Delivered bool
+	Refused   message.Reason // for good; empty: not refused
+	PeerID    string         // the peer's name for it, for its report
+}
+
+// Delivery returns the part of a device, which is added if it is new.
+func (s *State) Delivery(transport, device string) *Delivery {
+	i := slices.IndexFunc(s.Deliveries, func(d Delivery) bool {
+		return d.Transport == transport && d.Device == device
+	})
+	if i < 0 {
+		i = len(s.Deliveries)
+		s.Deliveries = append(s.Deliveries, Delivery{Transport: transport, Device: device})
+	}
+	return &s.Deliveries[i]
+}
+
+func encodeEntry(e *Entry) []byte {
+	w := &writer{b: make([]byte, 0, 512+len(e.Message.Body))}
+	w.uint(entryFormat)
+	encodeMessage(w, e.Message)
+	w.string(e.Account)
+	w.string(e.Key)
+	w.time(e.Expiry)
+	encodePlan(w, e.Plan)
+	w.bool(e.Record != nil)
+	if e.Record != nil {
+		encodeRecord(w, *e.Record)
+	}
+	w.uint(uint64(len(e.Routes)))
+	for _, route := range e.Routes {
+		w.string(route.Transport)
+		w.string(route.Address)
+	}
+	return w.b
+}
+
+func decodeEntry(b []byte) (*Entry, error) {
+	r := &reader{b: b}
+	r.version(entryFormat)
+	e := &Entry{Message: decodeMessage(r)}
+	e.Account = r.string()
+	e.Key = r.string()
+	e.Expiry = r.time()
+	e.Plan = decodePlan(r)
+	if r.bool() {
+		record := decodeRecord(r)
+		e.Record = &record
+	}
+	for range r.count() {
+		e.Routes = append(e.Routes, plugin.Route{Transport: r.string(), Address: r.string()})
+	}
+	return e, r.done()
+}
+
+func encodeMessage(w *writer, m *message.Message) {
+	w.id(m.ID)
+	w.string(m.PublicID)
+	w.time(m.Received)
+	w.address(m.From)
+	w.string(m.DisplayName)
+	w.address(m.Recipient)
+	w.string(m.ContentType)
+	w.uint(uint64(m.Class))
+	w.bytes(m.Body)
+	w.uint(uint64(len(m.Headers)))
+	for _, h := range m.Headers {
+		w.string(h.Name)
+		w.string(h.Value)
+	}
+	w.bool(m.Expires != nil)
+	if m.Expires != nil {
+		w.duration(*m.Expires)
+	}
+	w.uint(uint64(m.Hops))
+	w.string(m.Transport)
+	w.string(m.Peer)
+}
+
+func decodeMessage(r *reader) *message.Message {
+	m := &message.Message{
+		ID: r.id(), PublicID: r.string(), Received: r.time(),
+		From: r.address(), DisplayName: r.string(), Recipient: r.address(),
+		ContentType: r.string(), Class: message.Class(r.uint()), Body: r.bytes(),
+	}
+	for range r.count() {
+		m.Headers = append(m.Headers, message.Header{Name: r.string(), Value: r.string()})
+	}
+	if r.bool() {
+		expires := r.duration()
+		m.Expires = &expires
+	}
+	m.Hops = uint8(r.uint())
+	m.Transport = r.string()
+	m.Peer = r.string()
+	return m
+}
+
+// encodePlan keeps what is needed after the message was accepted; the rest of
+// a plan has had its effect by then.
+func encodePlan(w *writer, p plugin.Plan) {
+	w.string(p.Service)
+	w.string(p.Revision)
+	w.strings(p.Transports)
+	w.uint(uint64(len(p.Retry)))
+	for _, pause := range p.Retry {
+		w.duration(pause)
+	}
+	w.uint(uint64(len(p.Labels)))
+	for _, key := range sortedKeys(p.Labels) {
+		w.string(key)
+		w.string(p.Labels[key])
+	}
+}
+
+func decodePlan(r *reader) plugin.Plan {
+	p := plugin.Plan{Service: r.string(), Revision: r.string(), Transports: r.strings()}
+	for range r.count() {
+		p.Retry = append(p.Retry, r.duration())
+	}
+	n := r.count()
+	if n > 0 {
+		p.Labels = make(map[string]string, n)
+	}
+	for range n {
+		key := r.string()
+		p.Labels[key] = r.string()
+	}
+	return p
+}
+
+func sortedKeys(m map[string]string) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func encodeRecord(w *writer, c plugin.Record) {
+	w.id(c.Key)
+	w.bool(c.Charged)
+	w.string(c.Payer)
+	w.string(c.Destination)
+	w.int(int64(c.Units))
+	w.address(c.From)
+	w.address(c.Recipient)
+	w.string(c.Service)
+	w.string(c.Transport)
+	w.time(c.Received)
+	w.time(c.Settled)
+	w.bytes(c.Reserved)
+}
+
+func decodeRecord(r *reader) plugin.Record {
+	return plugin.Record{
+		Key: r.id(), Charged: r.bool(), Payer: r.string(), Destination: r.string(), Units: int(r.int()),
+		From: r.address(), Recipient: r.address(), Service: r.string(), Transport: r.string(),
+		Received: r.time(), Settled: r.time(), Reserved: r.bytes(),
+	}
+}
+
+// stateFormat is the version of the rows in table states.
+const stateFormat = 1
+
+func encodeState(s State) []byte {
+	w := &writer{}
+	w.uint(stateFormat)
+	w.uint(uint64(s.Attempts))
+	w.string(string(s.Quarantined))
+	w.bool(s.HandedOver)
+	w.uint(uint64(len(s.Deliveries)))
+	for _, d := range s.Deliveries {
+		w.string(d.Device)
+		w.string(d.Transport)
+		w.bool(d.Delivered)
+		w.string(string(d.Refused))
+		w.string(d.PeerID)
+	}
+	return w.b
+}
+
+func decodeState(b []byte) (State, error) {
+	r := &reader{b: b}
+	r.version(stateFormat)
+	s := State{Attempts: int(r.uint()), Quarantined: message.Reason(r.string()), HandedOver: r.bool()}
+	for range r.count() {
+		s.Deliveries = append(s.Deliveries, Delivery{
+			Device: r.string(), Transport: r.string(), Delivered: r.bool(),
+			Refused: message.Reason(r.string()), PeerID: r.string(),
+		})
+	}
+	return s, r.done()
+}

@@ -1,0 +1,169 @@
+package spool
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// A submission is remembered for SeenFor at least. It is kept in generations,
+// which are forgotten as a whole: a map for each two minutes.
+const (
+	SeenFor         = 10 * time.Minute
+	seenGeneration  = 2 * time.Minute
+	seenGenerations = int(SeenFor/seenGeneration) + 1
+)
+
+// Digest is what is kept of a submission's key.
+type Digest [16]byte
+
+// DigestKey shortens a plugin.Arrival's Key. Keys contain what attackers
+// choose, hence a cryptographic digest.
+func DigestKey(key string) Digest {
+	sum := sha256.Sum256([]byte(key))
+	return Digest(sum[:16])
+}
+
+// Seen is a submission whose first outcome is known.
+type Seen struct {
+	Digest   Digest
+	ID       message.ID
+	PublicID string
+	At       time.Time // when it was received
+	State    plugin.OutcomeState
+	Reason   message.Reason // why, if it failed
+}
+
+// seenRow is Seen without pointers, so that the garbage collector passes over
+// millions of them.
+type seenRow struct {
+	id     message.ID
+	public [22]byte
+	state  plugin.OutcomeState
+	reason uint8 // index in message.Reasons, plus one
+}
+
+// SeenTable remembers submissions. It may be used from several goroutines.
+type SeenTable struct {
+	storage   plugin.Storage
+	committer *Committer
+
+	mu          sync.Mutex
+	generations [seenGenerations]map[Digest]seenRow
+	current     int64 // number of the newest generation since 1970
+}
+
+// NewSeenTable returns an empty table.
+func NewSeenTable(storage plugin.Storage, committer *Committer) *SeenTable {
+	return &SeenTable{storage: storage, committer: committer}
+}
+
+// Lookup finds a submission that was seen.
+func (t *SeenTable) Lookup(now time.Time, d Digest) (Seen, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.turn(now)
+	for _, generation := range t.generations {
+		if row, ok := generation[d]; ok {
+			return row.seen(d), true
+		}
+	}
+	return Seen{}, false
+}
+
+// Remember notes in memory what became of a submission. On disk it is written
+// by Spool.Move, together with the message's end.
+func (t *SeenTable) Remember(now time.Time, s Seen) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.turn(now)
+	n := s.At.Unix() / int64(seenGeneration/time.Second)
+	if n <= t.current-int64(seenGenerations) {
+		return
+	}
+	n = min(n, t.current)
+	slot := &t.generations[n%int64(seenGenerations)]
+	if *slot == nil {
+		*slot = map[Digest]seenRow{}
+	}
+	(*slot)[s.Digest] = newSeenRow(s)
+}
+
+// turn forgets the generations that are too old.
+func (t *SeenTable) turn(now time.Time) {
+	n := now.Unix() / int64(seenGeneration/time.Second)
+	for t.current < n {
+		t.current = max(t.current+1, n-int64(seenGenerations))
+		t.generations[t.current%int64(seenGenerations)] = nil
+	}
+}
+
+// Restore fills the table from disk.
+func (t *SeenTable) Restore(ctx context.Context, now time.Time) error {
+	return scan(ctx, t.storage, tableSeen, func(key, value []byte) error {
+		s, err := decodeSeen(key, value)
+		if err == nil {
+			t.Remember(now, s)
+		}
+		return err
+	})
+}
+
+// Sweep deletes up to n rows from disk that are no longer needed, and tells
+// how many it found.
+func (t *SeenTable) Sweep(ctx context.Context, now time.Time, n int) (int, error) {
+	end := binary.BigEndian.AppendUint64(nil, uint64(now.Add(-SeenFor-seenGeneration).Unix()))
+	rows, err := t.storage.Scan(ctx, tableSeen, nil, end, n)
+	if err != nil {
+		return 0, fmt.Errorf("sweep submissions: %w", err)
+	}
+	if len(rows) > 0 {
+		t.committer.Move(deletions(rows), nil)
+	}
+	return len(rows), nil
+}
+
+// row orders submissions by time, so that those to delete come first.
+func (s *Seen) row() plugin.Change {
+	key := binary.BigEndian.AppendUint64(make([]byte, 0, 24), uint64(s.At.Unix()))
+	w := &writer{b: make([]byte, 0, 48)}
+	w.id(s.ID)
+	w.string(s.PublicID)
+	w.uint(uint64(s.State))
+	w.string(string(s.Reason))
+	return plugin.Change{Table: tableSeen, Key: append(key, s.Digest[:]...), Value: w.b}
+}
+
+func decodeSeen(key, value []byte) (Seen, error) {
+	if len(key) != 24 {
+		return Seen{}, errCorrupt
+	}
+	r := &reader{b: value}
+	s := Seen{
+		Digest: Digest(key[8:]), At: time.Unix(int64(binary.BigEndian.Uint64(key)), 0),
+		ID: r.id(), PublicID: r.string(), State: plugin.OutcomeState(r.uint()), Reason: message.Reason(r.string()),
+	}
+	return s, r.done()
+}
+
+func newSeenRow(s Seen) seenRow {
+	row := seenRow{id: s.ID, state: s.State}
+	copy(row.public[:], s.PublicID)
+	row.reason = uint8(slices.Index(message.Reasons[:], s.Reason) + 1)
+	return row
+}
+
+func (r seenRow) seen(d Digest) Seen {
+	s := Seen{Digest: d, ID: r.id, PublicID: string(r.public[:]), State: r.state}
+	if r.reason > 0 {
+		s.Reason = message.Reasons[r.reason-1]
+	}
+	return s
+}

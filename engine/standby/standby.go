@@ -1,0 +1,133 @@
+// Package standby sees to it that one node is the active one and the others
+// are ready. Only the lease decides which. It must not know what an active
+// node does.
+package standby
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// TTL is how long a lease lasts that isn't renewed: the time after which
+// another node takes over from one that died.
+const TTL = 4 * time.Second
+
+const (
+	renewEvery   = TTL / 4
+	acquireEvery = 500 * time.Millisecond
+	callWait     = TTL / 2 // for one call of the storage
+)
+
+// errLost is why a node stops being the active one without wanting to.
+var errLost = errors.New("the lease couldn't be renewed in time")
+
+// Run tries to acquire the lease for node and calls lead while it holds it,
+// again and again, until ctx ends. lead's context ends when the lease is lost
+// or ctx ends; lead must then return soon, and the lease is released. If lead
+// fails the first time, Run returns its error: a person is watching. Later it
+// is tried again.
+func Run(ctx context.Context, leases plugin.Leases, node string, log *slog.Logger, lead func(context.Context, plugin.Fence) error) error {
+	waiting, led := false, false
+	for ctx.Err() == nil {
+		fence, err := acquire(ctx, leases, node)
+		if err == nil {
+			waiting = false
+			log.Info("this node holds the lease", "node", node, "fence", fence)
+			if err = hold(ctx, leases, fence, log, lead); err != nil && !led {
+				return err
+			}
+			led = true
+		}
+		if err != nil && !waiting && ctx.Err() == nil {
+			log.Info("this node is a standby", "node", node, "reason", err)
+			waiting = true
+		}
+		pause(ctx, acquireEvery)
+	}
+	return nil
+}
+
+func acquire(ctx context.Context, leases plugin.Leases, node string) (plugin.Fence, error) {
+	ctx, cancel := context.WithTimeout(ctx, callWait)
+	defer cancel()
+	return leases.Acquire(ctx, node, TTL)
+}
+
+// hold leads until the lease is lost or ctx ends. An error of lead's is
+// returned unless it comes of that.
+func hold(ctx context.Context, leases plugin.Leases, fence plugin.Fence, log *slog.Logger, lead func(context.Context, plugin.Fence) error) error {
+	term, end := context.WithCancelCause(ctx)
+	var renewing sync.WaitGroup
+	renewing.Go(func() { renew(term, leases, fence, end) })
+
+	err := lead(term, fence)
+	lost := context.Cause(term)
+	end(nil)
+	renewing.Wait()
+
+	release(ctx, leases, fence, log)
+	switch {
+	case errors.Is(err, plugin.ErrFenced) || lost != nil && ctx.Err() == nil:
+		log.Warn("this node is no longer the active one", "fence", fence, "reason", errors.Join(lost, err))
+		return nil
+	case ctx.Err() != nil:
+		log.Info("this node stops being the active one", "fence", fence)
+	}
+	return err
+}
+
+// renew extends the lease until its context ends, and ends it when it can't.
+func renew(term context.Context, leases plugin.Leases, fence plugin.Fence, end context.CancelCauseFunc) {
+	valid := time.Now().Add(TTL)
+	for pause(term, renewEvery) {
+		began := time.Now()
+		ctx, cancel := context.WithDeadline(term, earlier(began.Add(callWait), valid))
+		err := leases.Renew(ctx, fence, TTL)
+		cancel()
+		switch {
+		case err == nil:
+			valid = began.Add(TTL)
+		case errors.Is(err, plugin.ErrFenced):
+			end(err)
+			return
+		}
+		if !time.Now().Add(renewEvery).Before(valid) {
+			end(errLost)
+			return
+		}
+	}
+}
+
+// release lets go of the lease also when ctx has ended: that is when it
+// matters, because another node waits for it.
+func release(ctx context.Context, leases plugin.Leases, fence plugin.Fence, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callWait)
+	defer cancel()
+	if err := leases.Release(ctx, fence); err != nil {
+		log.Warn("releasing the lease failed; it runs out by itself", "fence", fence, "reason", err)
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// pause waits and tells whether the wait was full.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
