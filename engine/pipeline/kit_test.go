@@ -5,7 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +18,7 @@ import (
 
 	"github.com/imgate/imgate/engine"
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/plugins/memory"
 )
@@ -34,6 +40,9 @@ type kit struct {
 	policy  *testPolicy
 	book    *testBook
 
+	dir   string // of its data
+	admin string // the address of its admin API
+
 	stop context.CancelFunc
 	done chan error
 	up   chan struct{}
@@ -42,11 +51,11 @@ type kit struct {
 // start runs a node on a storage. It may fail: done says so.
 func start(t *testing.T, storage plugin.Storage, door *testDoor, policy *testPolicy) *kit {
 	t.Helper()
-	k := &kit{t: t, storage: storage, door: door, policy: policy, book: &testBook{}, done: make(chan error, 1), up: make(chan struct{})}
+	k := &kit{t: t, storage: storage, door: door, policy: policy, book: &testBook{}, done: make(chan error, 1), up: make(chan struct{}), dir: t.TempDir()}
 	ctx, stop := context.WithCancel(t.Context())
 	k.stop = stop
 	config := engine.Config{
-		Node: "test", DataDir: t.TempDir(), AdminListen: "127.0.0.1:0",
+		Node: "test", DataDir: k.dir, AdminListen: "127.0.0.1:0",
 		Storage:  instance("storage", plugin.DefineStorage("test", "", settings{}, give[plugin.Storage](storage))),
 		Policy:   instance("policy", plugin.DefinePolicy("test", "", settings{}, give[plugin.Policy](policy))),
 		Accounts: instance("accounts", plugin.DefineAccounts("test", "", settings{}, give[plugin.Accounts](testAccounts{}))),
@@ -56,7 +65,12 @@ func start(t *testing.T, storage plugin.Storage, door *testDoor, policy *testPol
 		},
 	}
 	log := slog.New(slog.DiscardHandler)
-	go func() { k.done <- engine.Run(ctx, config, log, func(string) { close(k.up) }) }()
+	go func() {
+		k.done <- engine.Run(ctx, config, log, func(admin string) {
+			k.admin = admin
+			close(k.up)
+		})
+	}()
 	return k
 }
 
@@ -269,7 +283,7 @@ func expires(after time.Duration) func(*plugin.Arrival) {
 	return func(a *plugin.Arrival) { a.Message.Expires = &after }
 }
 
-// status reads the admin API's figures… from the tables instead: what waits.
+// rows reads a table: what is on disk, by key.
 func rows(t *testing.T, s plugin.Storage, table string) map[string]string {
 	t.Helper()
 	changes, err := s.Scan(t.Context(), table, nil, nil, 10000)
@@ -321,6 +335,42 @@ func reason(err error) message.Reason {
 		return message.Reason(fmt.Sprint(err))
 	}
 	return f.Reason
+}
+
+func reopen(d *memory.Disk) plugin.Storage { return memory.Open(d) }
+
+// call sends a request to the node's admin API and checks the answer's status.
+func (k *kit) call(t *testing.T, method, path string, want int) []byte {
+	t.Helper()
+	token, err := os.ReadFile(filepath.Join(k.dir, engine.TokenFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://"+k.admin+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != want {
+		t.Fatalf("%s %s: %s %s %v, want %d", method, path, answer.Status, body, err, want)
+	}
+	return body
+}
+
+// quarantine asks the node what it has set aside.
+func (k *kit) quarantine(t *testing.T) []pipeline.Aside {
+	t.Helper()
+	var list []pipeline.Aside
+	if err := json.Unmarshal(k.call(t, "GET", "/v1/quarantine", 200), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func asJSON(v any) string {
