@@ -1,0 +1,85 @@
+package spool
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+func sampleEntry() *Entry {
+	var ids message.Generator
+	received := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
+	expires := 90 * time.Second
+	m := &message.Message{
+		ID: ids.New(received), PublicID: message.NewPublicID(), Received: received,
+		From: message.Address{User: "1001", Host: "example.com"}, DisplayName: "Alice", Recipient: message.Address{User: "+4930123"},
+		ContentType: "text/plain;charset=utf-8", Class: message.Text, Body: []byte("grüß Gott"),
+		Headers: []message.Header{{Name: "Subject", Value: "x"}}, Expires: &expires, Hops: 69, Transport: "sip", Peer: "127.0.0.1:5060",
+	}
+	return &Entry{
+		Message: m, Account: "1002", Key: "k", Expiry: received.Add(time.Hour),
+		Plan: plugin.Plan{Service: "onnet", Revision: "abc", Transports: []string{"sip"}, Retry: []time.Duration{time.Second, time.Minute},
+			Labels: map[string]string{"a": "1", "b": "2"}},
+		Record: &plugin.Record{Key: m.ID, Payer: "1001", Units: 2, Destination: "MSGN", From: m.From, Recipient: m.Recipient,
+			Service: "onnet", Received: received, Reserved: []byte{1, 2}},
+		Routes: []plugin.Route{{Transport: "vendor", Address: "a"}},
+	}
+}
+
+func TestEntrySurvives(t *testing.T) {
+	want := sampleEntry()
+	got, err := decodeEntry(encodeEntry(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestEveryTruncationIsNoticed(t *testing.T) {
+	row := encodeEntry(sampleEntry())
+	for n := range row {
+		if _, err := decodeEntry(row[:n]); err == nil {
+			t.Fatalf("a row cut after %d of %d octets is taken", n, len(row))
+		}
+	}
+	if _, err := decodeEntry(append(row, 0)); err == nil {
+		t.Error("an octet too many is taken")
+	}
+	row[0]++
+	if _, err := decodeEntry(row); err == nil {
+		t.Error("a format from the future is taken")
+	}
+}
+
+func TestStateSurvives(t *testing.T) {
+	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
+		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", PeerID: "42", Delivered: true},
+	}}
+	got, err := decodeState(encodeState(want))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(encodeEntry(sampleEntry()))
+	f.Add(encodeState(State{Attempts: 1, Deliveries: []Delivery{{Device: "d"}}}))
+	f.Add(encodeBinding(plugin.Binding{Account: "a", Contact: "sip:a@b", Expires: time.Unix(1, 0)}))
+	f.Fuzz(func(t *testing.T, row []byte) {
+		if e, err := decodeEntry(row); err == nil {
+			if again, err := decodeEntry(encodeEntry(e)); err != nil || !reflect.DeepEqual(again, e) {
+				t.Errorf("an entry changes when it is written again: %v", err)
+			}
+		}
+		decodeState(row)
+		decodeBinding(row)
+		if len(row) >= 24 {
+			decodeSeen(row[:24], row[24:])
+		}
+	})
+}
