@@ -1,0 +1,135 @@
+// Package app is the imgate command line: the server, the checks around it,
+// and the commands that plugins bring. It knows the engine, the configuration
+// and the terminal; it must not know any plugin by more than its definition.
+//
+// To make a build of your own, copy cmd/imgate/main.go and change the list of
+// plugins.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// Exit statuses.
+const (
+	exitOK    = 0
+	exitError = 1 // what was asked for could not be done
+	exitUsage = 2 // it is not clear what was asked for
+)
+
+// Main runs the command line of this process with the given plugins and
+// returns its exit status: 0, 1 for an error, 2 for wrong usage. The first
+// SIGINT or SIGTERM ends the command in order, the second one at once.
+func Main(plugins ...plugin.Definition) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the next signal finds nobody who holds it back
+	return run(ctx, os.Args[1:], terminal{os.Stdin, os.Stdout, os.Stderr}, plugins)
+}
+
+// terminal is where a command reads and writes.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func run(ctx context.Context, args []string, t terminal, plugins []plugin.Definition) int {
+	root, err := newRoot(t, plugins)
+	if err != nil {
+		fmt.Fprintln(t.err, "imgate:", err)
+		return exitError
+	}
+	root.SetArgs(args)
+	command, err := root.ExecuteContextC(ctx)
+	return report(ctx, t.err, command, err)
+}
+
+// failure is an error of a command's work. Everything else that cobra returns
+// is about how the command was called.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+// work makes errors of a command's work known as such.
+func work(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := do(cmd, args); err != nil {
+			return failure{err}
+		}
+		return nil
+	}
+}
+
+// report prints an error, once, and returns the exit status.
+func report(ctx context.Context, w io.Writer, command *cobra.Command, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	failed, ok := errors.AsType[failure](err)
+	if !ok {
+		fmt.Fprintf(w, "imgate: %v\nsee %s --help\n", err, command.CommandPath())
+		return exitUsage
+	}
+	if config, ok := errors.AsType[*configError](failed); ok {
+		fmt.Fprintln(w, config)
+		return exitError
+	}
+	if ctx.Err() != nil && errors.Is(failed, context.Canceled) {
+		fmt.Fprintln(w, "imgate: interrupted")
+		return exitError
+	}
+	fmt.Fprintln(w, "imgate:", failed)
+	return exitError
+}
+
+// newRoot builds the tree of commands.
+func newRoot(t terminal, plugins []plugin.Definition) (*cobra.Command, error) {
+	if err := checkDefinitions(plugins); err != nil {
+		return nil, err
+	}
+	root := &cobra.Command{
+		Use:               "imgate",
+		Short:             "a messaging gateway for telecom operators",
+		Args:              cobra.NoArgs,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetIn(t.in)
+	root.SetOut(t.out)
+	root.SetErr(t.err)
+	config := root.PersistentFlags().String("config", "",
+		"configuration `file`; paths in it are relative to the working directory (default: what is built in)")
+	load := &source{path: config, plugins: plugins}
+	root.AddCommand(
+		serveCommand(load), checkCommand(load), pluginsCommand(plugins), versionCommand(),
+	)
+	return root, addPluginCommands(root, load, t)
+}
+
+// checkDefinitions finds mistakes of whoever put the list of plugins together.
+func checkDefinitions(plugins []plugin.Definition) error {
+	type key struct {
+		kind plugin.Kind
+		name string
+	}
+	known := map[key]bool{}
+	for _, d := range plugins {
+		if known[key{d.Kind, d.Name}] {
+			return fmt.Errorf("two %s plugins are named %q", d.Kind, d.Name)
+		}
+		known[key{d.Kind, d.Name}] = true
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imgate/imgate/engine"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// checkTimeout bounds the compilation of policies.
+const checkTimeout = time.Minute
+
+func checkCommand(load *source) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "check the configuration and the policies, and touch nothing else",
+		Args:  cobra.NoArgs,
+		RunE: work(func(cmd *cobra.Command, _ []string) error {
+			config, err := load.load()
+			if err != nil {
+				return err
+			}
+			if err := checkPolicy(cmd.Context(), config, cmd.ErrOrStderr()); err != nil {
+				return fmt.Errorf("%s: policy: %w", load.name(), err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", load.name())
+			return err
+		}),
+	}
+}
+
+// checkPolicy opens the policies, which need neither data nor ports.
+func checkPolicy(ctx context.Context, config engine.Config, warnings io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	env := plugin.Env{
+		Instance: string(plugin.KindPolicy),
+		Node:     config.Node,
+		DataDir:  config.DataDir,
+		Log:      slog.New(slog.NewTextHandler(warnings, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	policy, err := plugin.Open[plugin.Policy](ctx, config.Policy.Plugin, env, config.Policy.Settings)
+	if err != nil {
+		return err
+	}
+	return policy.Close()
+}

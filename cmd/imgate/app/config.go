@@ -1,0 +1,445 @@
+package app
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+	"gopkg.in/yaml.v3"
+
+	"github.com/imgate/imgate/engine"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// This file is the only one that knows viper. It lays the environment over the
+// file and the file over each plugin's defaults; tree.go has checked the file
+// before, because viper doesn't see all that can be wrong with one: it folds
+// case, joins duplicate keys and overlooks empty sections.
+
+const (
+	maxConfig    = 1 << 20             // octets of a configuration file
+	builtInName  = "built-in defaults" // stands for the file's name in errors
+	variableRoot = "IMGATE"
+	delimiter    = "\x1f" // between the keys of viper, so that keys may have dots
+)
+
+//go:embed default.yaml
+var builtIn []byte
+
+// Which plugin a kind that exists once has if the file doesn't say.
+var usualPlugin = map[plugin.Kind]string{
+	plugin.KindStorage:  "pebble",
+	plugin.KindPolicy:   "rego",
+	plugin.KindAccounts: "ledger",
+	plugin.KindCharging: "ledger",
+}
+
+// general is what the configuration says besides the plugins.
+type general struct {
+	Node    string `yaml:"node"`
+	DataDir string `yaml:"data_dir"`
+	Admin   struct {
+		Listen string `yaml:"listen"`
+	} `yaml:"admin"`
+}
+
+// loadConfig reads the configuration, from the built-in defaults if path is
+// empty. Relative paths in it are relative to the working directory. What is
+// wrong with it is told all at once, in a *configError.
+func loadConfig(path string, plugins []plugin.Definition) (engine.Config, error) {
+	if path == "" {
+		return parseConfig(builtInName, builtIn, plugins)
+	}
+	content, err := readConfig(path)
+	if err != nil {
+		return engine.Config{}, err
+	}
+	return parseConfig(path, content, plugins)
+}
+
+func readConfig(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("configuration file: %s is a directory", path)
+	}
+	content, err := io.ReadAll(io.LimitReader(file, maxConfig+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	if len(content) > maxConfig {
+		return nil, fmt.Errorf("configuration file: %s has more than %d octets", path, maxConfig)
+	}
+	return content, nil
+}
+
+// parseConfig reads a configuration; name stands before each error.
+func parseConfig(name string, content []byte, plugins []plugin.Definition) (engine.Config, error) {
+	found := &problems{file: name}
+	root, err := parseYAML(content)
+	if err != nil {
+		found.note(yamlLine(err), "", "%s", yamlText(err))
+		return engine.Config{}, found.err()
+	}
+	l := &loader{tree: tree{found}, plugins: plugins, variables: map[string]string{}}
+	return l.config(root), found.err()
+}
+
+// parseYAML returns the root of the one document; nil if it is empty.
+func parseYAML(content []byte) (*yaml.Node, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	var document, second yaml.Node
+	switch err := decoder.Decode(&document); {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	switch err := decoder.Decode(&second); {
+	case errors.Is(err, io.EOF):
+		return document.Content[0], nil
+	case err != nil:
+		return nil, err
+	}
+	return nil, fmt.Errorf("yaml: line %d: expected one document; a second one begins here", second.Line)
+}
+
+var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+
+func yamlLine(err error) int {
+	line, _ := strconv.Atoi(yamlError.FindStringSubmatch(err.Error() + "\n")[1])
+	return line
+}
+
+func yamlText(err error) string {
+	return "not valid YAML: " + yamlError.ReplaceAllString(err.Error(), "$2")
+}
+
+// loader turns the file into what the engine runs.
+type loader struct {
+	tree
+	plugins   []plugin.Definition
+	variables map[string]string // the path that each environment variable in use stands for
+}
+
+func (l *loader) config(root *yaml.Node) engine.Config {
+	sections := map[string]*yaml.Node{}
+	var own []entry
+	for _, e := range l.entries("", root) {
+		if isPluginKey(e.key) {
+			sections[e.key] = e.value
+			continue
+		}
+		own = append(own, e)
+	}
+	settings := l.general(root, own)
+	return engine.Config{
+		Node:        settings.Node,
+		DataDir:     settings.DataDir,
+		AdminListen: settings.Admin.Listen,
+		Storage:     l.single(plugin.KindStorage, sections),
+		Policy:      l.single(plugin.KindPolicy, sections),
+		Accounts:    l.single(plugin.KindAccounts, sections),
+		Charging:    l.single(plugin.KindCharging, sections),
+		Transports:  l.transports(sections["transports"]),
+	}
+}
+
+func isPluginKey(key string) bool {
+	_, single := usualPlugin[plugin.Kind(key)]
+	return single || key == "transports"
+}
+
+// general reads what is not a plugin's.
+func (l *loader) general(root *yaml.Node, own []entry) general {
+	settings := general{Node: hostname(), DataDir: "./imgate-data"}
+	settings.Admin.Listen = "127.0.0.1:8060"
+	values := l.structure("", own, reflect.TypeFor[general](),
+		"storage", "policy", "accounts", "charging", "transports")
+	l.overlay("", values, &settings)
+	if !nodeName.MatchString(settings.Node) {
+		l.wrongValue("", root, "node", `expected a name of letters, digits, ".", "_" and "-", at most 64`)
+	}
+	if settings.DataDir == "" {
+		l.wrongValue("", root, "data_dir", "expected a directory, such as ./imgate-data")
+	}
+	if !isAddress(settings.Admin.Listen) {
+		l.wrongValue("", root, "admin.listen", `expected host:port, such as "127.0.0.1:8060"`)
+	}
+	return settings
+}
+
+var (
+	nodeName     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+)
+
+// hostname is what a node is called that has no name of its own.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil || !nodeName.MatchString(name) {
+		return "imgate"
+	}
+	return name
+}
+
+func isAddress(hostport string) bool {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil || host == "" {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+// single reads the section of a kind that exists once.
+func (l *loader) single(kind plugin.Kind, sections map[string]*yaml.Node) engine.Instance {
+	return l.instance(kind, string(kind), string(kind), sections[string(kind)], usualPlugin[kind])
+}
+
+// transports reads the instances, in the order of their names.
+func (l *loader) transports(section *yaml.Node) []engine.Instance {
+	var instances []engine.Instance
+	if section == nil || isEmpty(section) {
+		l.wrongValue("", section, "transports", "expected at least one, such as sip: {plugin: sip}")
+		return nil
+	}
+	for _, e := range l.entries("transports", section) {
+		if !instanceName.MatchString(e.key) {
+			l.note(e.line, join("transports", e.key), `expected a name of lower-case letters, digits, ".", "_" and "-", at most 64`)
+			continue
+		}
+		instances = append(instances, l.instance(plugin.KindTransport, e.key, join("transports", e.key), e.value, ""))
+	}
+	slices.SortFunc(instances, func(a, b engine.Instance) int { return strings.Compare(a.Name, b.Name) })
+	return instances
+}
+
+// instance reads a plugin's section. Without a key "plugin" the plugin is the
+// usual one, or the one that the instance is named after.
+func (l *loader) instance(kind plugin.Kind, name, path string, section *yaml.Node, usual string) engine.Instance {
+	definition, ok := l.definition(kind, name, path, section, usual)
+	if !ok {
+		return engine.Instance{Name: name}
+	}
+	settings := definition.NewConfig()
+	list := l.entries(path, section)
+	values := l.structure(path, list, reflect.TypeOf(settings).Elem(), "plugin")
+	l.overlay(path, values, settings)
+	l.validate(path, section, settings)
+	return engine.Instance{Name: name, Plugin: definition, Settings: settings}
+}
+
+func (l *loader) definition(kind plugin.Kind, name, path string, section *yaml.Node, usual string) (plugin.Definition, bool) {
+	chosen, said := l.chosenPlugin(path, section)
+	if !said {
+		chosen = usual
+	}
+	if chosen == "" {
+		chosen = name
+	}
+	var known []string
+	for _, d := range l.plugins {
+		if d.Kind != kind {
+			continue
+		}
+		if d.Name == chosen {
+			return d, true
+		}
+		known = append(known, d.Name)
+	}
+	slices.Sort(known)
+	if at := join(path, "plugin"); !l.covers(at) {
+		l.wrongValue(path, section, "plugin", fmt.Sprintf("unknown %s plugin %q; %s", kind, chosen, expectedOneOf(chosen, known)))
+	}
+	return plugin.Definition{}, false
+}
+
+// chosenPlugin returns what the environment or else the section says.
+func (l *loader) chosenPlugin(path string, section *yaml.Node) (name string, said bool) {
+	at := join(path, "plugin")
+	if text, ok := l.environment(at); ok {
+		return text, true
+	}
+	if section == nil || section.Kind != yaml.MappingNode {
+		return "", false
+	}
+	for i := 0; i+1 < len(section.Content); i += 2 {
+		if section.Content[i].Value == "plugin" {
+			value := section.Content[i+1]
+			return value.Value, l.scalar(at, value, reflect.TypeFor[string]())
+		}
+	}
+	return "", false
+}
+
+// overlay lays values of the file over what settings points to, and the
+// environment over both.
+func (l *loader) overlay(path string, values map[string]any, settings any) {
+	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
+	err := v.MergeConfigMap(values)
+	l.bind(v, path, nil, reflect.TypeOf(settings).Elem())
+	err = errors.Join(err, v.UnmarshalExact(settings, strictly))
+	if err != nil { // tree.go accepts what viper doesn't
+		l.note(0, path, "%v", err)
+	}
+}
+
+func strictly(c *mapstructure.DecoderConfig) {
+	c.TagName = "yaml"
+	c.IgnoreUntaggedFields = true
+	c.WeaklyTypedInput = false
+	c.ZeroFields = true // what is written replaces a default list, whose array all instances share
+	c.DecodeHook = fromText
+}
+
+// fromText reads what is written in the file or the environment.
+func fromText(from, to reflect.Type, data any) (any, error) {
+	if from.Kind() != reflect.String {
+		return data, nil
+	}
+	text := data.(string)
+	switch {
+	case isScalar(to):
+		return parseScalar(text, to)
+	case to.Kind() == reflect.Slice: // only the environment has lists in one text
+		return splitList(text), nil
+	}
+	return data, nil
+}
+
+// bind makes viper read the environment variables of a struct's scalars and
+// of its lists of scalars, which have commas between their items.
+func (l *loader) bind(v *viper.Viper, path string, keys []string, to reflect.Type) {
+	names, types := fields(to)
+	for _, name := range names {
+		field := types[name]
+		if field.Kind() == reflect.Pointer {
+			field = field.Elem()
+		}
+		at, below := join(path, name), append(keys[:len(keys):len(keys)], name)
+		switch {
+		case isScalar(field), field.Kind() == reflect.Slice && isScalar(field.Elem()):
+			l.bindOne(v, at, below, field)
+		case field.Kind() == reflect.Struct:
+			l.bind(v, at, below, field)
+		}
+	}
+}
+
+func (l *loader) bindOne(v *viper.Viper, path string, keys []string, to reflect.Type) {
+	text, ok := l.environment(path)
+	if !ok {
+		return
+	}
+	items, item := []string{text}, to
+	if !isScalar(to) {
+		items, item = splitList(text), to.Elem()
+	}
+	for _, text := range items {
+		if _, err := parseScalar(text, item); err != nil {
+			l.noteVariable(variableOf(path), path, "%v", err)
+			return
+		}
+	}
+	_ = v.BindEnv(strings.Join(keys, delimiter), variableOf(path)) // fails without a key only
+}
+
+func splitList(text string) []string {
+	items := strings.Split(text, ",")
+	for i := range items {
+		items[i] = strings.TrimSpace(items[i])
+	}
+	return items
+}
+
+// environment returns the value of the variable of a key. An empty one counts
+// as not set. Variables that no key has are ignored: others (Kubernetes, for
+// each service named imgate) set such.
+func (l *loader) environment(path string) (string, bool) {
+	name := variableOf(path)
+	text := os.Getenv(name)
+	if text == "" {
+		return "", false
+	}
+	if other, taken := l.variables[name]; taken && other != path {
+		l.noteVariable(name, path, "stands for this key and for %s; rename one of the instances", other)
+	}
+	l.variables[name] = path
+	return text, true
+}
+
+// variableOf returns IMGATE_ADMIN_LISTEN for admin.listen.
+func variableOf(path string) string {
+	return variableRoot + "_" + strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToUpper(path))
+}
+
+// validate asks the plugin what it thinks of its settings.
+func (l *loader) validate(path string, section *yaml.Node, settings plugin.Config) {
+	for _, err := range separate(settings.Validate()) {
+		invalid, ok := errors.AsType[*plugin.InvalidKey](err)
+		if !ok {
+			l.wrongValue(path, section, "", err.Error())
+			continue
+		}
+		l.wrongValue(path, section, invalid.Key, "expected "+invalid.Expected)
+	}
+}
+
+// separate takes apart what errors.Join joined.
+func separate(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, separate(e)...)
+	}
+	return all
+}
+
+// wrongValue notes a value that can be read and not used, wherever it came
+// from; not if the key has a problem already: then the value isn't the one
+// that was meant.
+func (l *loader) wrongValue(path string, section *yaml.Node, key, text string) {
+	at := path
+	if key != "" {
+		at = join(path, key)
+	}
+	if l.covers(at) {
+		return
+	}
+	whole, _, _ := strings.Cut(at, "[") // of a list, if this is an item
+	if variable := variableOf(whole); l.variables[variable] == whole {
+		l.noteVariable(variable, at, "%s", text)
+		return
+	}
+	line := 0
+	if section != nil {
+		line = lineOf(section, section.Line, key)
+	}
+	l.note(line, at, "%s", text)
+}

@@ -1,0 +1,296 @@
+// Package admin is the HTTP side of a node: the probes /healthz and /readyz,
+// and the admin API below /v1, whose routes the engine and the plugins bring.
+// It knows who may call and how much a call may take; it must not know what
+// the routes do, nor anything of messages.
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+const (
+	headerTimeout   = 5 * time.Second  // for the header of a request
+	idleTimeout     = time.Minute      // between two requests of a connection
+	stallTimeout    = 30 * time.Second // between two pieces of a body, in either direction
+	requestTimeout  = 30 * time.Minute // for a whole request: an import or export of everything
+	shutdownTimeout = 5 * time.Second
+
+	maxHeader      = 16 << 10  // octets
+	maxJSON        = 1 << 20   // octets of a body that is JSON, or doesn't say what it is
+	maxBulk        = 256 << 20 // octets of any other body: an import
+	maxRequests    = 64        // at work at once; the probes aren't counted
+	maxConnections = 256
+)
+
+// Server is the HTTP server of one node. Make one with New, then add routes,
+// then Serve.
+type Server struct {
+	log      *slog.Logger
+	listener net.Listener
+	host     string // as configured: a Host header may say it
+	token    [sha256.Size]byte
+	slots    chan struct{}
+
+	mu       sync.Mutex
+	routes   []route
+	standing *http.ServeMux // the engine's own routes
+	term     *term          // nil while this node isn't the active one
+	probe    func() []string
+}
+
+type route struct {
+	pattern string
+	handler http.HandlerFunc
+}
+
+// New takes the address ("host:port", TCP) and reads the token that callers
+// must present; it makes the file, of mode 0600, if there is none. A file that
+// others than its owner can read is an error. Serve, and only Serve, gives the
+// address back.
+func New(listen, tokenFile string, log *slog.Logger) (*Server, error) {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return nil, fmt.Errorf("admin: %q is no address to listen on: %w", listen, err)
+	}
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	token, err := openToken(tokenFile)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("admin: %w", err), listener.Close())
+	}
+	warnIfExposed(listener.Addr(), log)
+	return &Server{
+		log:      log,
+		listener: newBoundedListener(listener, maxConnections),
+		host:     strings.ToLower(host),
+		token:    sha256.Sum256([]byte(token)),
+		slots:    make(chan struct{}, maxRequests),
+		standing: http.NewServeMux(),
+	}, nil
+}
+
+// warnIfExposed says that the token would travel a network in clear text.
+func warnIfExposed(address net.Addr, log *slog.Logger) {
+	at, err := netip.ParseAddrPort(address.String())
+	if err == nil && !at.Addr().IsLoopback() {
+		log.Warn("the admin API listens beyond this machine, without TLS", "address", address.String())
+	}
+}
+
+// Addr returns the address that Serve answers at.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Handle adds one of the engine's own routes, which exist on every node: a
+// pattern of net/http.ServeMux below /v1, such as "GET /messages/{id}". It is
+// called before Serve. A pattern that conflicts with another one panics.
+func (s *Server) Handle(pattern string, handler http.HandlerFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.standing.HandleFunc(belowV1(pattern), handler)
+	s.routes = append(s.routes, route{pattern, handler})
+}
+
+// Ready sets what /readyz asks: probe returns why this node isn't ready, or
+// nothing. It is called for each request, from several goroutines, and must
+// not block. Until it is set the node is starting.
+func (s *Server) Ready(probe func() []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.probe = probe
+}
+
+// StartTerm begins a term as the active node. What is added to the Admin that
+// it returns is served until EndTerm, or until the next term replaces it.
+func (s *Server) StartTerm() plugin.Admin {
+	s.EndTerm()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.term = newTerm(s.routes)
+	return s.term
+}
+
+// EndTerm ends the term, if there is one: its routes answer 503 from now on.
+// It waits for requests under way, at most 5 s; those that last longer find
+// their context cancelled and their connection cut.
+func (s *Server) EndTerm() {
+	s.mu.Lock()
+	ending := s.term
+	s.term = nil
+	s.mu.Unlock()
+	if ending == nil {
+		return
+	}
+	if left := ending.end(); left > 0 {
+		s.log.Warn("admin requests outlast this node's term", "requests", left)
+	}
+}
+
+// Serve answers until ctx ends; then it lets requests under way finish for up
+// to 5 s and returns nil. It is called once. Any other return is an error.
+func (s *Server) Serve(ctx context.Context) error {
+	server := &http.Server{
+		Handler:           http.HandlerFunc(s.answer),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Serve(s.listener) }()
+	select {
+	case err := <-stopped:
+		return fmt.Errorf("admin: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if server.Shutdown(grace) != nil {
+		server.Close() // the grace is over: cut what is left
+	}
+	<-stopped
+	return nil
+}
+
+// answer is where every request comes in.
+func (s *Server) answer(raw http.ResponseWriter, r *http.Request) {
+	w := newResponse(raw)
+	defer s.catch(w, r)
+	boundBody(raw, r)
+	switch {
+	case !s.knowsHost(r):
+		Error(w, http.StatusMisdirectedRequest, "this server doesn't answer for that host name")
+	case r.URL.Path == "/healthz":
+		s.health(w, r)
+	case r.URL.Path == "/readyz":
+		s.readiness(w, r)
+	case !strings.HasPrefix(r.URL.Path, "/v1/"):
+		Error(w, http.StatusNotFound, "no such page")
+	case !s.authorized(r):
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		w.Header().Set("Connection", "close") // a stranger's body isn't read
+		Error(w, http.StatusUnauthorized, "expected the header Authorization: Bearer, with the token of this server")
+	default:
+		s.call(w, r)
+	}
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	if allowsReading(w, r) {
+		Reply(w, http.StatusOK, map[string]string{"status": "alive"})
+	}
+}
+
+func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
+	if !allowsReading(w, r) {
+		return
+	}
+	s.mu.Lock()
+	probe := s.probe
+	s.mu.Unlock()
+	reasons := []string{"starting"}
+	if probe != nil {
+		reasons = probe()
+	}
+	if len(reasons) == 0 {
+		Reply(w, http.StatusOK, map[string]string{"status": "ready"})
+		return
+	}
+	Reply(w, http.StatusServiceUnavailable, map[string]any{
+		"status": "not ready", "reasons": reasons, "error": "not ready: " + strings.Join(reasons, ", "),
+	})
+}
+
+func allowsReading(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return true
+	}
+	w.Header().Set("Allow", "GET, HEAD")
+	Error(w, http.StatusMethodNotAllowed, "expected GET")
+	return false
+}
+
+// call serves a request to the API whose caller is known.
+func (s *Server) call(w *response, r *http.Request) {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		w.Header().Set("Retry-After", "1")
+		Error(w, http.StatusServiceUnavailable, "too many requests at once: try again")
+		return
+	}
+	defer func() { <-s.slots }()
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	r = r.WithContext(ctx)
+
+	mux, active := s.current()
+	handler, pattern := mux.Handler(r)
+	if pattern == "" {
+		refuse(w, r, handler, active)
+		return
+	}
+	mux.ServeHTTP(w, r) // and not handler: only the mux fills in path values
+}
+
+func (s *Server) current() (mux *http.ServeMux, active bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.term == nil {
+		return s.standing, false
+	}
+	return s.term.mux, true
+}
+
+// refuse answers for a mux that found no route; its own answer is plain text
+// and tells whether the path exists for another method. A node that isn't
+// active can't know what routes it would have.
+func refuse(w http.ResponseWriter, r *http.Request, muxAnswer http.Handler, active bool) {
+	told := &verdict{header: http.Header{}}
+	muxAnswer.ServeHTTP(told, r)
+	switch {
+	case told.status == http.StatusMethodNotAllowed:
+		w.Header().Set("Allow", told.header.Get("Allow"))
+		Error(w, http.StatusMethodNotAllowed, "expected one of the methods "+told.header.Get("Allow"))
+	case !active:
+		Error(w, http.StatusServiceUnavailable, notActive)
+	default:
+		Error(w, http.StatusNotFound, "no such route")
+	}
+}
+
+// verdict notes a status and a header, and drops the body.
+type verdict struct {
+	header http.Header
+	status int
+}
+
+func (v *verdict) Header() http.Header         { return v.header }
+func (v *verdict) WriteHeader(status int)      { v.status = status }
+func (v *verdict) Write(p []byte) (int, error) { return len(p), nil }
+
+// belowV1 moves a pattern below /v1.
+func belowV1(pattern string) string {
+	method, path, found := strings.Cut(pattern, " ")
+	if !found {
+		method, path = "", pattern
+	}
+	path = strings.TrimLeft(path, " \t")
+	if !strings.HasPrefix(path, "/") {
+		panic(fmt.Sprintf("admin: pattern %q: expected a path such as \"GET /accounts\"", pattern))
+	}
+	return strings.TrimLeft(method+" /v1"+path, " ")
+}
