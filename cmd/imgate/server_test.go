@@ -1,0 +1,187 @@
+//go:build process || interop
+
+package main_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/csv"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// server is the real program as a process of its own, with a configuration and
+// a data directory that outlive it.
+type server struct {
+	t      *testing.T
+	binary string
+	config string
+	sip    string // host:port
+	admin  string
+
+	process *exec.Cmd
+	log     *os.File
+}
+
+// newServer builds the program and writes its configuration. More lines of
+// YAML for the charging section may follow.
+func newServer(t *testing.T, sip string) *server {
+	t.Helper()
+	dir := t.TempDir()
+	s := &server{t: t, binary: filepath.Join(dir, "imgate"), config: filepath.Join(dir, "imgate.yaml"), sip: sip, admin: freePort(t, "tcp")}
+	if s.sip == "" {
+		s.sip = freePort(t, "udp")
+	}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", s.binary, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	text := fmt.Sprintf(`node: test
+data_dir: %s
+storage:  {plugin: pebble}
+policy:   {plugin: rego}
+accounts: {plugin: ledger}
+charging: {plugin: ledger, price: "0.01"}
+admin:    {listen: "%s"}
+transports:
+  sip:
+    plugin: sip
+    listen: ["udp://%s"]
+    domains: [sip.example.com]
+`, filepath.Join(dir, "data"), s.admin, s.sip)
+	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.log = log
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("the server's log ends:\n%s", tail(text, 4000))
+		}
+	})
+	return s
+}
+
+func tail(text []byte, n int) []byte { return text[max(0, len(text)-n):] }
+
+// freePort returns an address on loopback that nobody uses just now.
+func freePort(t *testing.T, network string) string {
+	t.Helper()
+	if network == "udp" {
+		conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.LocalAddr().String()
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// start runs the server and waits until it is ready.
+func (s *server) start() {
+	s.t.Helper()
+	s.process = exec.Command(s.binary, "serve", "--config", s.config)
+	s.process.Stdout, s.process.Stderr = s.log, s.log
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		answer, err := http.Get("http://" + s.admin + "/readyz")
+		if err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		time.Sleep(20 * time.Millisecond) // polling another process
+	}
+	s.t.Fatal("the server isn't ready in time")
+}
+
+// kill ends the server as a power cut would.
+func (s *server) kill() {
+	if s.process == nil {
+		return
+	}
+	s.process.Process.Kill()
+	s.process.Wait()
+	s.process = nil
+}
+
+// imgate runs a command of the program and returns what it prints.
+func (s *server) imgate(args ...string) string {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, s.binary, append(args, "--config", s.config)...)
+	var out, problems bytes.Buffer
+	command.Stdout, command.Stderr = &out, &problems
+	if err := command.Run(); err != nil {
+		s.t.Fatalf("imgate %s: %v\n%s", strings.Join(args, " "), err, problems.String())
+	}
+	return out.String()
+}
+
+// password is that of every account in these tests.
+const password = "correct-horse"
+
+// importAccounts creates accounts, each with ten units of currency.
+func (s *server) importAccounts(users []string) {
+	s.t.Helper()
+	var text bytes.Buffer
+	fmt.Fprintln(&text, "aor,password,balance")
+	for _, user := range users {
+		fmt.Fprintf(&text, "%s@sip.example.com,%s,10.00\n", user, password)
+	}
+	name := filepath.Join(filepath.Dir(s.config), "accounts.csv")
+	if err := os.WriteFile(name, text.Bytes(), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.imgate("account", "import", name)
+}
+
+// table reads a CSV that the program printed, by column name.
+func table(t *testing.T, text string) []map[string]string {
+	t.Helper()
+	rows, err := csv.NewReader(bufio.NewReader(strings.NewReader(text))).ReadAll()
+	if err != nil || len(rows) == 0 {
+		t.Fatalf("not a CSV with a header: %v\n%s", err, text)
+	}
+	var list []map[string]string
+	for _, row := range rows[1:] {
+		record := map[string]string{}
+		for i, name := range rows[0] {
+			record[name] = row[i]
+		}
+		list = append(list, record)
+	}
+	return list
+}
+
+func numbered(prefix string, n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s%03d", prefix, i)
+	}
+	return names
+}
