@@ -98,7 +98,9 @@ func (e *Engine) bookEnv(i Instance, t *term, routes plugin.Admin, shared *plugi
 func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 	doors := make(map[string]pipeline.Door, len(e.doors))
 	for _, d := range e.doors {
-		doors[d.instance.Name] = pipeline.Door{Transport: d.transport, Plugin: d.instance.Plugin.Name}
+		doors[d.instance.Name] = pipeline.Door{
+			Transport: d.transport, Plugin: d.instance.Plugin.Name, Registrar: d.instance.Plugin.Registrar,
+		}
 	}
 	return pipeline.New(ctx, pipeline.Parts{
 		Policy: e.policy, Accounts: t.accounts, Charging: t.charging,

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -140,29 +141,37 @@ func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, now time.Time) []t
 	return targets
 }
 
-// routes are those that charging named, else the recipient's bindings on the
-// plan's transports.
+// routes are those that charging named, else those of the first of the plan's
+// transports that has any.
 func (p *Pipeline) routes(e *spool.Entry, now time.Time) []plugin.Route {
 	if len(e.Routes) > 0 {
 		return e.Routes
 	}
-	bindings := p.Locations.Of(e.Account, now)
+	var bindings []plugin.Binding
+	if e.Account != "" {
+		bindings = p.Locations.Of(e.Account, now)
+	}
+	for _, instance := range e.Plan.Transports {
+		if !p.Doors[instance].Registrar {
+			return []plugin.Route{{Transport: instance}}
+		}
+		if routes := bound(bindings, e.Plan.Transports); len(routes) > 0 {
+			return routes
+		}
+	}
+	return nil
+}
+
+// bound are the ways to the bindings on a plan's transports: all devices are
+// alike, whichever of the doors they registered at.
+func bound(bindings []plugin.Binding, transports []string) []plugin.Route {
 	routes := make([]plugin.Route, 0, len(bindings))
 	for i := range bindings {
-		if contains(e.Plan.Transports, bindings[i].Transport) {
+		if slices.Contains(transports, bindings[i].Transport) {
 			routes = append(routes, plugin.Route{Transport: bindings[i].Transport, Binding: &bindings[i]})
 		}
 	}
 	return routes
-}
-
-func contains(list []string, s string) bool {
-	for _, o := range list {
-		if o == s {
-			return true
-		}
-	}
-	return false
 }
 
 func deviceOf(r plugin.Route) string {

@@ -339,6 +339,21 @@ func TestHandedOverWaitsForItsReport(t *testing.T) {
 	}
 }
 
+func TestTrunkReachesThoseWhoAreNotOurs(t *testing.T) {
+	policy := charged()
+	policy.plan.Transports = []string{"door", "trunk"}
+	k, _ := node(t, policy)
+	wantOutcome(t, k.door.submit("alice", "?somebody", "far away"), plugin.OutcomeDelivered)
+	if got := <-k.door.trunk.sent; got != "far away" {
+		t.Errorf("the trunk got %q", got)
+	}
+	k.door.register(t.Context(), "bob", "phone")
+	wantOutcome(t, k.door.submit("alice", "bob", "near"), plugin.OutcomeDelivered)
+	if got := k.door.bodies(); !slices.Equal(got, []string{"near"}) {
+		t.Errorf("the preferred transport got %q", got)
+	}
+}
+
 func TestRegistrations(t *testing.T) {
 	k, _ := node(t, charged())
 	gate := k.door.gate

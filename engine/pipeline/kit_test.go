@@ -61,7 +61,8 @@ func start(t *testing.T, storage plugin.Storage, door *testDoor, policy *testPol
 		Accounts: instance("accounts", plugin.DefineAccounts("test", "", settings{}, give[plugin.Accounts](testAccounts{}))),
 		Charging: instance("charging", plugin.DefineCharging("test", "", settings{}, k.book.open)),
 		Transports: []engine.Instance{
-			instance("door", plugin.DefineTransport("door", "", settings{}, give[plugin.Transport](door))),
+			instance("door", plugin.DefineTransport("door", "", settings{}, give[plugin.Transport](door)).AsRegistrar()),
+			instance("trunk", plugin.DefineTransport("trunk", "", settings{}, give[plugin.Transport](door.trunk))),
 		},
 	}
 	log := slog.New(slog.DiscardHandler)
@@ -205,6 +206,7 @@ type testDoor struct {
 	gate  plugin.Gate
 	ready chan struct{}
 	take  func(*message.Message, plugin.Route) (plugin.Receipt, error)
+	trunk *testTrunk
 
 	mu   sync.Mutex
 	sent []sent
@@ -218,6 +220,7 @@ type sent struct {
 func newDoor() *testDoor {
 	return &testDoor{
 		ready: make(chan struct{}),
+		trunk: &testTrunk{sent: make(chan string, 100)},
 		take: func(*message.Message, plugin.Route) (plugin.Receipt, error) {
 			return plugin.Receipt{Final: true}, nil
 		},
@@ -244,6 +247,20 @@ func (d *testDoor) Send(_ context.Context, m *message.Message, r plugin.Route) (
 		d.sent = append(d.sent, sent{body: string(m.Body), contact: contact, reference: r.Reference, final: receipt.Final})
 	}
 	return receipt, err
+}
+
+// testTrunk is a transport to whoever is on the other side.
+type testTrunk struct{ sent chan string }
+
+func (d *testTrunk) Serve(ctx context.Context, gate plugin.Gate) error {
+	gate.Ready()
+	<-ctx.Done()
+	return nil
+}
+
+func (d *testTrunk) Send(_ context.Context, m *message.Message, _ plugin.Route) (plugin.Receipt, error) {
+	d.sent <- string(m.Body)
+	return plugin.Receipt{Final: true}, nil
 }
 
 // bodies lists what was taken by peers, in order.

@@ -11,6 +11,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +39,8 @@ const (
 // Door is a transport instance as the pipeline sees it.
 type Door struct {
 	plugin.Transport
-	Plugin string // the name of its plugin: the key of a plan's MIME table
+	Plugin    string // the name of its plugin: the key of a plan's MIME table
+	Registrar bool   // whether it reaches bindings alone
 }
 
 // Parts are what a pipeline works with.
@@ -67,7 +70,9 @@ type Pipeline struct {
 	settler settler
 	reports reports
 
-	sends    map[string]*atomic.Int64 // attempts under way, by instance
+	instances []string                 // the doors' names, sorted
+	sends     map[string]*atomic.Int64 // attempts under way, by instance
+
 	draining atomic.Bool
 	sending  sync.WaitGroup // lane workers and the attempts they wait for
 	ctx      context.Context
@@ -82,8 +87,9 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	for i := range p.jobs {
 		p.jobs[i] = make(chan job, deciderQueue)
 	}
+	p.instances = slices.Sorted(maps.Keys(parts.Doors))
 	p.sends = make(map[string]*atomic.Int64, len(parts.Doors))
-	for instance := range parts.Doors {
+	for _, instance := range p.instances {
 		p.sends[instance] = new(atomic.Int64)
 	}
 	p.joins.live = map[spool.Digest]*ticket{}

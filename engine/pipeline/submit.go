@@ -199,12 +199,15 @@ func (p *Pipeline) plan(j job) (*spool.Entry, plugin.Answer, error) {
 		return nil, answer, err
 	}
 	e := &spool.Entry{Message: m, Account: recipient.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
-	e.Record = record(j.Account, e)
-	if e.Record == nil && !known {
+	if !known && !slices.ContainsFunc(plan.Transports, p.leadsOutside) {
 		return nil, answer, message.Fail(message.UnknownRecipient, "nobody has the address")
 	}
+	e.Record = record(j.Account, e)
 	return e, answer, nil
 }
+
+// leadsOutside tells whether an instance reaches others than those who register.
+func (p *Pipeline) leadsOutside(instance string) bool { return !p.Doors[instance].Registrar }
 
 // lookup finds the recipient's account; that there is none is no error.
 func (p *Pipeline) lookup(a message.Address) (plugin.Account, bool, error) {
@@ -262,7 +265,8 @@ func (p *Pipeline) passable(plan plugin.Plan, mediaType string) ([]string, error
 	var accept []string
 	found := false
 	for _, name := range plan.Transports {
-		for instance, door := range p.Doors {
+		for _, instance := range p.instances {
+			door := p.Doors[instance]
 			if instance != name && door.Plugin != name {
 				continue
 			}
@@ -338,10 +342,6 @@ func (p *Pipeline) authorize(m *message.Message, e *spool.Entry) ([]plugin.Chang
 	}
 	e.Record.Reserved = a.Reserved
 	e.Routes = a.Routes
-	if e.Account == "" && len(a.Routes) == 0 {
-		p.release(e)
-		return nil, message.Fail(message.UnknownRecipient, "nobody has the address, and there is no route to it")
-	}
 	return p.Tables.Own(a.Changes), nil
 }
 

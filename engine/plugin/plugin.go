@@ -57,6 +57,9 @@ type Definition struct {
 	Kind     Kind
 	Doc      string    // one line, lower case, for lists
 	Commands []Command // what it adds to the imgate command line
+	// Registrar: a transport whose recipients register and are reached by
+	// their bindings alone. Any other is a way to whoever the next hop serves.
+	Registrar bool
 
 	newConfig func() any
 	open      func(context.Context, Env, any) (any, error)
@@ -65,6 +68,12 @@ type Definition struct {
 // With returns the definition with commands of its own.
 func (d Definition) With(commands ...Command) Definition {
 	d.Commands = append(d.Commands[:len(d.Commands):len(d.Commands)], commands...)
+	return d
+}
+
+// AsRegistrar returns the definition of a transport whose recipients register.
+func (d Definition) AsRegistrar() Definition {
+	d.Registrar = true
 	return d
 }
 

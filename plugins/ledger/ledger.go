@@ -1,0 +1,116 @@
+// Package ledger keeps the operator's accounts and their money in the gateway's
+// own storage: prepaid balances, a price per event, one CDR for each message
+// that was paid for. It is two plugins, accounts and charging, over one book.
+//
+// It knows no protocol beyond the digest of RFC 7616 and nothing of how
+// messages travel. It never keeps a password: only what digest needs to check
+// one (HA1), which for its realm is worth as much as the password, so the
+// storage is to be protected like one.
+//
+// What is on disk, in tables of its own:
+//
+//	accounts  by address-of-record: HA1s, identities, all that was ever credited
+//	imports   by number: the imports that are complete
+//	spent     by address-of-record: all that was ever paid
+//	holds     by message: open reservations
+//	cdrs      by message: what was paid for
+//
+// Credited and spent have rows of their own because they have different
+// writers: account operations commit what is credited themselves, what is spent
+// goes out with Settle's changes, which the engine commits later. No row is
+// written by both, so neither can undo the other. The balance is credited less
+// spent, and what may still be reserved is the balance less the open holds.
+package ledger
+
+import (
+	"context"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// Accounts knows the subscribers.
+var Accounts = plugin.DefineAccounts("ledger", "accounts in the gateway's own storage",
+	AccountsConfig{}, openAccounts).With(accountCommands()...)
+
+// Charging takes a price per event from prepaid balances.
+var Charging = plugin.DefineCharging("ledger", "prepaid balances in the gateway's own storage, a price per event, CDRs",
+	ChargingConfig{Price: plugin.Unit / 100, Currency: "EUR"}, openCharging).With(cdrCommand())
+
+// AccountsConfig is empty: accounts are added with commands or the admin API.
+type AccountsConfig struct{}
+
+// Validate has nothing to refuse.
+func (AccountsConfig) Validate() error { return nil }
+
+// technology is the name under which the two plugins share their book.
+const technology = "ledger"
+
+func openShared(ctx context.Context, env plugin.Env) (*book, error) {
+	return plugin.Share(env, technology, func() (*book, error) {
+		b, err := openBook(ctx, env.Tables, env.Log, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		b.serveAdmin(env.Admin)
+		return b, nil
+	})
+}
+
+type accounts struct{ book *book }
+
+func openAccounts(ctx context.Context, env plugin.Env, _ AccountsConfig) (plugin.Accounts, error) {
+	b, err := openShared(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	return accounts{b}, nil
+}
+
+// Verify checks a digest or a password against the book in memory.
+func (a accounts) Verify(_ context.Context, c plugin.Credentials) (plugin.Account, error) {
+	found := a.book.verify(c)
+	if found == nil {
+		return plugin.Account{}, message.Fail(message.Unauthenticated, "wrong credentials")
+	}
+	return found.public(), nil
+}
+
+// Lookup finds the account that owns an address.
+func (a accounts) Lookup(_ context.Context, address message.Address) (plugin.Account, error) {
+	found := a.book.find(address)
+	if found == nil {
+		return plugin.Account{}, message.Fail(message.UnknownRecipient, "no account has this address")
+	}
+	return found.public(), nil
+}
+
+// Close has nothing to let go of: the book is memory.
+func (a accounts) Close() error { return nil }
+
+type charging struct {
+	book   *book
+	tariff tariff
+}
+
+func openCharging(ctx context.Context, env plugin.Env, c ChargingConfig) (plugin.Charging, error) {
+	b, err := openShared(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	return charging{b, tariff{price: c.Price, currency: c.Currency}}, nil
+}
+
+// Authorize reserves the price of r.Units events.
+func (c charging) Authorize(_ context.Context, r plugin.Request) (plugin.Authorization, error) {
+	return c.book.authorize(time.Now(), c.tariff, r)
+}
+
+// Settle pays for what was charged and gives back the rest.
+func (c charging) Settle(ctx context.Context, records []plugin.Record) ([]plugin.Change, error) {
+	return c.book.settle(ctx, time.Now(), records)
+}
+
+// Close has nothing to let go of: the book is memory.
+func (c charging) Close() error { return nil }

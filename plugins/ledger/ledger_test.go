@@ -1,0 +1,201 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/plugin/plugintest"
+)
+
+// node is a process with the ledger in it: both plugins on one book, and an
+// admin API.
+type node struct {
+	mux      *http.ServeMux
+	accounts plugin.Accounts
+	charging plugin.Charging
+}
+
+// openNode opens the ledger at a price of 0.01 EUR.
+func openNode(t plugintest.T, tables plugin.Tables) *node {
+	t.Helper()
+	n := &node{mux: http.NewServeMux()}
+	env := plugin.Env{
+		Instance: "ledger", Node: "test", Log: slog.New(slog.DiscardHandler),
+		Tables: tables, Admin: n, Shared: &plugin.Shared{},
+	}
+	var err error
+	if n.accounts, err = plugin.Open[plugin.Accounts](t.Context(), Accounts, env, Accounts.NewConfig()); err != nil {
+		t.Fatalf("open accounts: %v", err)
+	}
+	if n.charging, err = plugin.Open[plugin.Charging](t.Context(), Charging, env, Charging.NewConfig()); err != nil {
+		t.Fatalf("open charging: %v", err)
+	}
+	return n
+}
+
+// Handle is plugin.Admin.
+func (n *node) Handle(pattern string, handler http.HandlerFunc) {
+	method, path, _ := strings.Cut(pattern, " ")
+	n.mux.HandleFunc(method+" /v1"+path, handler)
+}
+
+// do sends a request to the admin API.
+func (n *node) do(ctx context.Context, method, path, body string) *httptest.ResponseRecorder {
+	reply := httptest.NewRecorder()
+	n.mux.ServeHTTP(reply, httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body)))
+	return reply
+}
+
+// Call is plugin.AdminClient.
+func (n *node) Call(ctx context.Context, method, path string, body, answer any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	reply := n.do(ctx, method, path, string(text))
+	if reply.Code >= 300 {
+		return errors.New(reply.Body.String())
+	}
+	return json.Unmarshal(reply.Body.Bytes(), answer)
+}
+
+// Stream is plugin.AdminClient.
+func (n *node) Stream(ctx context.Context, method, path, _ string, body io.Reader, out io.Writer) error {
+	var text []byte
+	if body != nil {
+		var err error
+		if text, err = io.ReadAll(body); err != nil {
+			return err
+		}
+	}
+	reply := n.do(ctx, method, path, string(text))
+	if reply.Code >= 300 {
+		return errors.New(reply.Body.String())
+	}
+	_, err := out.Write(reply.Body.Bytes())
+	return err
+}
+
+// add adds an account and fails the test if that doesn't work.
+func (n *node) add(t plugintest.T, e entry) {
+	t.Helper()
+	if err := n.Call(t.Context(), "POST", "/v1/accounts", e, &listed{}); err != nil {
+		t.Fatalf("add %s: %v", e.AOR, err)
+	}
+}
+
+// list returns the accounts as the admin API lists them.
+func (n *node) list(t plugintest.T) map[string]listed {
+	t.Helper()
+	all := map[string]listed{}
+	err := eachPage(t.Context(), n, func(accounts []listed) error {
+		for _, a := range accounts {
+			all[a.AOR] = a
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("list: %v", err)
+	}
+	return all
+}
+
+const price = plugin.Unit / 100
+
+func TestChargingContract(t *testing.T) {
+	plugintest.Charging(t, func(plugintest.T) plugintest.ChargingHarness {
+		tables := plugintest.NewTables()
+		var n *node
+		funds := plugin.Money(0)
+		return plugintest.ChargingHarness{
+			Tables: tables,
+			Open: func(t plugintest.T) plugin.Charging {
+				n = openNode(t, tables)
+				return n.charging
+			},
+			Fund: func(t plugintest.T, account string, units int) {
+				funds = price * plugin.Money(units)
+				n.add(t, entry{AOR: account, Password: "secret", Balance: funds.String()})
+			},
+			Paid: func(t plugintest.T, account string) int {
+				return int((funds - n.list(t)[account].Balance) / price)
+			},
+		}
+	})
+}
+
+func TestAccountsContract(t *testing.T) {
+	plugintest.Accounts(t, func(plugintest.T) plugintest.AccountsHarness {
+		tables := plugintest.NewTables()
+		var n *node
+		return plugintest.AccountsHarness{
+			Open: func(t plugintest.T) plugin.Accounts {
+				n = openNode(t, tables)
+				return n.accounts
+			},
+			Add: func(t plugintest.T, aor, password string, identities ...string) {
+				n.add(t, entry{AOR: aor, Password: password, Identities: identities})
+			},
+		}
+	})
+}
+
+func TestConfigIsValidated(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config ChargingConfig
+		wrong  string // the keys
+	}{
+		{"the defaults", *Charging.NewConfig().(*ChargingConfig), ""},
+		{"free of charge", ChargingConfig{Price: 0, Currency: "USD"}, ""},
+		{"a negative price", ChargingConfig{Price: -1, Currency: "EUR"}, "price"},
+		{"a price beyond counting", ChargingConfig{Price: ceiling + 1, Currency: "EUR"}, "price"},
+		{"no currency", ChargingConfig{Price: 1}, "currency"},
+		{"everything wrong", ChargingConfig{Price: -1, Currency: "euro"}, "price currency"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.config.Validate()
+			if (err == nil) != (c.wrong == "") {
+				t.Fatalf("got %v, want complaints about %q", err, c.wrong)
+			}
+			for _, key := range strings.Fields(c.wrong) {
+				if !strings.Contains(err.Error(), key+": expected") {
+					t.Errorf("got %v, want a complaint about %s", err, key)
+				}
+			}
+		})
+	}
+}
+
+// run runs a command of the ledger's against a node and returns what it prints.
+func runCommand(t *testing.T, n *node, in io.Reader, line ...string) (string, error) {
+	t.Helper()
+	for _, d := range []plugin.Definition{Accounts, Charging} {
+		for _, command := range d.Commands {
+			words := strings.Fields(command.Path)
+			if len(line) < len(words) || strings.Join(line[:len(words)], " ") != command.Path {
+				continue
+			}
+			flags := newFlagSet()
+			run := command.Setup(flags)
+			args, err := parseFlags(flags, line[len(words):])
+			if err != nil {
+				return "", err
+			}
+			var out bytes.Buffer
+			err = run(t.Context(), plugin.Invocation{Args: args, In: in, Out: &out, Err: io.Discard, Admin: n})
+			return out.String(), err
+		}
+	}
+	t.Fatalf("no command %q", line)
+	return "", nil
+}

@@ -1,0 +1,299 @@
+package rego
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	opa "github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/plugin/plugintest"
+)
+
+func TestContract(t *testing.T) {
+	plugintest.Policy(t, func(plugintest.T) plugintest.PolicyHarness {
+		return plugintest.PolicyHarness{
+			Open: func(ct plugintest.T) plugin.Policy {
+				p, err := loaded(t, time.Second, map[string]string{
+					"a": "package imgate.services.a\n\nmatch := {\"domains\": [\"sip.example.com\"]}\n\n" +
+						"plan.labels[name] := value if some name, value in input.sender.attributes\n\nplan.store := \"2h\"\n",
+				})
+				if err != nil {
+					ct.Fatalf("%v", err)
+				}
+				return p
+			},
+			Good: typical,
+			Bad: func() plugin.Question {
+				q := typical()
+				q.Recipient.Domain = "elsewhere.example.net"
+				return q
+			},
+		}
+	})
+}
+
+// failure returns what Decide fails with, and wants it to be a temporary
+// policy-failed with a cause.
+func failure(t *testing.T, p plugin.Policy, q plugin.Question) string {
+	t.Helper()
+	_, err := p.Decide(t.Context(), q)
+	f, ok := errors.AsType[*message.Failure](err)
+	if !ok || f.Reason != message.PolicyFailed || !f.Temporary || f.Err == nil {
+		t.Fatalf("got %v, want a temporary %s with its cause", err, message.PolicyFailed)
+	}
+	return f.Err.Error()
+}
+
+func TestNoVerdict(t *testing.T) {
+	for name, c := range map[string]struct{ rules, want string }{
+		"undefined plan": {
+			"plan := {\"store\": \"1h\"} if input.peer == \"nobody\"\n",
+			`service "a": plan is undefined`,
+		},
+		"rules that contradict each other": {
+			"plan.store := \"1h\" if input.protocol == \"sip\"\n\nplan.store := \"2h\" if input.message.size > 1\n",
+			"eval_conflict_error",
+		},
+		"a builtin that fails": {
+			"plan.charging.unit_size := to_number(input.peer)\n",
+			"to_number",
+		},
+		"a builtin that fails where a default exists": {
+			"default plan.processing := \"deliver\"\n\nplan.processing := \"reject\" if to_number(input.peer) > 3\n",
+			"to_number",
+		},
+		"a plan outside the schema": {
+			"plan.store := input.peer\n",
+			`service "a": plan.store: expected a duration`,
+		},
+		"one document with an unknown attribute": {
+			"plan := {input.protocol: \"1h\"}\n",
+			`service "a": plan.sip: no such attribute`,
+		},
+		"text that breaks headers": {
+			"plan.charging.destination := concat(\"\\r\\n\", [input.protocol, input.peer])\n",
+			`plan.charging.destination: expected text`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := one(t, c.rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := failure(t, p, typical()); !strings.Contains(got, c.want) {
+				t.Errorf("got %q, want %q in it", got, c.want)
+			}
+		})
+	}
+}
+
+func TestNoServiceMatches(t *testing.T) {
+	p := mustLoad(t, map[string]string{"a": "package imgate.services.a\n\nmatch := {\"domains\": [\"x.example.com\"]}\n\nplan.store := \"1h\"\n"})
+	if got := failure(t, p, typical()); got != `no service matches domain "sip.example.com"` {
+		t.Errorf("got %q", got)
+	}
+}
+
+// endless would try 100 to the fourth power combinations: that takes minutes.
+const endless = `
+digits := ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+
+numbers := [n | some a in digits; some b in digits; n := concat("", [a, b])]
+
+plan.labels.found := "yes" if {
+	input.peer != ""
+	some a in numbers
+	some b in numbers
+	some c in numbers
+	some d in numbers
+	concat("", [a, b, c, d]) == "none"
+}
+`
+
+func TestDeadline(t *testing.T) {
+	p, err := loaded(t, 20*time.Millisecond, map[string]string{"a": header + endless})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		start := time.Now()
+		if got := failure(t, p, typical()); got != `service "a": no plan within 20ms` {
+			t.Errorf("got %q", got)
+		}
+		if took := time.Since(start); took > 5*100*time.Millisecond { // the promise is 100 ms
+			t.Errorf("it was stopped after %s", took)
+		}
+	}
+}
+
+func TestEndOfContext(t *testing.T) {
+	p := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := p.Decide(ctx, typical())
+	if f := message.AsFailure(err); f.Reason != message.PolicyFailed || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDeadlinesAreUsedAgain(t *testing.T) {
+	var ds deadlines
+	ctx, cancel := context.WithCancel(t.Context())
+	d := ds.start(ctx, time.Hour)
+	if d.Cancelled() {
+		t.Error("a new deadline has passed")
+	}
+	cancel()
+	if !d.Cancelled() {
+		t.Error("the end of the context doesn't count")
+	}
+	ds.stop(d)
+	for range 100 {
+		d = ds.start(t.Context(), time.Hour)
+		if d.Cancelled() {
+			t.Fatal("a deadline remembers its last use")
+		}
+		ds.stop(d)
+	}
+}
+
+func TestPanicCostsOneMessage(t *testing.T) {
+	p := mustLoad(t, map[string]string{"a": header + "plan.store := \"1h\"\n"})
+	boom, err := opa.New(opa.Query("boom(input)"), opa.Function1(
+		&opa.Function{Name: "boom", Decl: ast.BuiltinMap["upper"].Decl},
+		func(opa.BuiltinContext, *ast.Term) (*ast.Term, error) { panic("a fault") },
+	)).PrepareForEval(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.services[0].query = &boom
+	p.options = nil
+	if got := failure(t, p, typical()); !strings.Contains(got, "a fault") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestInputIsTheQuestionsJSON compares the document built by hand with the one
+// that the JSON of the question makes.
+func TestInputIsTheQuestionsJSON(t *testing.T) {
+	expires := 3600
+	full := typical()
+	full.Message.Expires = &expires
+	full.Sender.Attributes = map[string]string{"b": "2", "a": "\u00e4\n", "": "empty"}
+	for _, q := range []plugin.Question{{Sender: plugin.QuestionSender{Attributes: map[string]string{}}}, typical(), full} {
+		text, err := json.Marshal(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := input(&q), value(t, string(text)); got.Compare(want) != 0 {
+			t.Errorf("got  %v\nwant %v", got, want)
+		}
+	}
+	if got := attributesInput(nil); got.Compare(ast.NewObject()) != 0 {
+		t.Errorf("no attributes: got %v, want an empty object", got)
+	}
+}
+
+// TestConstantsAreFoldedRightly compares plans with those of a single query
+// for the whole plan.
+func TestConstantsAreFoldedRightly(t *testing.T) {
+	const helpers = "home := {\"sip.example.com\"}\n\nlocal if input.recipient.local\n\nat_home if input.recipient.domain in home\n\n"
+	for _, rules := range []string{
+		"plan.store := \"2h\"\n",
+		"plan.store := \"2h\" if local\n",
+		"plan.store := \"2h\" if at_home\n",
+		"plan.store := \"2h\" if not local\n",
+		"plan.mime.sip := [\"text/plain\"]\n\nplan.mime.smpp := [input.message.type]\n",
+		"plan.labels[k] := v if some k, v in input.sender.attributes\n",
+		"plan.labels[k] := v if some k, v in {\"a\": \"b\"}\n",
+		"plan.labels.a := \"b\"\n\nplan.labels[k] := v if some k, v in input.sender.attributes\n",
+		"default plan.answer := \"accepted\"\n\nplan.answer := \"delivered\" if local\n",
+		"default plan.answer := \"accepted\"\n",
+		"plan.charging := {\"mode\": \"event\", \"account\": input.sender.account}\n\nplan.retry := [\"1s\"]\n",
+		"plan.charging.mode := \"event\"\n\nplan.charging.account := \"x\" if false\n",
+		"plan.labels.out := \"x\" if data.imgate.services.a.local\n",
+		"plan.store := \"2h\" if object.get(input, [\"recipient\", \"local\"], false)\n",
+		"plan.store := \"3h\" if count(home) == 1 with input as {}\n",
+	} {
+		p, err := one(t, helpers+rules)
+		if err != nil {
+			t.Errorf("%s%v", rules, err)
+			continue
+		}
+		want := whole(t, helpers+rules)
+		want.Service, want.Revision = "a", p.revision
+		if got := decide(t, p); !reflect.DeepEqual(got, want.WithDefaults()) {
+			t.Errorf("%s\ngot  %+v\nwant %+v", rules, got, want.WithDefaults())
+		}
+	}
+}
+
+// whole evaluates a policy's plan at once, with OPA's defaults.
+func whole(t *testing.T, rules string) plugin.Plan {
+	t.Helper()
+	text, err := json.Marshal(typical())
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := opa.New(opa.Module("a.rego", header+rules), opa.Query("data.imgate.services.a.plan"),
+		opa.ParsedInput(value(t, string(text)))).Eval(t.Context())
+	if err != nil || len(results) != 1 {
+		t.Fatal(err, results)
+	}
+	v, err := ast.InterfaceToValue(results[0].Expressions[0].Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := decodePlan(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+func TestDecideConcurrently(t *testing.T) {
+	p := mustLoad(t, map[string]string{"a": header + "plan.labels.peer := input.peer\n\nplan.labels.match := \"x\" if regex.match(input.sender.user, input.peer)\n"})
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			q := typical()
+			q.Peer = fmt.Sprint("peer", i)
+			for range 50 {
+				plan, err := p.Decide(t.Context(), q)
+				if err != nil || plan.Labels["peer"] != q.Peer {
+					t.Errorf("got %v, %v, want %s", plan.Labels, err, q.Peer)
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+func TestManyDomainsFromData(t *testing.T) {
+	rows := make([]string, 10_000)
+	for i := range rows {
+		rows[i] = fmt.Sprintf("d%d.example.com: {store: %dh}", i, 1+i%24)
+	}
+	p := mustLoad(t, map[string]string{
+		"a": "package imgate.services.a\n\nmatch := {\"domains\": [d | some d, _ in data.domains]}\n\n" +
+			"plan.store := data.domains[input.recipient.domain].store\n",
+		"domains.yaml": "domains:\n  " + strings.Join(rows, "\n  ") + "\n",
+	})
+	q := typical()
+	q.Recipient.Domain = "d9999.example.com"
+	plan, err := p.Decide(t.Context(), q)
+	if err != nil || plan.Store != 16*time.Hour {
+		t.Errorf("got %s, %v, want 16h", plan.Store, err)
+	}
+	failure(t, p, typical())
+}
