@@ -27,5 +27,5 @@ var Plugins = []plugin.Definition{
 	// Who the subscribers are, and who takes the money.
 	ledger.Accounts,
 	ledger.Charging,
-	free.Plugin,
+	free.Charging,
 }
