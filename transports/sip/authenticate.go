@@ -1,0 +1,94 @@
+package sip
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
+
+// authenticate finds out who sent a request. If it returns false it has
+// answered: everybody without credentials gets the same challenge, whatever it
+// asks for, so that nobody learns which addresses exist.
+func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, now time.Time) (plugin.Account, bool) {
+	digest, found := d.credentials(x)
+	if !found {
+		x.Answer(d.challenge.reply(d.realm(x), false, now))
+		return plugin.Account{}, false
+	}
+	count, ok := nonceCount(&digest)
+	if !ok || !slices.Contains(d.config.Algorithms, digest.Algorithm) || !isSameURI(x, digest.URI) {
+		x.Answer(wire.Reply{Status: 400, Phrase: "Bad Credentials"})
+		return plugin.Account{}, false
+	}
+	within, cancel := context.WithTimeout(ctx, authenticateWithin)
+	defer cancel()
+	digest.Method = x.Method
+	account, err := d.gate.Authenticate(within, plugin.Credentials{Digest: &digest})
+	if err != nil && ctx.Err() != nil {
+		x.Abandon() // we are closing, and don't know
+		return account, false
+	}
+	if err != nil {
+		d.refuse(x, message.AsFailure(err))
+		return account, false
+	}
+	return account, d.isFresh(x, &digest, count, now)
+}
+
+// credentials returns those for a realm of ours. A request may carry others
+// too; those for a proxy are as good as those for us.
+func (d *Door) credentials(x *wire.Exchange) (plugin.Digest, bool) {
+	for _, h := range x.Headers() {
+		if !strings.EqualFold(h.Name, "Authorization") && !strings.EqualFold(h.Name, "Proxy-Authorization") {
+			continue
+		}
+		digest, err := parseDigest(h.Value)
+		if err == nil && slices.Contains(d.config.Domains, digest.Realm) {
+			return digest, true
+		}
+	}
+	return plugin.Digest{}, false
+}
+
+// isFresh answers a right response to a nonce that is too old, not ours, or was
+// used with this count before with a new nonce. It comes after Authenticate, so
+// that stale=true goes only to those who know the secret (RFC 7616 §3.3), and
+// only they occupy a window.
+func (d *Door) isFresh(x *wire.Exchange, digest *plugin.Digest, count uint32, now time.Time) bool {
+	id, err := d.nonces.check(digest.Nonce, digest.Realm, now)
+	if inherited, good := d.nonces.inherited(id, now); err == nil && inherited && (!good || x.Method != "MESSAGE") {
+		err = errStaleNonce
+	}
+	if err == nil {
+		err = d.nonces.use(id, count, now)
+	}
+	switch err {
+	case nil:
+		return true
+	case errTooMany:
+		d.refuse(x, message.FailForNow(message.Overloaded, "%w", err))
+	default:
+		x.Answer(d.challenge.reply(digest.Realm, true, now))
+	}
+	return false
+}
+
+// isSameURI tells whether the digest's uri names the Request-URI: word for word,
+// or at least the same user, host and port. A uri without a user names the
+// server and not a resource on it: sipp and some old phones send that, and since
+// each nonce count is good once, nobody else gains by it.
+func isSameURI(x *wire.Exchange, uri string) bool {
+	if uri == x.URIText {
+		return true
+	}
+	u, err := wire.ParseURI(uri)
+	if err != nil {
+		return false
+	}
+	return u.User == "" || u.User == x.URI.User && strings.EqualFold(u.Host, x.URI.Host) && u.Port == x.URI.Port
+}

@@ -1,0 +1,119 @@
+package sip
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
+
+// errBadCredentials is what parseDigest returns.
+var errBadCredentials = errors.New("not digest credentials")
+
+// maxCredential is the longest value, in octets, of one field of credentials.
+const maxCredential = 1024
+
+// parseDigest reads the value of Authorization or Proxy-Authorization (RFC 7616
+// §3.4). Each field may be there once; unknown ones are skipped.
+func parseDigest(value string) (plugin.Digest, error) {
+	var d plugin.Digest
+	scheme, rest, _ := strings.Cut(value, " ")
+	if !strings.EqualFold(scheme, "Digest") {
+		return d, errBadCredentials
+	}
+	for rest != "" {
+		item, after, ok := wire.Next(rest)
+		if !ok || !setDigestField(&d, item) {
+			return d, errBadCredentials
+		}
+		rest = after
+	}
+	if d.Algorithm == "" {
+		d.Algorithm = "MD5"
+	}
+	if d.Username == "" || d.Realm == "" || d.Nonce == "" || d.URI == "" || d.Response == "" {
+		return d, errBadCredentials
+	}
+	return d, nil
+}
+
+func setDigestField(d *plugin.Digest, item string) bool {
+	name, value, ok := strings.Cut(item, "=")
+	if !ok {
+		return item == "" // a comma too many
+	}
+	field := digestField(d, strings.TrimRight(name, " \t"))
+	if field == nil {
+		return true
+	}
+	value = strings.TrimLeft(value, " \t")
+	if *field != "" || len(value) > maxCredential {
+		return false
+	}
+	*field = wire.Unquote(value)
+	switch field {
+	case &d.Response:
+		d.Response = strings.ToLower(d.Response)
+	case &d.Algorithm:
+		d.Algorithm = strings.ToUpper(d.Algorithm)
+	}
+	return true
+}
+
+func digestField(d *plugin.Digest, name string) *string {
+	switch strings.ToLower(name) {
+	case "username":
+		return &d.Username
+	case "realm":
+		return &d.Realm
+	case "nonce":
+		return &d.Nonce
+	case "uri":
+		return &d.URI
+	case "response":
+		return &d.Response
+	case "algorithm":
+		return &d.Algorithm
+	case "cnonce":
+		return &d.CNonce
+	case "qop":
+		return &d.QOP
+	case "nc":
+		return &d.NC
+	}
+	return nil
+}
+
+// nonceCount reads nc: eight hexadecimal digits, not zero. Without qop there is
+// none, and the count is zero (RFC 2069).
+func nonceCount(d *plugin.Digest) (uint32, bool) {
+	if d.QOP == "" {
+		return 0, d.NC == "" && d.CNonce == ""
+	}
+	n, err := strconv.ParseUint(d.NC, 16, 32)
+	return uint32(n), err == nil && n > 0 && len(d.NC) == 8 && d.QOP == "auth" && d.CNonce != ""
+}
+
+// challenger makes challenges.
+type challenger struct {
+	nonces     *nonces
+	algorithms []string
+}
+
+// reply is a 401 with a challenge for each algorithm, all with the same nonce.
+// stale tells the client to try again without asking its user (RFC 7616 §3.3).
+func (c challenger) reply(realm string, stale bool, now time.Time) wire.Reply {
+	nonce := c.nonces.make(realm, now)
+	reply := wire.Reply{Status: 401}
+	for _, algorithm := range c.algorithms {
+		value := "Digest realm=" + wire.Quote(realm) + `, nonce="` + nonce + `", algorithm=` + algorithm + `, qop="auth"`
+		if stale {
+			value += ", stale=true"
+		}
+		reply.Headers = append(reply.Headers, wire.Header{Name: "WWW-Authenticate", Value: value})
+	}
+	return reply
+}

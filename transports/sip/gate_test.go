@@ -1,0 +1,312 @@
+package sip
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
+
+// gate is an engine that does what a test tells it.
+type gate struct {
+	mu       sync.Mutex
+	ready    chan struct{}
+	arrivals []plugin.Arrival
+	bindings []plugin.Binding
+	asked    []plugin.Registration
+
+	inactive *message.Failure
+	refused  *message.Failure // by Accepted, or by Register
+	within   time.Duration
+	outcome  plugin.Outcome
+	panics   bool          // in Accepted
+	hold     chan struct{} // Accepted waits for it, if it isn't nil
+}
+
+func (g *gate) Ready() { close(g.ready) }
+
+func (g *gate) Active() *message.Failure {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inactive
+}
+
+// password is everybody's, and account1001 the only account.
+const password = "secret"
+
+var account1001 = plugin.Account{ID: "acc-1", Identities: []message.Address{{User: "1001", Host: "sip.example.com"}}}
+
+func (g *gate) Authenticate(_ context.Context, c plugin.Credentials) (plugin.Account, error) {
+	d := c.Digest
+	if d.Username == "suspended" {
+		return plugin.Account{}, message.Fail(message.Forbidden, "suspended")
+	}
+	if d.Username != "1001" || d.Response != respond(d, password) {
+		return plugin.Account{}, message.Fail(message.Unauthenticated, "wrong")
+	}
+	return account1001, nil
+}
+
+// respond computes the response of RFC 7616 §3.4.1, and of RFC 2069 without qop.
+func respond(d *plugin.Digest, password string) string {
+	sum := func(s string) string {
+		var h hash.Hash = md5.New()
+		if d.Algorithm == "SHA-256" {
+			h = sha256.New()
+		}
+		h.Write([]byte(s))
+		return hex.EncodeToString(h.Sum(nil))
+	}
+	a1, a2 := sum(d.Username+":"+d.Realm+":"+password), sum(d.Method+":"+d.URI)
+	if d.QOP == "" {
+		return sum(a1 + ":" + d.Nonce + ":" + a2)
+	}
+	return sum(strings.Join([]string{a1, d.Nonce, d.NC, d.CNonce, d.QOP, a2}, ":"))
+}
+
+func (g *gate) Register(_ context.Context, r plugin.Registration) ([]plugin.Binding, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked = append(g.asked, r)
+	if g.refused != nil {
+		return nil, g.refused
+	}
+	if r.All {
+		g.bindings = nil
+	}
+	for _, b := range r.Bindings {
+		kept := g.bindings[:0]
+		for _, old := range g.bindings {
+			if old.Contact != b.Contact {
+				kept = append(kept, old)
+			}
+		}
+		g.bindings = kept
+		if b.Expires.After(time.Now()) {
+			g.bindings = append(g.bindings, b)
+		}
+	}
+	return append([]plugin.Binding(nil), g.bindings...), nil
+}
+
+func (g *gate) Submit(a plugin.Arrival) plugin.Ticket {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.arrivals = append(g.arrivals, a)
+	return ticket{g}
+}
+
+func (g *gate) submitted() []plugin.Arrival {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]plugin.Arrival(nil), g.arrivals...)
+}
+
+func (g *gate) registrations() []plugin.Registration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]plugin.Registration(nil), g.asked...)
+}
+
+func (g *gate) bound() []plugin.Binding {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]plugin.Binding(nil), g.bindings...)
+}
+
+func (g *gate) refuse(f *message.Failure) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refused = f
+}
+
+func (g *gate) Report(context.Context, string, plugin.Status) error { return nil }
+
+type ticket struct{ *gate }
+
+func (t ticket) Accepted(ctx context.Context) (plugin.Answer, error) {
+	if t.panics {
+		panic("fault")
+	}
+	if t.hold != nil {
+		select {
+		case <-t.hold:
+		case <-ctx.Done():
+			return plugin.Answer{}, message.FailForNow(message.Internal, "%w", ctx.Err())
+		}
+	}
+	if t.refused != nil {
+		return plugin.Answer{}, t.refused
+	}
+	return plugin.Answer{Within: t.within}, nil
+}
+
+func (t ticket) First(context.Context) plugin.Outcome { return t.outcome }
+
+// open starts a door with a gate; both end with the test.
+func openDoor(t testing.TB, g *gate, change func(*Config)) *Door {
+	t.Helper()
+	return openDoorIn(t, g, "", change)
+}
+
+// openDoorIn starts a door that keeps its files in a directory.
+func openDoorIn(t testing.TB, g *gate, dir string, change func(*Config)) *Door {
+	t.Helper()
+	config := defaults
+	config.Listen = []string{"udp://127.0.0.1:0"}
+	if change != nil {
+		change(&config)
+	}
+	if err := config.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(t.Context(), plugin.Env{Instance: "sip", DataDir: dir}, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.ready = make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- d.Serve(ctx, g) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	<-g.ready
+	return d
+}
+
+// client is a user agent without any sense.
+type client struct {
+	t         testing.TB
+	conn      *net.UDPConn
+	cseq      int
+	nonce     string
+	nc        int
+	algorithm string
+	qop       string
+	username  string
+}
+
+func newClient(t testing.TB, d *Door) *client {
+	t.Helper()
+	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(d.Addrs()[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &client{t: t, conn: conn, algorithm: "MD5", qop: "auth", username: "1001"}
+}
+
+func (c *client) addr() netip.AddrPort { return c.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+func (c *client) send(text string) {
+	c.t.Helper()
+	if _, err := c.conn.Write([]byte(text)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *client) receive() string {
+	c.t.Helper()
+	if err := c.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		c.t.Fatal(err)
+	}
+	buffer := make([]byte, wire.MaxMessage)
+	n, err := c.conn.Read(buffer)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(buffer[:n])
+}
+
+// request writes a request of 1001's; headers end in CRLF each.
+func (c *client) request(method, uri, headers, body string) string {
+	c.cseq++
+	to := uri
+	if method == "REGISTER" {
+		to = "sip:1001@sip.example.com"
+	}
+	return fmt.Sprintf("%s %s SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bK%d\r\nMax-Forwards: 70\r\nFrom: \"Ann\" <sip:1001@sip.example.com>;tag=f\r\nTo: <%s>\r\nCall-ID: call\r\nCSeq: %d %s\r\n%sContent-Length: %d\r\n\r\n%s",
+		method, uri, c.conn.LocalAddr(), c.cseq, to, c.cseq, method, headers, len(body), body)
+}
+
+var nonceIn = regexp.MustCompile(`nonce="([^"]+)"`)
+
+// login fetches a nonce.
+func (c *client) login() {
+	c.t.Helper()
+	c.send(c.request("REGISTER", "sip:sip.example.com", "", ""))
+	got := c.receive()
+	found := nonceIn.FindStringSubmatch(got)
+	if !strings.HasPrefix(got, "SIP/2.0 401 ") || found == nil {
+		c.t.Fatalf("no challenge: %s", got)
+	}
+	c.nonce, c.nc = found[1], 0
+}
+
+// credentials answers the challenge with the next nonce count.
+func (c *client) credentials(method, uri string) string {
+	c.nc++
+	return c.authorization(method, uri, fmt.Sprintf("%08x", c.nc), password)
+}
+
+func (c *client) authorization(method, uri, nc, password string) string {
+	d := plugin.Digest{Method: method, Username: c.username, Realm: "sip.example.com", Nonce: c.nonce, URI: uri, Algorithm: c.algorithm, QOP: c.qop}
+	value := fmt.Sprintf(`Digest username=%q, realm=%q, nonce=%q, uri=%q, algorithm=%s`, d.Username, d.Realm, d.Nonce, d.URI, d.Algorithm)
+	if c.qop != "" {
+		d.NC, d.CNonce = nc, `a"b`
+		value += fmt.Sprintf(`, qop=%s, nc=%s, cnonce=%s`, d.QOP, d.NC, wire.Quote(d.CNonce))
+	}
+	return fmt.Sprintf("Authorization: %s, response=%q\r\n", value, respond(&d, password))
+}
+
+const bob = "sip:1002@sip.example.com"
+
+// message sends an authenticated MESSAGE and returns the answer.
+func (c *client) message(headers, body string) string {
+	c.t.Helper()
+	c.send(c.request("MESSAGE", bob, c.credentials("MESSAGE", bob)+headers, body))
+	return c.receive()
+}
+
+// register sends an authenticated REGISTER and returns the answer.
+func (c *client) register(headers string) string {
+	c.t.Helper()
+	const uri = "sip:sip.example.com"
+	c.send(c.request("REGISTER", uri, c.credentials("REGISTER", uri)+headers, ""))
+	return c.receive()
+}
+
+// status is the first line without the version.
+func status(response string) string {
+	line, _, _ := strings.Cut(response, "\r\n")
+	return strings.TrimPrefix(line, "SIP/2.0 ")
+}
+
+func want(t *testing.T, response, status_ string, contains ...string) {
+	t.Helper()
+	if got := status(response); got != status_ {
+		t.Errorf("%s, want %s", got, status_)
+	}
+	for _, s := range contains {
+		if !strings.Contains(response, s) {
+			t.Errorf("no %q in:\n%s", s, response)
+		}
+	}
+}

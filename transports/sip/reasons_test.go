@@ -1,0 +1,50 @@
+package sip
+
+import (
+	"testing"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
+
+func failureOfStatus(status int) *message.Failure { return failureOf(&wire.Response{Status: status}) }
+
+// TestEveryReasonHasAStatus, once, and 503 only those of the node.
+func TestEveryReasonHasAStatus(t *testing.T) {
+	rows := map[message.Reason]int{}
+	for _, row := range finals {
+		rows[row.reason]++
+		for _, status := range []int{row.final, row.temporary} {
+			if (status == 503) != row.reason.OfNode() || status == 408 || wire.Phrase(status) == "" || status < 400 {
+				t.Errorf("%s is %d", row.reason, status)
+			}
+		}
+	}
+	for _, reason := range message.Reasons {
+		if rows[reason] != 1 {
+			t.Errorf("%s has %d rows", reason, rows[reason])
+		}
+	}
+	if len(rows) != len(message.Reasons) {
+		t.Errorf("%d rows for %d reasons", len(rows), len(message.Reasons))
+	}
+}
+
+func TestEveryRefusalHasAReason(t *testing.T) {
+	known := map[message.Reason]bool{}
+	for _, reason := range message.Reasons {
+		known[reason] = true
+	}
+	seen := map[int]bool{}
+	for _, row := range answers {
+		if seen[row.status] || !known[row.reason] || row.reason.OfNode() {
+			t.Errorf("%d: %s", row.status, row.reason)
+		}
+		seen[row.status] = true
+	}
+	for status := 300; status < 700; status++ {
+		if f := failureOfStatus(status); f.Reason == message.Malformed || f.Reason == message.Unauthenticated || f.Reason == message.Internal {
+			t.Errorf("%d blames the sender or us: %s", status, f.Reason)
+		}
+	}
+}

@@ -1,0 +1,227 @@
+package sip
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
+
+// Limits of a contact, in octets.
+const (
+	maxContact = 1024
+	maxDevice  = 256
+)
+
+// register changes or tells the bindings of an address-of-record.
+func (d *Door) register(ctx context.Context, x *wire.Exchange) {
+	now := time.Now()
+	account, ok := d.authenticate(ctx, x, now)
+	if !ok || !d.begin(x) {
+		return
+	}
+	r, refusal := d.registration(x, account, now)
+	if refusal != nil {
+		x.Answer(*refusal)
+		return
+	}
+	d.waiters.run(func() {
+		defer x.Recover()
+		d.answerRegistration(ctx, x, r)
+	})
+}
+
+func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugin.Registration) {
+	within, cancel := context.WithTimeout(ctx, acceptWithin)
+	defer cancel()
+	bindings, err := d.gate.Register(within, r)
+	if ctx.Err() != nil && err != nil {
+		x.Abandon()
+		return
+	}
+	if err != nil {
+		d.refuse(x, message.AsFailure(err))
+		return
+	}
+	x.Answer(wire.Reply{Status: 200, Headers: registered(bindings, time.Now())})
+}
+
+// registered are the header fields of the 200: all bindings that there are now
+// (RFC 3261 §10.3, step 8).
+func registered(bindings []plugin.Binding, now time.Time) []wire.Header {
+	headers := make([]wire.Header, 0, len(bindings)+1)
+	for _, b := range bindings {
+		if b.Expires.After(now) {
+			headers = append(headers, wire.Header{Name: "Contact", Value: contactValue(b, now)})
+		}
+	}
+	return append(headers, wire.Header{Name: "Date", Value: now.UTC().Format(http.TimeFormat)})
+}
+
+func contactValue(b plugin.Binding, now time.Time) string {
+	left := int64(b.Expires.Sub(now)+time.Second-1) / int64(time.Second)
+	value := "<" + b.Contact + ">;expires=" + strconv.FormatInt(left, 10)
+	if b.Q < 1000 {
+		value += ";q=0." + strconv.Itoa(1000 + b.Q)[1:]
+	}
+	if instance, reg, ok := strings.Cut(b.Device, regID); b.Device != "" {
+		value += ";+sip.instance=" + wire.Quote(instance)
+		if ok {
+			value += regID + reg
+		}
+	}
+	return value
+}
+
+// regID stands between the instance and the number in Binding.Device.
+const regID = ";reg-id="
+
+// registration reads what a REGISTER asks for (RFC 3261 §10.3, steps 5 to 7).
+func (d *Door) registration(x *wire.Exchange, account plugin.Account, now time.Time) (plugin.Registration, *wire.Reply) {
+	r := plugin.Registration{Account: account, CallID: x.CallID, CSeq: x.CSeq}
+	u, err := wire.ParseURI(x.To.URI)
+	if err != nil || u.User == "" {
+		return r, bad("Bad Address-Of-Record")
+	}
+	if r.AOR, err = wire.Address(u); err != nil {
+		return r, bad("Bad Address-Of-Record")
+	}
+	if !slices.Contains(d.config.Domains, r.AOR.Host) {
+		return r, &wire.Reply{Status: 404}
+	}
+	contacts, ok := wire.List(x.All("Contact"))
+	if !ok || len(contacts) > d.config.Limits.Contacts {
+		return r, bad("Bad Contact Or Too Many")
+	}
+	if slices.Contains(contacts, "*") {
+		seconds, found, ok := x.Expires()
+		r.All = true
+		if !ok || !found || seconds != 0 || len(contacts) != 1 {
+			return r, bad("Bad Wildcard Contact")
+		}
+		return r, nil
+	}
+	for _, contact := range contacts {
+		b, refusal := d.binding(x, contact, now)
+		if refusal != nil {
+			return r, refusal
+		}
+		b.Account, b.AOR = account.ID, r.AOR
+		r.Bindings = append(r.Bindings, b)
+	}
+	return r, nil
+}
+
+func bad(phrase string) *wire.Reply { return &wire.Reply{Status: 400, Phrase: phrase} }
+
+// binding reads one contact.
+func (d *Door) binding(x *wire.Exchange, contact string, now time.Time) (plugin.Binding, *wire.Reply) {
+	b := plugin.Binding{Transport: d.instance, CallID: x.CallID, CSeq: x.CSeq, Q: 1000}
+	a, ok := wire.ParseNameAddr(contact)
+	if !ok || len(a.URI) > maxContact {
+		return b, bad("Bad Contact")
+	}
+	uri, err := wire.ParseURI(a.URI)
+	if err != nil {
+		return b, bad("Bad Contact")
+	}
+	b.Contact, b.Flow = a.URI, wayBack(x, uri).String()
+	if q, found := a.Params.Get("q"); found {
+		if b.Q, ok = parseQ(q); !ok {
+			return b, bad("Bad Contact")
+		}
+	}
+	if b.Device, ok = device(a.Params); !ok {
+		return b, bad("Bad Instance")
+	}
+	lifetime, err := d.lifetime(x, a.Params)
+	if err != nil {
+		minimum := strconv.Itoa(int(d.config.Registration.Min / time.Second))
+		return b, &wire.Reply{Status: 423, Headers: []wire.Header{{Name: "Min-Expires", Value: minimum}}}
+	}
+	b.Expires = now.Add(lifetime)
+	return b, nil
+}
+
+// wayBack is how to reach a contact: on the flow on which the request came.
+// Behind a NAT nothing else works, and nobody can make us send to a third
+// party. Only a client that isn't behind one, since its Via names the address
+// that the request came from, may name another port of its own address.
+func wayBack(x *wire.Exchange, contact sip.Uri) wire.Flow {
+	flow := x.Flow
+	port := uint16(contact.Port)
+	if port == 0 {
+		port = defaultPort
+	}
+	knowsItself := x.Via.Host == flow.Remote.Addr().Unmap().String() && x.Via.Port == flow.Remote.Port()
+	host, err := netip.ParseAddr(strings.Trim(contact.Host, "[]"))
+	if err != nil || !knowsItself || host.Unmap() != flow.Remote.Addr().Unmap() {
+		return flow
+	}
+	flow.Remote = netip.AddrPortFrom(flow.Remote.Addr(), port)
+	return flow
+}
+
+// defaultPort is where SIP is spoken over UDP (RFC 3261 §19.1.2).
+const defaultPort = 5060
+
+var errTooBrief = errors.New("interval too brief")
+
+// lifetime is how long a binding is to last: the contact's expires, else the
+// Expires header field, else our default (RFC 3261 §10.3, step 7). A value that
+// can't be read counts as not given (§20.19). errTooBrief: under our minimum.
+func (d *Door) lifetime(x *wire.Exchange, params wire.Params) (time.Duration, error) {
+	limits := d.config.Registration
+	lifetime := limits.Default
+	if seconds, found, ok := x.Expires(); found && ok {
+		lifetime = time.Duration(seconds) * time.Second
+	}
+	if value, found := params.Get("expires"); found {
+		lifetime = limits.Default
+		if seconds, ok := wire.Number(value, 1<<32-1); ok {
+			lifetime = time.Duration(seconds) * time.Second
+		}
+	}
+	if lifetime > 0 && lifetime < limits.Min {
+		return 0, errTooBrief
+	}
+	return min(lifetime, limits.Max), nil
+}
+
+// parseQ reads a preference of RFC 3261 §25.1, "0.5", in thousandths.
+func parseQ(s string) (int, bool) {
+	whole, fraction, _ := strings.Cut(s, ".")
+	if whole != "0" && whole != "1" || len(fraction) > 3 {
+		return 0, false
+	}
+	n, ok := wire.Number(whole+(fraction + "000")[:3], 1000)
+	return int(n), ok
+}
+
+// device names the device of a contact: its +sip.instance, with the reg-id if it
+// registers several flows (RFC 5626 §4.2). Empty: it doesn't say.
+func device(params wire.Params) (string, bool) {
+	instance, found := params.Get("+sip.instance")
+	if !found {
+		return "", true
+	}
+	if instance == "" || len(instance) > maxDevice || strings.Contains(instance, ";reg") {
+		return "", false
+	}
+	reg, found := params.Get("reg-id")
+	if !found {
+		return instance, true
+	}
+	n, ok := wire.Number(reg, 1<<31-1)
+	return instance + regID + reg, ok && n > 0
+}

@@ -1,0 +1,109 @@
+package sip
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
+
+func TestRegister(t *testing.T) {
+	g := &gate{}
+	d := openDoor(t, g, nil)
+	c := newClient(t, d)
+	c.login()
+	want(t, c.register(""), "200 OK")
+	want(t, c.register("Contact: \"A, B\" <sip:1001@192.0.2.1:5070;x=y>;q=0.5;+sip.instance=\"<urn:uuid:1>\";reg-id=2, <sip:1001@192.0.2.2>;expires=120\r\nExpires: 600\r\n"),
+		"200 OK", "Contact: <sip:1001@192.0.2.1:5070;x=y>;expires=600;q=0.500;+sip.instance=\"<urn:uuid:1>\";reg-id=2\r\n", "Contact: <sip:1001@192.0.2.2>;expires=120\r\n", "Date: ")
+	r := g.registrations()[1]
+	first, second := r.Bindings[0], r.Bindings[1]
+	if r.AOR.String() != "1001@sip.example.com" || r.CallID != "call" || r.CSeq != uint32(c.cseq) || r.Account.ID != "acc-1" || r.All {
+		t.Errorf("%+v", r)
+	}
+	if first.Device != "<urn:uuid:1>;reg-id=2" || first.Q != 500 || first.Contact != "sip:1001@192.0.2.1:5070;x=y" || first.Transport != "sip" ||
+		first.Account != "acc-1" || first.AOR != r.AOR || first.CallID != "call" || second.Q != 1000 || second.Device != "" {
+		t.Errorf("%+v %+v", first, second)
+	}
+	if first.Flow != fmt.Sprintf("udp;%s;%s", d.Addrs()[0], c.addr()) {
+		t.Errorf("flow %q", first.Flow)
+	}
+	if left := time.Until(second.Expires); left < 110*time.Second || left > 121*time.Second {
+		t.Errorf("expires in %s", left)
+	}
+	want(t, c.register("Contact: <sip:1001@192.0.2.1:5070;x=y>;expires=0\r\n"), "200 OK", "192.0.2.2")
+	if len(g.bound()) != 1 {
+		t.Errorf("%+v", g.bound())
+	}
+	if got := c.register("Contact: *\r\nExpires: 0\r\n"); status(got) != "200 OK" || strings.Contains(got, "Contact") || !g.registrations()[3].All {
+		t.Error(got)
+	}
+	want(t, c.register("Contact: <sip:1001@192.0.2.1>;expires=4294967295\r\n"), "200 OK", "expires=7200")
+	want(t, c.register("Contact: <sip:1001@192.0.2.1>;expires=99999999999\r\n"), "200 OK", "expires=3600")
+	want(t, c.register("m: sip:1001@192.0.2.1;expires=61\r\n"), "200 OK", "expires=61")
+}
+
+func TestRegisterIsRefused(t *testing.T) {
+	g := &gate{}
+	c := newClient(t, openDoor(t, g, func(c *Config) { c.Limits.Contacts = 2 }))
+	c.login()
+	for _, test := range []struct{ headers, status string }{
+		{"Contact: <sip:a@b>;expires=59\r\n", "423 Interval Too Brief"},
+		{"Contact: <sip:a@b>\r\nExpires: 1\r\n", "423 Interval Too Brief"},
+		{"Contact: *\r\n", "400 Bad Wildcard Contact"},
+		{"Contact: *\r\nExpires: 60\r\n", "400 Bad Wildcard Contact"},
+		{"Contact: *, <sip:a@b>\r\nExpires: 0\r\n", "400 Bad Wildcard Contact"},
+		{"Contact: <sip:a@b>,<sip:c@d>,<sip:e@f>\r\n", "400 Bad Contact Or Too Many"},
+		{"Contact: <sip:a@b\r\n", "400 Bad Contact Or Too Many"},
+		{"Contact: <tel:1>\r\n", "400 Bad Contact"},
+		{"Contact: <sips:a@b>\r\n", "400 Bad Contact"},
+		{"Contact: <sip:a@b@c>\r\n", "400 Bad Contact"},
+		{"Contact: <sip:a@b>;q=2\r\n", "400 Bad Contact"},
+		{"Contact: <sip:a@b>;+sip.instance=\"<x>\";reg-id=0\r\n", "400 Bad Instance"},
+	} {
+		got := c.register(test.headers)
+		want(t, got, test.status)
+		if strings.HasPrefix(test.status, "423") && !strings.Contains(got, "Min-Expires: 60\r\n") {
+			t.Error(got)
+		}
+	}
+	const uri = "sip:sip.example.com"
+	foreign := c.request("REGISTER", uri, c.credentials("REGISTER", uri), "")
+	c.send(strings.Replace(foreign, "To: <sip:1001@sip.example.com>", "To: <sip:1001@elsewhere.example.com>", 1))
+	want(t, c.receive(), "404 Not Found")
+	if len(g.registrations()) != 0 {
+		t.Errorf("%+v", g.registrations())
+	}
+	g.refuse(message.Fail(message.Forbidden, "not yours"))
+	want(t, c.register("Contact: <sip:a@b>\r\n"), "403 Forbidden")
+	g.refuse(message.Fail(message.Malformed, "out of order"))
+	want(t, c.register("Contact: <sip:a@b>\r\n"), "400 Bad Request")
+	g.refuse(message.FailForNow(message.StorageDown, "disk full"))
+	want(t, c.register("Contact: <sip:a@b>\r\n"), "503 Service Unavailable", "Retry-After: 5\r\n")
+}
+
+func TestParseQ(t *testing.T) {
+	for s, want := range map[string]int{"1": 1000, "1.0": 1000, "1.000": 1000, "0": 0, "0.": 0, "0.7": 700, "0.05": 50, "0.123": 123} {
+		if got, ok := parseQ(s); !ok || got != want {
+			t.Errorf("%q: %d %t", s, got, ok)
+		}
+	}
+	for _, s := range []string{"", "2", "1.001", "0.1234", ".5", "-1", "0.x"} {
+		if got, ok := parseQ(s); ok {
+			t.Errorf("%q: %d", s, got)
+		}
+	}
+}
+
+func TestDevice(t *testing.T) {
+	if got, ok := device(wire.Params(`+SIP.INSTANCE="<urn:uuid:1>";x`)); !ok || got != "<urn:uuid:1>" {
+		t.Errorf("%q %t", got, ok)
+	}
+	for _, s := range []string{`+sip.instance=""`, `+sip.instance="` + strings.Repeat("x", 300) + `"`, `+sip.instance="a;reg-id=1"`} {
+		if got, ok := device(wire.Params(s)); ok {
+			t.Errorf("%q: %q", s, got)
+		}
+	}
+}

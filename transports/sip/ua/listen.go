@@ -1,0 +1,158 @@
+package ua
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"mime"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/ua/internal/target"
+)
+
+const (
+	listenExpires  = 5 * time.Minute // of a listener's registration: a forgotten one is soon gone
+	registerWithin = 40 * time.Second
+	partingWithin  = 5 * time.Second
+)
+
+func setupListen(flags *flag.FlagSet) plugin.Run {
+	password := flags.String("password", "", "the `password` of ADDRESS")
+	server := flags.String("server", "", target.Usage)
+	count := flags.Int("count", 0, "end after so many messages; 0: go on until interrupted")
+	asJSON := flags.Bool("json", false, "print each message as a JSON object on a line")
+
+	return func(ctx context.Context, in plugin.Invocation) error {
+		if len(in.Args) != 1 {
+			return errors.New("expected ADDRESS, for example: 1001@sip.example.com")
+		}
+		address, err := message.ParseAddress(in.Args[0])
+		if err != nil {
+			return fmt.Errorf("ADDRESS: %w", err)
+		}
+		if *count < 0 {
+			return errors.New("--count: expected a number of messages, 0 for no end")
+		}
+		l := &listener{out: in.Out, err: in.Err, asJSON: *asJSON, left: *count, endless: *count == 0, ended: make(chan struct{})}
+		return l.run(ctx, Config{
+			Address: address, Password: *password, Server: target.Of(*server, in.Settings), Handle: l.handle,
+		})
+	}
+}
+
+// listener prints what an agent receives.
+type listener struct {
+	out, err io.Writer
+	asJSON   bool
+
+	// These belong to the goroutine that calls handle.
+	left    int // messages until the end
+	endless bool
+	over    bool
+
+	ended  chan struct{}
+	failed error // why printing ended; set before ended is closed
+}
+
+// run listens until ctx ends, which is no error, or enough messages came.
+func (l *listener) run(ctx context.Context, config Config) error {
+	agent, err := Dial(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer agent.Close()
+	granted, err := l.register(ctx, agent)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(l.notes(), "listening as %s\n", Printable(config.Address.String()))
+	keep, stop := context.WithCancel(ctx)
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		agent.KeepRegistered(keep, granted, func(err error) { fmt.Fprintf(l.err, "registration not renewed: %v\n", err) })
+	}()
+
+	select {
+	case <-ctx.Done():
+	case <-l.ended:
+		err = l.failed
+	}
+	stop()
+	<-kept
+	parting, cancel := context.WithTimeout(context.WithoutCancel(ctx), partingWithin)
+	defer cancel()
+	return errors.Join(err, agent.Unregister(parting))
+}
+
+// notes is where what isn't a message goes.
+func (l *listener) notes() io.Writer {
+	if l.asJSON {
+		return l.err
+	}
+	return l.out
+}
+
+func (l *listener) register(ctx context.Context, agent *Agent) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, registerWithin)
+	defer cancel()
+	return agent.Register(ctx, listenExpires)
+}
+
+// handle prints a message. Only what was printed is answered with 200.
+func (l *listener) handle(m Incoming) bool {
+	if l.over {
+		return false
+	}
+	if _, err := l.out.Write(l.line(m, time.Now())); err != nil {
+		l.end(fmt.Errorf("print a message: %w", err))
+		return false
+	}
+	l.left--
+	if !l.endless && l.left == 0 {
+		l.end(nil)
+	}
+	return true
+}
+
+func (l *listener) end(err error) {
+	l.over, l.failed = true, err
+	close(l.ended)
+}
+
+func (l *listener) line(m Incoming, now time.Time) []byte {
+	if l.asJSON {
+		return jsonLine(m, now)
+	}
+	return textLine(m, now)
+}
+
+func textLine(m Incoming, now time.Time) []byte {
+	kind := ""
+	if media, _, err := mime.ParseMediaType(m.ContentType); err != nil || media != "text/plain" {
+		kind = "[" + Printable(m.ContentType) + "] "
+	}
+	return fmt.Appendf(nil, "%s  %s  %s%s\n", clock(m.Date, now), Printable(m.From.String()), kind, Printable(string(m.Body)))
+}
+
+func jsonLine(m Incoming, now time.Time) []byte {
+	date := m.Date
+	if date.IsZero() {
+		date = now
+	}
+	// Marshal can't fail: every field is text.
+	line, _ := json.Marshal(struct {
+		From   string `json:"from"`
+		To     string `json:"to"`
+		Type   string `json:"type"`
+		Text   string `json:"text"`
+		CallID string `json:"call_id"`
+		Date   string `json:"date"`
+	}{m.From.String(), m.To.String(), m.ContentType, string(m.Body), m.CallID, date.UTC().Format(time.RFC3339)})
+	return append(printableJSON(line), '\n')
+}

@@ -1,0 +1,113 @@
+package wire
+
+import (
+	"runtime/debug"
+	"time"
+)
+
+// Exchange is a request and the answer to it. Until Begin it is stateless: what
+// is answered is forgotten and a repetition is handled like a new request. After
+// Begin, retransmissions are absorbed, and answered as the request was for 32 s
+// (RFC 3261 §17.2.2). What was begun is answered or abandoned once.
+//
+// An Exchange belongs to one goroutine at a time.
+type Exchange struct {
+	*Request
+	endpoint *Endpoint
+	socket   *socket
+	key      key
+	begun    bool
+	done     bool
+}
+
+// Begin makes the exchange a transaction. ErrRepeated: another worker has the
+// same request; nothing is to be answered. ErrFull: there are too many.
+func (x *Exchange) Begin() error {
+	err := x.endpoint.server.begin(x.key)
+	switch err {
+	case nil:
+		x.begun = true
+	case ErrRepeated:
+		x.endpoint.counters.retransmissions.Add(1)
+	case ErrFull:
+		x.endpoint.counters.busy.Add(1)
+	}
+	return err
+}
+
+// Answer sends the final response. Only the first counts.
+func (x *Exchange) Answer(reply Reply) {
+	if x.done {
+		return
+	}
+	x.done = true
+	x.write(reply)
+}
+
+// Abandon ends the exchange without a response, so that the peer's repetition
+// is handled like a new request.
+func (x *Exchange) Abandon() {
+	if x.begun && !x.done {
+		x.endpoint.server.abandon(x.key)
+	}
+	x.done = true
+}
+
+// Recover is to be deferred by whoever goes on with an exchange in a goroutine
+// of its own: it answers a panic with 500.
+func (x *Exchange) Recover() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	x.endpoint.counters.panics.Add(1)
+	x.endpoint.config.Log.Error("panic while handling a request", "method", x.Method, "panic", p, "stack", string(debug.Stack()))
+	x.Answer(Reply{Status: 500})
+}
+
+// again answers a retransmission.
+func (x *Exchange) again(o outcome, kept []byte) {
+	switch {
+	case o == trying:
+	case kept != nil:
+		x.send(kept)
+	default:
+		x.write(Reply{Status: o.status(), RetryAfter: o.retryAfter()})
+	}
+}
+
+// write builds a response, notes it if the exchange is a transaction, and sends
+// it.
+func (x *Exchange) write(reply Reply) {
+	b := x.endpoint.packets.Get().(*[]byte)
+	defer x.endpoint.packets.Put(b)
+	tag := x.endpoint.server.tag(x.key)
+	packet, err := AppendReply((*b)[:0], x.Request, reply, tag)
+	if err != nil {
+		x.endpoint.counters.unsafe.Add(1)
+		reply = Reply{Status: 500}
+		packet, _ = AppendReply((*b)[:0], x.Request, reply, tag) // nothing in it is ours
+	}
+	if cap(packet) <= maxPooled {
+		*b = packet
+	}
+	if x.begun {
+		x.note(&reply, packet)
+	}
+	x.send(packet)
+}
+
+// note keeps the response for retransmissions: as little of it as possible.
+func (x *Exchange) note(reply *Reply, packet []byte) {
+	var whole []byte
+	if !reply.isPlain() {
+		whole = append(whole, packet...)
+	}
+	x.endpoint.server.finish(x.key, finished(reply), whole, time.Now())
+}
+
+// send writes a response. If that fails the peer repeats its request and gets
+// it then; the failure is counted.
+func (x *Exchange) send(packet []byte) {
+	_ = x.endpoint.send(x.socket, packet, x.destination())
+}

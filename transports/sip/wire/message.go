@@ -1,0 +1,251 @@
+package wire
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// Request is a request that passed the validator.
+type Request struct {
+	head
+	Method      string // a token; upper and lower case are different (RFC 3261 §7.1)
+	URI         sip.Uri
+	URIText     string // the Request-URI as it was written
+	Via         Via
+	From, To    NameAddr
+	FromTag     string
+	ToTag       string
+	CallID      string
+	CSeq        uint32
+	MaxForwards uint8 // 70 if the request doesn't say
+	Body        []byte
+
+	Flow Flow // on which it came
+}
+
+// Response is a response that passed the validator.
+type Response struct {
+	head
+	Status int
+	Phrase string
+	Branch string // of the topmost Via
+	CSeq   uint32
+	Method string // of CSeq
+	Body   []byte
+}
+
+// Refusal says why a message did not pass the validator, in words for a reason
+// phrase, and the status that says so.
+type Refusal struct {
+	Status int
+	Phrase string
+}
+
+// Error returns the phrase.
+func (r *Refusal) Error() string { return r.Phrase }
+
+func refuse(phrase string) *Refusal { return &Refusal{Status: sip.StatusBadRequest, Phrase: phrase} }
+
+// Parse reads a datagram: a *Request or a *Response is returned, or neither. A
+// request comes together with a refusal if enough of it could be read to answer
+// it. maxBody limits the body, in octets.
+//
+// What RFC 3261 §18.3 and §7.3 ask for is enforced: every field of which there
+// may be one is there once at most, Content-Length is not above what arrived
+// (what follows is cut off), CSeq names the method, and there is no control
+// character but HTAB anywhere in the header section. Tolerated is what old
+// clients do: no Max-Forwards, no From tag, no magic cookie.
+func Parse(data []byte, maxBody int) (*Request, *Response, *Refusal) {
+	if len(data) > MaxMessage {
+		return nil, nil, refuse("Message Too Large")
+	}
+	text, body, refusal := split(data)
+	if refusal != nil {
+		return nil, nil, refusal
+	}
+	if strings.HasPrefix(text, "SIP/2.0 ") {
+		response, refusal := parseResponse(text, body, maxBody)
+		return nil, response, refusal
+	}
+	request, refusal := parseRequest(text, body, maxBody)
+	return request, nil, refusal
+}
+
+func parseRequest(text string, body []byte, maxBody int) (*Request, *Refusal) {
+	r := &Request{}
+	scanned := r.scan(text)
+	started := r.parseStartLine()
+	if r.Method == "" {
+		return nil, started
+	}
+	if refusal := r.parseEssential(); refusal != nil {
+		return nil, refusal
+	}
+	for _, refusal := range []*Refusal{scanned, started, r.parseRemaining(), r.takeBody(body, maxBody)} {
+		if refusal != nil {
+			return r, refusal
+		}
+	}
+	return r, nil
+}
+
+// parseStartLine reads "MESSAGE sip:1002@sip.example.com SIP/2.0". Method stays
+// empty unless it is a token.
+func (r *Request) parseStartLine() *Refusal {
+	method, rest, _ := strings.Cut(r.start, " ")
+	uri, version, ok := strings.Cut(rest, " ")
+	if !ok || !IsToken(method) || !strings.HasPrefix(version, "SIP/") {
+		return refuse("Bad Request Line")
+	}
+	r.Method, r.URIText = method, uri
+	if version != "SIP/2.0" {
+		return &Refusal{Status: 505, Phrase: "Version Not Supported"}
+	}
+	var err error
+	switch r.URI, err = ParseURI(uri); err {
+	case nil:
+		return nil
+	case ErrBadScheme:
+		return &Refusal{Status: sip.StatusRequestedRangeNotSatisfiable, Phrase: "Unsupported URI Scheme"} // 416
+	default:
+		return refuse("Bad Request-URI")
+	}
+}
+
+// parseEssential reads what a response needs: without it there can't be one.
+func (r *Request) parseEssential() *Refusal {
+	if r.via == 0 || !r.has(fieldFrom) || !r.has(fieldTo) || !r.has(fieldCallID) || !r.has(fieldCSeq) {
+		return refuse("Missing Header")
+	}
+	var ok bool
+	if r.Via, ok = parseVia(r.headers[r.via-1].Value); !ok {
+		return refuse("Bad Via")
+	}
+	r.CallID = r.value(fieldCallID)
+	if r.CallID == "" || strings.ContainsAny(r.CallID, " \t") {
+		return refuse("Bad Call-ID")
+	}
+	return nil
+}
+
+// parseRemaining reads the other fields.
+func (r *Request) parseRemaining() *Refusal {
+	method := ""
+	var ok bool
+	if r.CSeq, method, ok = parseCSeq(r.value(fieldCSeq)); !ok {
+		return refuse("Bad CSeq")
+	}
+	if method != r.Method {
+		return refuse("CSeq Method Mismatch")
+	}
+	if r.From, r.FromTag, ok = parseParty(r.value(fieldFrom)); !ok {
+		return refuse("Bad From")
+	}
+	if r.To, r.ToTag, ok = parseParty(r.value(fieldTo)); !ok {
+		return refuse("Bad To")
+	}
+	r.MaxForwards = 70
+	if r.has(fieldMaxForwards) {
+		n, ok := Number(r.value(fieldMaxForwards), 255)
+		if !ok {
+			return refuse("Bad Max-Forwards")
+		}
+		r.MaxForwards = uint8(n)
+	}
+	return nil
+}
+
+func parseCSeq(s string) (n uint32, method string, ok bool) {
+	digits, method, _ := strings.Cut(strings.ReplaceAll(s, "\t", " "), " ")
+	method = strings.TrimLeft(method, " ")
+	seq, ok := Number(digits, maxCSeq)
+	return uint32(seq), method, ok && IsToken(method)
+}
+
+func parseParty(s string) (a NameAddr, tag string, ok bool) {
+	if a, ok = ParseNameAddr(s); !ok {
+		return a, "", false
+	}
+	if _, err := ParseURI(a.URI); err == ErrBadURI {
+		return a, "", false
+	}
+	tag, found := a.Params.Get("tag")
+	return a, tag, !found || IsToken(tag)
+}
+
+func (r *Request) takeBody(body []byte, maxBody int) (refusal *Refusal) {
+	r.Body, refusal = r.head.body(body, maxBody)
+	return refusal
+}
+
+// body returns a copy of the body, as long as Content-Length says.
+func (h *head) body(body []byte, maxBody int) ([]byte, *Refusal) {
+	if h.has(fieldContentLength) {
+		n, ok := Number(h.value(fieldContentLength), 1<<32)
+		if !ok || n > uint64(len(body)) {
+			return nil, refuse("Content-Length Mismatch")
+		}
+		body = body[:n]
+	}
+	if len(body) > maxBody {
+		return nil, &Refusal{Status: sip.StatusRequestEntityTooLarge, Phrase: "Request Entity Too Large"}
+	}
+	if len(body) == 0 {
+		return nil, nil
+	}
+	return append([]byte(nil), body...), nil
+}
+
+func parseResponse(text string, body []byte, maxBody int) (*Response, *Refusal) {
+	r := &Response{}
+	if refusal := r.scan(text); refusal != nil {
+		return nil, refusal
+	}
+	code, phrase, _ := strings.Cut(r.start[len("SIP/2.0 "):], " ")
+	status, ok := Number(code, 699)
+	if !ok || status < 100 || len(code) != 3 {
+		return nil, refuse("Bad Status Line")
+	}
+	r.Status, r.Phrase = int(status), phrase
+	// From and To are ours, given back: that they are there is enough.
+	if r.via == 0 || !r.has(fieldFrom) || !r.has(fieldTo) || !r.has(fieldCallID) || !r.has(fieldCSeq) {
+		return nil, refuse("Missing Header")
+	}
+	via, ok := parseVia(r.headers[r.via-1].Value)
+	if !ok {
+		return nil, refuse("Bad Via")
+	}
+	r.Branch = via.Branch
+	if r.CSeq, r.Method, ok = parseCSeq(r.value(fieldCSeq)); !ok {
+		return nil, refuse("Bad CSeq")
+	}
+	var refusal *Refusal
+	r.Body, refusal = r.head.body(body, maxBody)
+	return r, refusal
+}
+
+// Expires returns the value of the Expires header field in seconds.
+func (r *Request) Expires() (seconds uint32, found, ok bool) {
+	if !r.has(fieldExpires) {
+		return 0, false, true
+	}
+	n, ok := Number(r.value(fieldExpires), 1<<32-1)
+	return uint32(n), true, ok
+}
+
+// destination is where a response to this request goes (RFC 3261 §18.2.2,
+// RFC 3581 §4): to the address the request came from, to the port it came from
+// if the client asked for that, else to the one in the Via. A maddr is not
+// followed and no name is looked up: it would let anybody point us at others.
+func (r *Request) destination() netip.AddrPort {
+	if r.Via.hasRPort {
+		return r.Flow.Remote
+	}
+	port := r.Via.Port
+	if port == 0 {
+		port = 5060
+	}
+	return netip.AddrPortFrom(r.Flow.Remote.Addr(), port)
+}

@@ -1,0 +1,165 @@
+package wire
+
+import "strings"
+
+// NameAddr is the value of From, To or Contact (RFC 3261 §20.10).
+type NameAddr struct {
+	Display string // without quotes
+	URI     string // as it was written
+	Params  Params // behind the URI
+}
+
+// ParseNameAddr reads one address, with or without angle brackets. That the URI
+// is one, ParseURI tells.
+func ParseNameAddr(s string) (NameAddr, bool) {
+	var a NameAddr
+	before, after, found, ok := cutBracket(s)
+	switch {
+	case !ok:
+		return a, false
+	case !found: // addr-spec: what follows a semicolon belongs to the header
+		uri, params, _ := strings.Cut(s, ";")
+		a.URI, a.Params = strings.TrimSpace(uri), Params(params)
+	default:
+		uri, rest, closed := strings.Cut(after, ">")
+		params, ok := cutParams(rest)
+		if !closed || !ok || !a.setDisplay(strings.TrimSpace(before)) {
+			return a, false
+		}
+		a.URI, a.Params = uri, params
+	}
+	return a, a.URI != "" && !strings.ContainsAny(a.URI, " \t\"<>") && a.Params.valid("tag")
+}
+
+// cutBracket divides s at the first < that is not in a quoted string.
+func cutBracket(s string) (before, after string, found, ok bool) {
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '<':
+			return s[:i], s[i+1:], true, true
+		case '"':
+			n := quoted(s[i:])
+			if n == 0 {
+				return "", "", false, false
+			}
+			i += n - 1
+		case ';':
+			return s, "", false, true
+		}
+	}
+	return s, "", false, true
+}
+
+func cutParams(rest string) (Params, bool) {
+	rest = strings.TrimSpace(rest)
+	if rest == "" {
+		return "", true
+	}
+	return Params(rest[1:]), rest[0] == ';'
+}
+
+// setDisplay takes one quoted string, or words (RFC 3261 §25.1: *(token LWS)).
+func (a *NameAddr) setDisplay(s string) bool {
+	if s != "" && s[0] == '"' {
+		a.Display = Unquote(s)
+		return quoted(s) == len(s)
+	}
+	a.Display = s
+	return !strings.ContainsAny(s, `"<>,;:@\`)
+}
+
+// Via is the topmost Via of a message (RFC 3261 §20.42).
+type Via struct {
+	Transport string // as written: "UDP"
+	Host      string // of sent-by
+	Port      uint16 // of sent-by; 0: not given
+	Branch    string // empty, or without the magic cookie: a peer of RFC 2543
+
+	value    string // without what follows a comma
+	rest     string // what follows, with the comma
+	rport    int    // where an rport without a value ends in value; 0: there is none
+	hasRPort bool   // with or without a value
+	received bool   // the sender wrote what only we may write
+}
+
+// parseVia reads the first Via of a header field, which may hold several.
+func parseVia(s string) (Via, bool) {
+	var v Via
+	value, _, found, ok := cut(s, ",")
+	if !ok {
+		return v, false
+	}
+	v.value = strings.TrimRight(value, " \t;") // a semicolon too many would become two
+	if found != 0 {
+		v.rest = s[len(value):]
+	}
+	protocol, params, _ := strings.Cut(v.value, ";")
+	if !v.parseProtocol(protocol) {
+		return v, false
+	}
+	return v, v.parseParams(len(v.value)-len(params), Params(params))
+}
+
+// parseProtocol reads "SIP/2.0/UDP host:port". Spaces may stand around the
+// slashes and the colon.
+func (v *Via) parseProtocol(s string) bool {
+	name, s, _ := strings.Cut(s, "/")
+	version, s, ok := strings.Cut(s, "/")
+	if !ok || !strings.EqualFold(strings.Trim(name, " \t"), "SIP") || strings.Trim(version, " \t") != "2.0" {
+		return false
+	}
+	s = strings.Trim(s, " \t")
+	space := strings.IndexAny(s, " \t")
+	if space < 0 {
+		return false
+	}
+	v.Transport = s[:space]
+	return IsToken(v.Transport) && v.parseSentBy(strings.Trim(s[space:], " \t"))
+}
+
+func (v *Via) parseSentBy(s string) bool {
+	host, port := s, ""
+	hasPort := false
+	if colon := strings.LastIndexByte(s, ':'); colon > strings.LastIndexByte(s, ']') {
+		host, port, hasPort = s[:colon], s[colon+1:], true
+	}
+	v.Host = strings.Trim(host, " \t")
+	if hasPort {
+		n, ok := Number(strings.Trim(port, " \t"), 65535)
+		if !ok || n == 0 {
+			return false
+		}
+		v.Port = uint16(n)
+	}
+	return IsHost(v.Host)
+}
+
+func (v *Via) parseParams(at int, p Params) bool {
+	branches, rports := 0, 0
+	for p != "" {
+		name, value, rest, ok := p.next()
+		if !ok {
+			return false
+		}
+		end := at + len(p) - len(rest)
+		if rest != "" || p[len(p)-1] == ';' {
+			end-- // the semicolon
+		}
+		switch {
+		case strings.EqualFold(name, "branch"):
+			v.Branch = value
+			branches++
+		case strings.EqualFold(name, "rport"):
+			v.hasRPort = true
+			rports++
+			if value == "" {
+				v.rport = end
+			}
+		case strings.EqualFold(name, "received"):
+			v.received = true
+		}
+		at += len(p) - len(rest)
+		p = rest
+	}
+	return branches <= 1 && rports <= 1 && (v.Branch == "" || IsToken(v.Branch))
+}

@@ -1,0 +1,188 @@
+package wire
+
+import (
+	"bytes"
+	"strings"
+)
+
+// field identifies the header fields that this package looks at.
+type field uint8
+
+const (
+	fieldOther field = iota
+	fieldVia
+	fieldContact
+	fieldSupported
+	fieldContentEncoding
+	// From here on a field may be there only once.
+	fieldFrom
+	fieldTo
+	fieldCallID
+	fieldCSeq
+	fieldMaxForwards
+	fieldContentLength
+	fieldContentType
+	fieldContentDisposition
+	fieldExpires
+	fieldSubject
+	fieldDate
+	fieldRetryAfter
+	fieldMinExpires
+	fields
+)
+
+// known lists names, and compact forms (RFC 3261 §7.3.3), by field.
+var known = [fields]struct{ name, compact string }{
+	fieldVia:                {"Via", "v"},
+	fieldContact:            {"Contact", "m"},
+	fieldSupported:          {"Supported", "k"},
+	fieldContentEncoding:    {"Content-Encoding", "e"},
+	fieldFrom:               {"From", "f"},
+	fieldTo:                 {"To", "t"},
+	fieldCallID:             {"Call-ID", "i"},
+	fieldCSeq:               {"CSeq", ""},
+	fieldMaxForwards:        {"Max-Forwards", ""},
+	fieldContentLength:      {"Content-Length", "l"},
+	fieldContentType:        {"Content-Type", "c"},
+	fieldContentDisposition: {"Content-Disposition", ""},
+	fieldExpires:            {"Expires", ""},
+	fieldSubject:            {"Subject", "s"},
+	fieldDate:               {"Date", ""},
+	fieldRetryAfter:         {"Retry-After", ""},
+	fieldMinExpires:         {"Min-Expires", ""},
+}
+
+// identify returns a field and its usual name.
+func identify(name string) (field, string) {
+	for f := fieldVia; f < fields; f++ {
+		k := &known[f]
+		if len(name) == len(k.name) && strings.EqualFold(name, k.name) ||
+			len(name) == 1 && strings.EqualFold(name, k.compact) {
+			return f, k.name
+		}
+	}
+	return fieldOther, name
+}
+
+// head is the header section of a message, taken apart but not understood.
+type head struct {
+	start   string // the start line
+	headers []Header
+	single  [fields]int32 // where a field that may be there only once is, plus one
+	via     int           // where the topmost Via is, plus one
+}
+
+func (h *head) value(f field) string {
+	if h.single[f] == 0 {
+		return ""
+	}
+	return h.headers[h.single[f]-1].Value
+}
+
+func (h *head) has(f field) bool { return h.single[f] != 0 }
+
+// Headers returns all header fields in order. They aren't to be changed.
+func (h *head) Headers() []Header { return h.headers }
+
+// Get returns the value of the first header field of a name, in its usual long
+// form; empty if there is none.
+func (h *head) Get(name string) string {
+	for i := range h.headers {
+		if len(h.headers[i].Name) == len(name) && strings.EqualFold(h.headers[i].Name, name) {
+			return h.headers[i].Value
+		}
+	}
+	return ""
+}
+
+// All returns the values of all header fields of a name, in order.
+func (h *head) All(name string) []string {
+	var values []string
+	for i := range h.headers {
+		if len(h.headers[i].Name) == len(name) && strings.EqualFold(h.headers[i].Name, name) {
+			values = append(values, h.headers[i].Value)
+		}
+	}
+	return values
+}
+
+// split divides a datagram into its header section, each line of it with its
+// CRLF, and its body. Empty lines in front are skipped (RFC 3261 §7.5).
+func split(data []byte) (string, []byte, *Refusal) {
+	for len(data) > 1 && data[0] == '\r' && data[1] == '\n' {
+		data = data[2:]
+	}
+	end := bytes.Index(data, []byte("\r\n\r\n"))
+	if end < 0 {
+		return "", nil, refuse("No End Of Headers")
+	}
+	return string(data[:end+2]), data[end+4:], nil
+}
+
+// scan takes a header section apart. It goes on after a fault of a single field
+// and returns the first such fault, so that the request can be answered.
+func (h *head) scan(text string) *Refusal {
+	var first *Refusal
+	note := func(r *Refusal) {
+		if first == nil {
+			first = r
+		}
+	}
+	h.start, text, _ = strings.Cut(text, "\r\n")
+	if hasControl(h.start) {
+		return refuse("Control Character In Start Line")
+	}
+	h.headers = make([]Header, 0, 16)
+	for text != "" {
+		var line string
+		line, text = nextLine(text)
+		if len(line) > maxHeaderLine {
+			note(refuse("Header Line Too Long"))
+			continue
+		}
+		if len(h.headers) == maxHeaders {
+			return refuse("Too Many Headers")
+		}
+		note(h.add(line))
+	}
+	return first
+}
+
+// nextLine returns a header field with the lines folded into it (RFC 3261
+// §7.3.1), and what follows.
+func nextLine(text string) (line, rest string) {
+	line, rest, _ = strings.Cut(text, "\r\n")
+	for rest != "" && (rest[0] == ' ' || rest[0] == '\t') {
+		var more string
+		more, rest, _ = strings.Cut(rest, "\r\n")
+		line = strings.TrimRight(line, " \t") + " " + strings.TrimLeft(more, " \t")
+		if len(line) > maxHeaderLine {
+			break // the next line begins with a space: it has no name and is refused
+		}
+	}
+	return line, rest
+}
+
+func (h *head) add(line string) *Refusal {
+	name, value, ok := strings.Cut(line, ":")
+	name = strings.TrimRight(name, " \t")
+	if !ok || !IsToken(name) {
+		return refuse("Bad Header Name")
+	}
+	if hasControl(value) {
+		return refuse("Control Character In Header")
+	}
+	f, name := identify(name)
+	h.headers = append(h.headers, Header{Name: name, Value: strings.Trim(value, " \t")})
+	if f == fieldVia && h.via == 0 {
+		h.via = len(h.headers)
+	}
+	if f < fieldFrom {
+		return nil
+	}
+	if h.single[f] != 0 {
+		return refuse("More Than One " + name)
+	}
+	h.single[f] = int32(len(h.headers))
+	return nil
+}
