@@ -280,7 +280,7 @@ func checkMoney(t *testing.T, s *server, messages, unsure int) {
 			t.Errorf("%s still has %s held", account.AOR, account.Held)
 		}
 	}
-	if want := plugin.Money(len(accounts))*10*plugin.Unit - charged; left != want {
+	if want := plugin.Money(len(accounts))*100*plugin.Unit - charged; left != want {
 		t.Errorf("the balances add up to %s, want %s", left, want)
 	}
 }

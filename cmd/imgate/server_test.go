@@ -145,13 +145,13 @@ func (s *server) imgate(args ...string) string {
 // password is that of every account in these tests.
 const password = "correct-horse"
 
-// importAccounts creates accounts, each with ten units of currency.
+// importAccounts creates accounts, each with a hundred units of currency.
 func (s *server) importAccounts(users []string) {
 	s.t.Helper()
 	var text bytes.Buffer
 	fmt.Fprintln(&text, "aor,password,balance")
 	for _, user := range users {
-		fmt.Fprintf(&text, "%s@sip.example.com,%s,10.00\n", user, password)
+		fmt.Fprintf(&text, "%s@sip.example.com,%s,100.00\n", user, password)
 	}
 	name := filepath.Join(filepath.Dir(s.config), "accounts.csv")
 	if err := os.WriteFile(name, text.Bytes(), 0o600); err != nil {
