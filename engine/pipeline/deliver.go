@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"runtime/debug"
@@ -246,9 +245,7 @@ func (p *Pipeline) attempt(m *message.Message, t target) (r result) {
 	underWay := p.sends[t.route.Transport]
 	underWay.Add(1)
 	defer underWay.Add(-1)
-	ctx, cancel := context.WithTimeout(p.ctx, sendWait)
-	defer cancel()
-	receipt, err := t.door.Send(ctx, m, t.route)
+	receipt, err := t.door.Send(p.attempting.Context(time.Now()), m, t.route)
 	if err != nil {
 		r.failure = message.AsFailure(err)
 		return r

@@ -24,13 +24,13 @@ import (
 
 // Bounds of the pipeline.
 const (
-	MaxBody       = 256 << 10 // octets of a message's body
-	maxHeaders    = 64        // header fields that travel along
-	maxUndecided  = 16384     // submitted and neither accepted nor refused
-	deciders      = 32        // goroutines that decide; each takes the messages of its pairs in order
-	deciderQueue  = 4096      // submissions that wait for one of them
-	maxWaiting    = 1 << 20   // messages in the spool
-	maxPerAccount = 10_000    // messages in the spool for one recipient
+	MaxBody       = 256 << 10               // octets of a message's body
+	maxHeaders    = 64                      // header fields that travel along
+	deciders      = 32                      // goroutines that decide; each takes the messages of its pairs in order
+	maxUndecided  = deciders * deciderQueue // submitted and neither accepted nor refused
+	deciderQueue  = 512                     // submissions that wait for one of them
+	maxWaiting    = 1 << 20                 // messages in the spool
+	maxPerAccount = 10_000                  // messages in the spool for one recipient
 	authorizeWait = 5 * time.Second
 	receiptWait   = 24 * time.Hour // how long after a message's life a receipt may come
 	sweepEvery    = 30 * time.Second
@@ -73,6 +73,9 @@ type Pipeline struct {
 	instances []string                 // the doors' names, sorted
 	sends     map[string]*atomic.Int64 // attempts under way, by instance
 
+	authorizing *plugin.Deadlines
+	attempting  *plugin.Deadlines
+
 	draining atomic.Bool
 	sending  sync.WaitGroup // lane workers and the attempts they wait for
 	ctx      context.Context
@@ -87,6 +90,8 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	for i := range p.jobs {
 		p.jobs[i] = make(chan job, deciderQueue)
 	}
+	p.authorizing = plugin.NewDeadlines(p.ctx, authorizeWait)
+	p.attempting = plugin.NewDeadlines(p.ctx, sendWait)
 	p.instances = slices.Sorted(maps.Keys(parts.Doors))
 	p.sends = make(map[string]*atomic.Int64, len(parts.Doors))
 	for _, instance := range p.instances {

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"context"
 	"errors"
 	"hash/maphash"
 	"runtime/debug"
@@ -331,9 +330,7 @@ func (p *Pipeline) authorize(m *message.Message, e *spool.Entry) ([]plugin.Chang
 	if e.Record == nil {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, authorizeWait)
-	defer cancel()
-	a, err := p.Charging.Authorize(ctx, plugin.Request{
+	a, err := p.Charging.Authorize(p.authorizing.Context(time.Now()), plugin.Request{
 		Key: m.ID, Payer: e.Record.Payer, Destination: e.Record.Destination, Units: e.Record.Units,
 		From: m.From, Recipient: m.Recipient, HoldUntil: e.Expiry.Add(receiptWait),
 	})

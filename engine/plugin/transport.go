@@ -109,7 +109,7 @@ type Ticket interface {
 
 // Answer says how the sender's request is to be answered.
 type Answer struct {
-	ID       message.ID
+	ID       message.ID // zero for a repeat of a message that is no longer with us
 	PublicID string
 	// Within is how long to wait for the first outcome, at most 15 s. Zero:
 	// don't wait, say "accepted".

@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -34,7 +35,7 @@ func DigestKey(key string) Digest {
 // Seen is a submission whose first outcome is known.
 type Seen struct {
 	Digest   Digest
-	ID       message.ID
+	ID       message.ID // on disk only: memory needn't tell
 	PublicID string
 	At       time.Time // when it was received
 	State    plugin.OutcomeState
@@ -44,8 +45,7 @@ type Seen struct {
 // seenRow is Seen without pointers, so that the garbage collector passes over
 // millions of them.
 type seenRow struct {
-	id     message.ID
-	public [22]byte
+	public [16]byte // the public id's octets
 	state  plugin.OutcomeState
 	reason uint8 // index in message.Reasons, plus one
 }
@@ -154,14 +154,14 @@ func decodeSeen(key, value []byte) (Seen, error) {
 }
 
 func newSeenRow(s Seen) seenRow {
-	row := seenRow{id: s.ID, state: s.State}
-	copy(row.public[:], s.PublicID)
+	row := seenRow{state: s.State}
+	base64.RawURLEncoding.Decode(row.public[:], []byte(s.PublicID))
 	row.reason = uint8(slices.Index(message.Reasons[:], s.Reason) + 1)
 	return row
 }
 
 func (r seenRow) seen(d Digest) Seen {
-	s := Seen{Digest: d, ID: r.id, PublicID: string(r.public[:]), State: r.state}
+	s := Seen{Digest: d, PublicID: base64.RawURLEncoding.EncodeToString(r.public[:]), State: r.state}
 	if r.reason > 0 {
 		s.Reason = message.Reasons[r.reason-1]
 	}

@@ -25,10 +25,8 @@ func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, now time.Time
 		x.Answer(wire.Reply{Status: 400, Phrase: "Bad Credentials"})
 		return plugin.Account{}, false
 	}
-	within, cancel := context.WithTimeout(ctx, authenticateWithin)
-	defer cancel()
 	digest.Method = x.Method
-	account, err := d.gate.Authenticate(within, plugin.Credentials{Digest: &digest})
+	account, err := d.gate.Authenticate(d.authenticating.Context(now), plugin.Credentials{Digest: &digest})
 	if err != nil && ctx.Err() != nil {
 		x.Abandon() // we are closing, and don't know
 		return account, false

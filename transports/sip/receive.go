@@ -48,9 +48,7 @@ func (d *Door) message(ctx context.Context, x *wire.Exchange) {
 // answerMessage waits until the message is ours, and if the plan says so for
 // what becomes of it: 200 when a device has it, 202 when it is kept.
 func (d *Door) answerMessage(ctx context.Context, x *wire.Exchange, ticket plugin.Ticket) {
-	accepting, cancel := context.WithTimeout(ctx, acceptWithin)
-	defer cancel()
-	answer, err := ticket.Accepted(accepting)
+	answer, err := ticket.Accepted(d.accepting.Context(time.Now()))
 	if err != nil {
 		if ctx.Err() != nil {
 			x.Abandon() // we are closing, and don't know

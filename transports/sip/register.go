@@ -42,9 +42,7 @@ func (d *Door) register(ctx context.Context, x *wire.Exchange) {
 }
 
 func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugin.Registration) {
-	within, cancel := context.WithTimeout(ctx, acceptWithin)
-	defer cancel()
-	bindings, err := d.gate.Register(within, r)
+	bindings, err := d.gate.Register(d.accepting.Context(time.Now()), r)
 	if ctx.Err() != nil && err != nil {
 		x.Abandon()
 		return

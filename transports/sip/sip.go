@@ -45,6 +45,9 @@ type Door struct {
 	waiters   *waiters
 	gate      plugin.Gate
 	challenge challenger
+
+	authenticating *plugin.Deadlines
+	accepting      *plugin.Deadlines
 }
 
 // New opens the door's plugin. Its sockets are opened by Serve.
@@ -87,6 +90,8 @@ func (d *Door) Serve(ctx context.Context, gate plugin.Gate) error {
 	}
 	defer endpoint.Close()
 	d.gate = gate
+	d.authenticating = plugin.NewDeadlines(ctx, authenticateWithin)
+	d.accepting = plugin.NewDeadlines(ctx, acceptWithin)
 	d.endpoint.Store(endpoint)
 	gate.Ready()
 	endpoint.Serve(ctx, d.handle)

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -19,12 +18,6 @@ import (
 
 	"github.com/imgate/imgate/engine"
 )
-
-// gcPercent lets the heap grow to four times what lives before it is
-// collected. Little lives and much is allocated for each message: at Go's
-// usual 100 the collector takes several µs of each message for memory that
-// nobody misses.
-const gcPercent = 300
 
 func serveCommand(load *source) *cobra.Command {
 	var level slog.Level
@@ -55,13 +48,13 @@ func serve(ctx context.Context, load *source, log *slog.Logger, out io.Writer) e
 			return err
 		}
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 
 	started := make(chan string, 1)
 	running, stop := context.WithCancel(ctx)
 	var greeting sync.WaitGroup
+	if os.Getenv("GOGC") == "" {
+		greeting.Go(func() { tuneCollector(running) })
+	}
 	greeting.Go(func() {
 		select {
 		case address := <-started:
