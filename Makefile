@@ -28,7 +28,7 @@ staticcheck:
 # the tests of the shipped policies and the check of generated files are tests
 # among the others.
 unit:
-	@$(STAGE) tests $(GO) test -race -shuffle=on ./...
+	@$(STAGE) tests $(GO) test -race -shuffle=on -timeout 5m ./...
 
 fuzz:
 	@$(STAGE) "fuzz smoke" ./.ci/fuzz 3s

@@ -1,0 +1,258 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// storage is an open store. One goroutine writes, so the order of writes is the
+// order in which it takes them, and nobody waits longer than their context
+// allows, even for a disk that hangs.
+type storage struct {
+	db    *pebble.DB
+	lock  *pebble.Lock
+	guard *guard
+
+	jobs chan func()   // taken by the writer
+	quit chan struct{} // closed by Close
+	idle chan struct{} // closed when the writer has ended
+
+	// The writer's own.
+	space space
+	lease lease
+}
+
+// closeWithin bounds Close. Pebble waits for compactions that are under way.
+const closeWithin = 30 * time.Second
+
+var errClosed = errors.New("the store is closed")
+
+// work is the writer.
+func (s *storage) work() {
+	defer close(s.idle)
+	for {
+		select {
+		case job := <-s.jobs:
+			job()
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+// do lets the writer do a job and waits for its result. If the context ends
+// first, or the guard breaks, the job may or may not be done.
+func do[R any](ctx context.Context, s *storage, job func() (R, error)) (R, error) {
+	type outcome struct {
+		result R
+		err    error
+	}
+	var none R
+	done := make(chan outcome, 1)
+	run := func() {
+		result, err := job()
+		done <- outcome{result, err}
+	}
+	select {
+	case s.jobs <- run:
+	case <-s.guard.broken:
+		return none, s.guard.err()
+	case <-s.quit:
+		return none, errClosed
+	case <-ctx.Done():
+		return none, fmt.Errorf("wait for earlier writes: %w", ctx.Err())
+	}
+	select {
+	case o := <-done:
+		return o.result, o.err
+	case <-s.guard.broken:
+		return none, s.guard.err()
+	case <-ctx.Done():
+		return none, fmt.Errorf("wait for the disk: %w", ctx.Err())
+	}
+}
+
+func (s *storage) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
+	batch, err := s.batch(changes)
+	if err != nil {
+		return err
+	}
+	_, err = do(ctx, s, func() (none struct{}, err error) {
+		if f == 0 || f != s.lease.fence {
+			return none, plugin.ErrFenced
+		}
+		return none, s.commit(batch)
+	})
+	return err
+}
+
+// batch copies the changes into a Pebble batch.
+func (s *storage) batch(changes []plugin.Change) (*pebble.Batch, error) {
+	const overhead = 16 // octets, at most, of a change besides its key and value
+	size := 64
+	for _, c := range changes {
+		size += len(c.Table) + len(c.Key) + len(c.Value) + overhead
+	}
+	batch := s.db.NewBatchWithSize(size)
+	for _, c := range changes {
+		if err := put(batch, c); err != nil {
+			return nil, fmt.Errorf("gather changes: %w", err)
+		}
+	}
+	return batch, nil
+}
+
+func put(batch *pebble.Batch, c plugin.Change) error {
+	size := len(c.Table) + 1 + len(c.Key)
+	if c.Value == nil {
+		op := batch.DeleteDeferred(size)
+		writeKey(op.Key, c.Table, c.Key)
+		return op.Finish()
+	}
+	op := batch.SetDeferred(size, len(c.Value))
+	writeKey(op.Key, c.Table, c.Key)
+	copy(op.Value, c.Value)
+	return op.Finish()
+}
+
+// writeKey writes where a row is kept: behind its table's name and a zero
+// octet, which no name has in it.
+func writeKey(to []byte, table string, key []byte) {
+	n := copy(to, table)
+	to[n] = 0
+	copy(to[n+1:], key)
+}
+
+func keyOf(table string, key []byte) []byte {
+	b := make([]byte, len(table)+1+len(key))
+	writeKey(b, table, key)
+	return b
+}
+
+// commit writes a batch to disk. It runs on the writer only.
+func (s *storage) commit(batch *pebble.Batch) error {
+	if err := s.space.check(time.Now()); err != nil {
+		return err
+	}
+	if err := s.db.Apply(batch, pebble.Sync); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	// Pebble reports the worst errors elsewhere and then returns nil.
+	if err := s.guard.err(); err != nil {
+		return err
+	}
+	return batch.Close()
+}
+
+func (s *storage) Scan(ctx context.Context, table string, from, to []byte, n int) ([]plugin.Change, error) {
+	if err := s.guard.err(); err != nil {
+		return nil, err
+	}
+	bounds := &pebble.IterOptions{LowerBound: keyOf(table, from), UpperBound: append([]byte(table), 1)}
+	if to != nil {
+		bounds.UpperBound = keyOf(table, to)
+	}
+	rows, err := s.db.NewIterWithContext(ctx, bounds)
+	if err != nil {
+		return nil, fmt.Errorf("scan: %w", err)
+	}
+	found, err := read(ctx, rows, table, n)
+	if err := errors.Join(err, rows.Close(), s.guard.err()); err != nil {
+		return nil, fmt.Errorf("scan: %w", err)
+	}
+	return found, nil
+}
+
+func read(ctx context.Context, rows *pebble.Iterator, table string, n int) ([]plugin.Change, error) {
+	var found []plugin.Change
+	for ok := rows.First(); ok && len(found) < n; ok = rows.Next() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		value, err := rows.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, plugin.Change{
+			Table: table,
+			Key:   bytes.Clone(rows.Key()[len(table)+1:]),
+			Value: append([]byte{}, value...), // not nil, even of an empty row
+		})
+	}
+	return found, rows.Error()
+}
+
+func (s *storage) Acquire(ctx context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
+	return do(ctx, s, func() (plugin.Fence, error) {
+		if s.lease.held(time.Now()) && s.lease.node != node {
+			return 0, plugin.ErrHeld
+		}
+		fence := s.lease.fence + 1
+		if err := s.writeFence(fence); err != nil {
+			return 0, fmt.Errorf("keep the fence: %w", err)
+		}
+		s.lease = lease{fence: fence, node: node, ends: time.Now().Add(ttl)}
+		return fence, nil
+	})
+}
+
+func (s *storage) writeFence(f plugin.Fence) error {
+	batch := s.db.NewBatch()
+	if err := batch.Set(fenceKey, binary.BigEndian.AppendUint64(nil, uint64(f)), nil); err != nil {
+		return err
+	}
+	return s.commit(batch)
+}
+
+func (s *storage) Renew(ctx context.Context, f plugin.Fence, ttl time.Duration) error {
+	_, err := do(ctx, s, func() (none struct{}, err error) {
+		now := time.Now()
+		if f != s.lease.fence || !s.lease.held(now) {
+			return none, plugin.ErrFenced
+		}
+		s.lease.ends = now.Add(ttl)
+		return none, nil
+	})
+	return err
+}
+
+func (s *storage) Release(ctx context.Context, f plugin.Fence) error {
+	_, err := do(ctx, s, func() (none struct{}, err error) {
+		if f == s.lease.fence {
+			s.lease.ends = time.Time{}
+		}
+		return none, nil
+	})
+	return err
+}
+
+// Close closes Pebble and then unlocks the directory. If the disk has failed or
+// hangs, Pebble can't be closed: the directory stays locked until the process
+// ends, and nothing more is written to it.
+func (s *storage) Close() error {
+	close(s.quit)
+	closed := make(chan error, 1)
+	go func() {
+		<-s.idle
+		closed <- s.db.Close()
+	}()
+	timeout := time.NewTimer(closeWithin)
+	defer timeout.Stop()
+	select {
+	case err := <-closed:
+		return errors.Join(err, s.lock.Close())
+	case <-s.guard.broken:
+		return s.guard.err()
+	case <-timeout.C:
+		s.guard.fail(fmt.Errorf("not closed within %v", closeWithin))
+		return s.guard.err()
+	}
+}
