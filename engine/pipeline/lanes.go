@@ -14,7 +14,7 @@ const (
 	maxWorkers     = 16384 // lanes at work in all
 	workerIdle     = 10 * time.Second
 	burst          = 16       // messages that a lane may send before others get their turn
-	maxResident    = 64 << 20 // octets of payloads at rest that are kept in memory
+	maxResident    = 16 << 20 // octets of payloads at rest that are kept in memory
 	storageRecheck = 200 * time.Millisecond
 )
 
@@ -68,7 +68,7 @@ func (ls *lanes) queueBehind(l *lane, it *item) {
 		ls.activate(l) // its worker drops it: it must go now and can't
 		return
 	}
-	it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
+	ls.waits(it)
 	ls.unload(it)
 	if it.expiry.Before(l.wakeAt) {
 		ls.rest(l)
@@ -276,12 +276,23 @@ func (ls *lanes) release(l *lane, more bool) {
 // settle tells those who wait for a lane that has come to rest.
 func (ls *lanes) settle(l *lane) {
 	for _, it := range l.all() {
-		if it.ticket != nil {
-			it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
-			it.ticket = nil
-		}
+		ls.waits(it)
 		ls.unload(it)
 	}
+}
+
+// waits tells whoever waits for a message that it waits. A repeat of it needs
+// no ticket any more.
+func (ls *lanes) waits(it *item) {
+	if it.ticket == nil {
+		return
+	}
+	waiting := plugin.Outcome{State: plugin.OutcomeWaiting}
+	if it.keyed {
+		ls.p.remember(it.seen(it.payload, waiting))
+	}
+	it.ticket.resolve(waiting)
+	it.ticket = nil
 }
 
 // finish takes a message out of its lane for good.
