@@ -28,6 +28,7 @@ staticcheck:
 # the tests of the shipped policies and the check of generated files are tests
 # among the others.
 unit:
+	@$(STAGE) "contract matrix" $(GO) test -count=1 -v -run Matrix ./engine/plugin/plugintest
 	@$(STAGE) tests $(GO) test -race -shuffle=on -timeout 5m ./...
 
 fuzz:
