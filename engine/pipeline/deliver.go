@@ -54,7 +54,7 @@ func (p *Pipeline) takeTurn(l *lane, t turn) {
 	case actExpire:
 		p.fail(l, t.it, e, &message.Failure{Reason: message.Expired})
 	case actDrop:
-		p.drop(l, t.it, e, &message.Failure{Reason: message.Unavailable})
+		p.drop(l, t.it, e, &message.Failure{Reason: message.Unavailable, Temporary: true})
 	default:
 		p.send(l, t, e)
 	}
