@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -19,12 +20,20 @@ type pair struct {
 	to   string // the recipient's account, or its address if it isn't ours
 }
 
+// clone copies the names: they may be parts of a datagram, which would stay in
+// memory for as long as the lane does.
+func (p pair) clone() pair {
+	return pair{
+		from: message.Address{User: strings.Clone(p.from.User), Host: strings.Clone(p.from.Host)},
+		to:   strings.Clone(p.to),
+	}
+}
+
 // item is a message in a lane. Whoever has it at work changes it; while it
 // rests in a lane the lanes' lock guards it.
 type item struct {
 	id       message.ID
 	pair     pair
-	account  string // the recipient's; empty if it isn't ours
 	expiry   time.Time
 	payload  *spool.Entry // nil: read it back when it is needed
 	size     int          // octets of memory that the payload takes, roughly
@@ -44,7 +53,7 @@ type item struct {
 func newItem(e *spool.Entry, t *ticket) *item {
 	m := e.Message
 	it := &item{
-		id: m.ID, pair: pair{from: m.From, to: e.Account}, account: e.Account, expiry: e.Expiry,
+		id: m.ID, pair: pair{from: m.From, to: e.Account}, expiry: e.Expiry,
 		payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
 	}
 	if e.Account == "" {

@@ -98,10 +98,12 @@ func (ls *lanes) start() {
 func (ls *lanes) append(it *item) *lane {
 	l, ok := ls.byPair[it.pair]
 	if !ok {
-		l = &lane{pair: it.pair, recipient: ls.recipient(it.pair.to), index: -1}
+		pair := it.pair.clone()
+		l = &lane{pair: pair, recipient: ls.recipient(pair.to), index: -1}
 		l.recipient.lanes[l] = true
-		ls.byPair[it.pair] = l
+		ls.byPair[pair] = l
 	}
+	it.pair = l.pair
 	l.items = append(l.items, it)
 	l.recipient.waiting++
 	ls.count++

@@ -178,9 +178,29 @@ func evalOptions(ctx context.Context, txn storage.Transaction) []opa.EvalOption 
 // on, read the input; nil if they don't.
 func (c *compiled) inputOf(ref ast.Ref) *ast.Location {
 	var found *ast.Location
+	c.walkInput(ref, func(rule *ast.Rule, _ ast.Ref) {
+		if found == nil {
+			found = rule.Location
+		}
+	})
+	return found
+}
+
+// inputPaths returns what they read of it.
+func (c *compiled) inputPaths(refs []ast.Ref) map[string]bool {
+	paths := map[string]bool{}
+	for _, ref := range refs {
+		c.walkInput(ref, func(_ *ast.Rule, read ast.Ref) { paths[inputPath(read)] = true })
+	}
+	return paths
+}
+
+// walkInput calls f for each reference to the input in the rules at or below
+// ref, and in those that they depend on.
+func (c *compiled) walkInput(ref ast.Ref, f func(*ast.Rule, ast.Ref)) {
 	seen := map[*ast.Rule]bool{}
 	rules := c.compiler.GetRules(ref)
-	for len(rules) > 0 && found == nil {
+	for len(rules) > 0 {
 		rule := rules[len(rules)-1]
 		rules = rules[:len(rules)-1]
 		if seen[rule] {
@@ -189,7 +209,7 @@ func (c *compiled) inputOf(ref ast.Ref) *ast.Location {
 		seen[rule] = true
 		ast.WalkRefs(rule, func(r ast.Ref) bool {
 			if r.HasPrefix(ast.InputRootRef) {
-				found = rule.Location
+				f(rule, r)
 			}
 			return false
 		})
@@ -197,7 +217,6 @@ func (c *compiled) inputOf(ref ast.Ref) *ast.Location {
 			rules = append(rules, other.(*ast.Rule))
 		}
 	}
-	return found
 }
 
 // inWords returns OPA's errors one by one, as an operator can read them.

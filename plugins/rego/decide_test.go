@@ -127,7 +127,7 @@ func TestDeadline(t *testing.T) {
 	}
 	for range 3 {
 		start := time.Now()
-		if got := failure(t, p, typical()); got != `service "a": no plan within 20ms` {
+		if got := failure(t, p, typical()); got != `service "a": no plan within 20ms, twice` {
 			t.Errorf("got %q", got)
 		}
 		if took := time.Since(start); took > 5*100*time.Millisecond { // the promise is 100 ms

@@ -23,6 +23,7 @@ type planner struct {
 	// is undefined. Nil attributes: the whole plan, in one.
 	query      *opa.PreparedEvalQuery // nil: nothing remains
 	attributes []string
+	memo       *memo // nil: each plan is made anew
 }
 
 // newPlanner tells the constant attributes from those that depend on the message.
@@ -94,6 +95,7 @@ func (p *planner) prepare(ctx context.Context, c *compiled, refs ...ast.Ref) err
 	}
 	query, err := c.prepare(ctx, "["+strings.Join(values, ", ")+"]")
 	p.query = &query
+	p.memo = newMemo(c.inputPaths(refs))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	opa "github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
@@ -126,7 +127,7 @@ func (p *policy) Decide(ctx context.Context, q plugin.Question) (plugin.Plan, er
 	if s == nil {
 		return plugin.Plan{}, message.FailForNow(message.PolicyFailed, "no service matches domain %q", q.Recipient.Domain)
 	}
-	plan, err := p.plan(ctx, s, &q)
+	plan, err := p.recall(ctx, s, &q)
 	if err != nil {
 		return plugin.Plan{}, message.FailForNow(message.PolicyFailed, "service %q: %w", s.name, err)
 	}
@@ -134,8 +135,41 @@ func (p *policy) Decide(ctx context.Context, q plugin.Question) (plugin.Plan, er
 	return plan.WithDefaults(), nil
 }
 
-// plan makes a service's plan within the limit. A fault in OPA costs one message.
-func (p *policy) plan(ctx context.Context, s *service, q *plugin.Question) (plan plugin.Plan, err error) {
+// recall makes a service's plan, unless it made the same before.
+func (p *policy) recall(ctx context.Context, s *service, q *plugin.Question) (plugin.Plan, error) {
+	if s.memo == nil {
+		return p.plan(ctx, s, q)
+	}
+	situation := s.memo.situation(q)
+	if plan, ok := s.memo.recall(situation); ok {
+		return plan, nil
+	}
+	plan, err := p.plan(ctx, s, q)
+	if err == nil {
+		s.memo.remember(situation, plan)
+	}
+	return plan, err
+}
+
+// plan makes a service's plan within the limit. One that takes longer gets a
+// second chance: on a machine that is busy it may have waited most of the time.
+func (p *policy) plan(ctx context.Context, s *service, q *plugin.Question) (plugin.Plan, error) {
+	document := input(q)
+	plan, err := p.evaluate(ctx, s, document)
+	if topdown.IsCancel(err) && ctx.Err() == nil {
+		plan, err = p.evaluate(ctx, s, document)
+	}
+	switch {
+	case topdown.IsCancel(err) && ctx.Err() != nil:
+		err = ctx.Err()
+	case topdown.IsCancel(err):
+		err = fmt.Errorf("no plan within %s, twice", p.limit)
+	}
+	return plan, err
+}
+
+// evaluate makes a plan within the limit. A fault in OPA costs one message.
+func (p *policy) evaluate(ctx context.Context, s *service, document ast.Value) (plan plugin.Plan, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			plan, err = plugin.Plan{}, fmt.Errorf("evaluation panicked: %v", fault)
@@ -143,15 +177,7 @@ func (p *policy) plan(ctx context.Context, s *service, q *plugin.Question) (plan
 	}()
 	d := p.deadlines.start(ctx, p.limit)
 	defer p.deadlines.stop(d)
-
-	plan, err = s.plan(ctx, append(p.options, opa.EvalParsedInput(input(q)), opa.EvalExternalCancel(d)))
-	switch {
-	case topdown.IsCancel(err) && ctx.Err() != nil:
-		err = ctx.Err()
-	case topdown.IsCancel(err):
-		err = fmt.Errorf("no plan within %s", p.limit)
-	}
-	return plan, err
+	return s.plan(ctx, append(p.options, opa.EvalParsedInput(document), opa.EvalExternalCancel(d)))
 }
 
 // Close has nothing to do: all that a policy holds is memory.
