@@ -26,6 +26,10 @@ const (
 func (p *Pipeline) runLane(l *lane) {
 	for range burst {
 		t, ok := p.lanes.begin(l, time.Now())
+		if t.passed != nil {
+			p.Stats.Passed.Add(1)
+			p.Log.Info("message can't go; those behind it pass", "id", t.passed.id)
+		}
 		if !ok {
 			return
 		}
@@ -73,6 +77,7 @@ func (p *Pipeline) payload(l *lane, t turn) (*spool.Entry, bool) {
 	case e == nil:
 		p.Log.Error("a message is gone from the storage", "id", t.it.id)
 		p.lanes.finish(l, t.it)
+		p.forget(t.it.digest)
 	}
 	return e, e != nil
 }
@@ -80,11 +85,21 @@ func (p *Pipeline) payload(l *lane, t turn) (*spool.Entry, bool) {
 // send makes one attempt at every device that the message hasn't reached.
 func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 	it, now := t.it, time.Now()
-	targets := p.targets(l, e, it, now)
-	if len(targets) == 0 {
+	targets, refusal := p.targets(l, e, it, now)
+	switch {
+	case len(targets) > 0:
+	case refusal != "":
+		p.refusedByAll(l, it, e, &message.Failure{Reason: refusal})
+		return
+	case !p.hasWay(e):
+		p.Log.Error("no transport of the message's plan exists any more; it is set aside", "id", it.id)
+		p.quarantine(l, it, message.Undelivered)
+		return
+	default:
 		p.unreachable(l, t, e)
 		return
 	}
+	defer p.noting(targets)()
 	p.Stats.Attempts.Add(1)
 	if it.state.Attempts > 0 {
 		p.Stats.Repeated.Add(1)
@@ -92,6 +107,26 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 	taken := func() { it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeDelivered}) }
 	results := p.fork(l.recipient, e.Message, targets, taken)
 	p.judge(l, t, e, results)
+}
+
+// hasWay tells whether any transport of the message's plan still exists.
+func (p *Pipeline) hasWay(e *spool.Entry) bool {
+	exists := func(instance string) bool { _, ok := p.Doors[instance]; return ok }
+	return slices.ContainsFunc(e.Plan.Transports, exists) ||
+		slices.ContainsFunc(e.Routes, func(r plugin.Route) bool { return exists(r.Transport) })
+}
+
+// noting counts attempts until their outcome is noted: a report that comes
+// meanwhile may be about one of them.
+func (p *Pipeline) noting(targets []target) (done func()) {
+	for _, t := range targets {
+		p.sends[t.route.Transport].Add(1)
+	}
+	return func() {
+		for _, t := range targets {
+			p.sends[t.route.Transport].Add(-1)
+		}
+	}
 }
 
 // unreachable is for a message whose recipient isn't registered.
@@ -120,11 +155,15 @@ type result struct {
 // targets are the ways to the devices that haven't refused the message.
 // Contacts that are still silent about an earlier message are left out while
 // there are others.
-func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, now time.Time) []target {
+func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, now time.Time) (_ []target, refusal message.Reason) {
 	var targets, silent []target
 	for _, route := range p.routes(e, now) {
 		t := target{route: route, door: p.Doors[route.Transport].Transport, device: deviceOf(route)}
-		if t.door == nil || it.state.refused(route.Transport, t.device) {
+		if t.door == nil {
+			continue
+		}
+		if reason := it.state.refused(route.Transport, t.device); reason != "" {
+			refusal = reason
 			continue
 		}
 		t.route.Reference = reference(e.Message.PublicID, route.Transport, t.device)
@@ -135,9 +174,12 @@ func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, now time.Time) []t
 		targets = append(targets, t)
 	}
 	if len(targets) == 0 {
-		return silent
+		targets = silent
 	}
-	return targets
+	if len(e.Routes) > 0 && len(targets) > 1 {
+		targets = targets[:1] // in order: the next one is tried when this one refuses
+	}
+	return targets, refusal
 }
 
 // routes are those that charging named, else those of the first of the plan's
@@ -151,7 +193,11 @@ func (p *Pipeline) routes(e *spool.Entry, now time.Time) []plugin.Route {
 		bindings = p.Locations.Of(e.Account, now)
 	}
 	for _, instance := range e.Plan.Transports {
-		if !p.Doors[instance].Registrar {
+		door, ok := p.Doors[instance]
+		if !ok {
+			continue
+		}
+		if !door.Registrar {
 			return []plugin.Route{{Transport: instance}}
 		}
 		if routes := bound(bindings, e.Plan.Transports); len(routes) > 0 {
@@ -274,19 +320,42 @@ func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 		p.delivered(l, it, e, *taken)
 	case p.ctx.Err() != nil:
 		return // the node stops: the message is on disk as it was
+	case pending == nil && p.nextRoute(l, e, it, results):
+		p.lanes.retry(l, t, time.Now(), time.Time{})
 	case pending == nil:
-		p.refusedByAll(l, it, e, results)
+		p.refusedByAll(l, it, e, gravest(results))
 	default:
 		it.state.note(results)
 		p.tryLater(l, t, e, *pending)
 	}
 }
 
+// nextRoute tells whether charging has named another route than those that have
+// just refused for good.
+func (p *Pipeline) nextRoute(l *lane, e *spool.Entry, it *item, results []result) bool {
+	if len(e.Routes) < 2 {
+		return false
+	}
+	it.state.note(results)
+	targets, _ := p.targets(l, e, it, time.Now())
+	return len(targets) > 0
+}
+
+// gravest is the refusal that the sender gets: what a device said rather than
+// that we couldn't build the message for it.
+func gravest(results []result) *message.Failure {
+	for _, r := range results {
+		if r.failure.Reason != message.Unbuildable {
+			return r.failure
+		}
+	}
+	return results[0].failure
+}
+
 // refusedByAll is for a message that every device refused for good.
-func (p *Pipeline) refusedByAll(l *lane, it *item, e *spool.Entry, results []result) {
-	f := results[0].failure
+func (p *Pipeline) refusedByAll(l *lane, it *item, e *spool.Entry, f *message.Failure) {
 	if f.Reason == message.Unbuildable {
-		p.Log.Warn("message can't be built; it is set aside", "transport", results[0].route.Transport, "id", it.id, "reason", f)
+		p.Log.Warn("message can't be built; it is set aside", "id", it.id, "reason", f)
 		p.quarantine(l, it, message.Unbuildable)
 		return
 	}
@@ -300,7 +369,7 @@ func (p *Pipeline) tryLater(l *lane, t turn, e *spool.Entry, last result) {
 		p.drop(l, it, e, last.failure)
 		return
 	}
-	pause := e.Plan.Retry[min(it.state.Attempts, len(e.Plan.Retry)-1)]
+	pause := max(e.Plan.Retry[min(it.state.Attempts, len(e.Plan.Retry)-1)], plugin.MinRetry)
 	it.state.Attempts++
 	p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)
 	p.Log.Debug("attempt failed", "transport", last.route.Transport, "id", it.id, "attempt", it.state.Attempts, "reason", last.failure)
@@ -381,10 +450,4 @@ func (p *Pipeline) settleWhenMoved(charge *plugin.Record) func(error) {
 			p.settler.add(*charge)
 		}
 	}
-}
-
-// notePassed says that a lane goes on without a message.
-func (p *Pipeline) notePassed(it *item) {
-	p.Stats.Passed.Add(1)
-	p.Log.Info("message can't go; those behind it pass", "id", it.id, "attempt", it.state.Attempts)
 }

@@ -3,17 +3,22 @@ package pipeline
 import (
 	"slices"
 
+	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/spool"
 )
 
 // deliveries is what has happened to a message at its devices.
 type deliveries struct{ spool.State }
 
-// refused tells whether a device has refused the message for good.
-func (d *deliveries) refused(transport, device string) bool {
-	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool {
-		return o.Transport == transport && o.Device == device && o.Refused != ""
+// refused is why a device has refused the message for good; empty: it hasn't.
+func (d *deliveries) refused(transport, device string) message.Reason {
+	i := slices.IndexFunc(d.Deliveries, func(o spool.Delivery) bool {
+		return o.Transport == transport && o.Device == device
 	})
+	if i < 0 {
+		return ""
+	}
+	return d.Deliveries[i].Refused
 }
 
 // note records what the devices said. A device has refused for good when every

@@ -359,16 +359,7 @@ func reopen(d *memory.Disk) plugin.Storage { return memory.Open(d) }
 // call sends a request to the node's admin API and checks the answer's status.
 func (k *kit) call(t *testing.T, method, path string, want int) []byte {
 	t.Helper()
-	token, err := os.ReadFile(filepath.Join(k.dir, engine.TokenFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := http.NewRequestWithContext(t.Context(), method, "http://"+k.admin+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := k.ask(t.Context(), method, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,6 +369,19 @@ func (k *kit) call(t *testing.T, method, path string, want int) []byte {
 		t.Fatalf("%s %s: %s %s %v, want %d", method, path, answer.Status, body, err, want)
 	}
 	return body
+}
+
+func (k *kit) ask(ctx context.Context, method, path string) (*http.Response, error) {
+	token, err := os.ReadFile(filepath.Join(k.dir, engine.TokenFile))
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+k.admin+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	return http.DefaultClient.Do(r)
 }
 
 // quarantine asks the node what it has set aside.

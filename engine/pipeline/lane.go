@@ -128,17 +128,19 @@ func (l *lane) take(now time.Time) (it *item, passed *item) {
 	return next, head
 }
 
-// remove takes a message out of the lane.
-func (l *lane) remove(it *item) {
+// remove takes a message out of the lane and tells whether it was there.
+func (l *lane) remove(it *item) bool {
 	if len(l.items) > 0 && l.items[0] == it {
 		l.items[0] = nil
 		l.items = l.items[1:]
 		l.heldSince = time.Time{}
-		return
+		return true
 	}
+	before := len(l.items) + len(l.parked)
 	gone := func(o *item) bool { return o == it }
 	l.items = slices.DeleteFunc(l.items, gone)
 	l.parked = slices.DeleteFunc(l.parked, gone)
+	return len(l.items)+len(l.parked) < before
 }
 
 // hold notes that a message couldn't go and when it may be tried again.

@@ -123,8 +123,8 @@ func (ls *lanes) recipient(name string) *recipient {
 func (ls *lanes) full(recipient string) *message.Failure {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if ls.count >= maxWaiting {
-		return message.FailForNow(message.Overloaded, "%d messages wait already", ls.count)
+	if n := ls.count + len(ls.quarantined); n >= maxWaiting {
+		return message.FailForNow(message.Overloaded, "%d messages wait already", n)
 	}
 	if r, ok := ls.recipients[recipient]; ok && r.waiting >= maxPerAccount {
 		return message.FailForNow(message.LimitReached, "%d messages wait for %s already", r.waiting, recipient)
@@ -212,6 +212,8 @@ type turn struct {
 	it    *item
 	do    action
 	wakes int // of the recipient, when the turn began
+
+	passed *item // the lane has just gone on without it
 }
 
 // begin returns the lane's next turn. If there is none the lane is released in
@@ -227,12 +229,8 @@ func (ls *lanes) begin(l *lane, now time.Time) (turn, bool) {
 	if t.it, t.do = l.outlived(now), actExpire; t.it != nil {
 		return t, true
 	}
-	var passed *item
-	t.it, passed = l.take(now)
+	t.it, t.passed = l.take(now)
 	t.do = actSend
-	if passed != nil {
-		ls.p.notePassed(passed)
-	}
 	if t.it != nil {
 		return t, true
 	}
@@ -360,7 +358,9 @@ func (ls *lanes) drop(l *lane) {
 
 // remove takes a message out of its lane for good.
 func (ls *lanes) remove(l *lane, it *item) {
-	l.remove(it)
+	if !l.remove(it) {
+		return // a worker that panicked had come that far
+	}
 	l.recipient.waiting--
 	ls.count--
 	if it.resident {
@@ -392,9 +392,6 @@ func (ls *lanes) wake(account string) {
 	}
 	r.wakes++
 	for l := range r.lanes {
-		if l.active && !l.offline {
-			continue // its worker looks at wakes when its attempt is over
-		}
 		l.rouse()
 		if !l.active {
 			ls.activate(l)

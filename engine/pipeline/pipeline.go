@@ -129,13 +129,15 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 	p.ids.Seen(e.Message.ID)
 	it := newItem(e, nil)
 	it.state.State = state
-	if e.Key != "" {
+	if e.Key != "" && !state.HandedOver { // then there is a row
 		p.Seen.Remember(now, it.seen(e, plugin.Outcome{State: plugin.OutcomeWaiting}))
 	}
 	switch {
 	case state.HandedOver:
+		it.payload = nil
 		p.reports.expect(it)
 	case state.Quarantined != "":
+		it.payload = nil
 		p.lanes.setAside(it)
 	default:
 		p.lanes.resume(it)
@@ -195,7 +197,12 @@ func (p *Pipeline) Register(ctx context.Context, transport string, r plugin.Regi
 		return nil, message.FailForNow(message.StorageDown, "the storage fails")
 	}
 	done := make(chan error, 1)
-	bindings, err := p.Locations.Register(transport, r, time.Now(), func(err error) { done <- err })
+	bindings, err := p.Locations.Register(transport, r, time.Now(), func(err error) {
+		if err == nil && len(r.Bindings) > 0 {
+			p.lanes.wake(r.Account.ID) // also if nobody waits any more
+		}
+		done <- err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -206,9 +213,6 @@ func (p *Pipeline) Register(ctx context.Context, transport string, r plugin.Regi
 		}
 	case <-ctx.Done():
 		return nil, message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
-	}
-	if len(r.Bindings) > 0 {
-		p.lanes.wake(r.Account.ID)
 	}
 	return bindings, nil
 }

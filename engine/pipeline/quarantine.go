@@ -24,6 +24,7 @@ type Aside struct {
 func (p *Pipeline) quarantine(l *lane, it *item, reason message.Reason) {
 	p.Stats.Quarantined.Add(1)
 	p.lanes.finish(l, it)
+	it.state.Attempts++ // so that its row of state is known to exist, see spool.State
 	it.state.Quarantined = reason
 	it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
 	it.ticket = nil
@@ -62,9 +63,12 @@ func (p *Pipeline) Requeue(ctx context.Context, id message.ID) error {
 	if err != nil {
 		return err
 	}
+	reason := it.state.Quarantined
 	it.state.Quarantined = ""
 	it.next = time.Time{}
 	if err := p.written(ctx, spool.Fate{ID: id, State: it.state.State}); err != nil {
+		it.state.Quarantined = reason
+		p.lanes.setAside(it)
 		return err
 	}
 	p.lanes.add(it)

@@ -45,11 +45,14 @@ func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.
 	it.payload = nil
 	it.state.HandedOver = true
 	it.state.Delivery(by.route.Transport, by.device).PeerID = by.receipt.PeerID
+	f := spool.Fate{ID: it.id, State: it.state.State, Record: charge}
 	if it.keyed {
-		p.remember(it.seen(e, plugin.Outcome{State: plugin.OutcomeDelivered}))
+		seen := it.seen(e, plugin.Outcome{State: plugin.OutcomeDelivered})
+		p.remember(seen)
+		f.Seen = &seen
 	}
 	p.reports.expect(it)
-	p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State, Record: charge}, p.settleWhenMoved(charge))
+	p.Spool.Move(f, p.settleWhenMoved(charge))
 }
 
 // Report ends a message that was handed over. See plugin.Gate.

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -10,8 +11,9 @@ import (
 
 // Bounds of settling.
 const (
-	maxSettle       = 512     // records in one call of charging
-	maxUnsettled    = 100_000 // records in memory; more stay in the outbox on disk
+	maxSettle       = 512              // records in one call of charging
+	maxUnsettled    = 100_000          // records in memory; more stay in the outbox on disk
+	settleWait      = 30 * time.Second // for one call
 	settleBackoff   = time.Second
 	settleBackoffTo = time.Minute
 )
@@ -82,25 +84,35 @@ func (s *settler) run() {
 
 // next takes a batch off the queue, or what is on disk once the queue is empty.
 func (s *settler) next() ([]plugin.Record, error) {
+	batch, scan := s.queued()
+	if !scan {
+		return batch, nil
+	}
+	// Not under the lock: the committer's goroutine takes it.
+	records, err := s.p.Spool.Outbox(s.p.ctx, message.ID{}, maxSettle)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.working = false
-	if len(s.queue) == 0 && s.overflow {
-		records, err := s.p.Spool.Outbox(s.p.ctx, message.ID{}, maxSettle)
-		if err != nil {
-			return nil, err
-		}
-		// A full page: there may be more. What this batch settles is gone by
-		// the time of the next look.
-		s.overflow = len(records) == maxSettle
-		s.working = len(records) > 0
-		return records, nil
-	}
+	s.working = len(records) > 0
+	// A full page: there may be more. What this batch settles is gone by the
+	// time of the next look.
+	s.overflow = s.overflow || err != nil || len(records) == maxSettle
+	return records, err
+}
+
+// queued takes a batch off the queue; scan: there is none, and the outbox may
+// hold what the queue doesn't.
+func (s *settler) queued() (batch []plugin.Record, scan bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	n := min(len(s.queue), maxSettle)
-	batch := s.queue[:n:n]
+	scan = n == 0 && s.overflow
+	if scan {
+		s.overflow = false
+	}
+	batch = s.queue[:n:n]
 	s.queue = s.queue[n:]
-	s.working = n > 0
-	return batch, nil
+	s.working = n > 0 || scan
+	return batch, scan
 }
 
 // settle repeats a batch until charging has taken it and it is on disk. It
@@ -108,7 +120,7 @@ func (s *settler) next() ([]plugin.Record, error) {
 func (s *settler) settle(batch []plugin.Record) bool {
 	backoff := settleBackoff
 	for {
-		changes, err := s.p.Charging.Settle(s.p.ctx, batch)
+		changes, err := s.call(batch)
 		if err == nil {
 			return s.written(batch, changes)
 		}
@@ -118,6 +130,12 @@ func (s *settler) settle(batch []plugin.Record) bool {
 		}
 		backoff = min(2*backoff, settleBackoffTo)
 	}
+}
+
+func (s *settler) call(batch []plugin.Record) ([]plugin.Change, error) {
+	ctx, cancel := context.WithTimeout(s.p.ctx, settleWait)
+	defer cancel()
+	return s.p.Charging.Settle(ctx, batch)
 }
 
 // written waits for the disk: records that come meanwhile make the next batch.

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"errors"
 	"hash/maphash"
 	"runtime/debug"
@@ -176,10 +177,10 @@ func (p *Pipeline) plan(j job) (*spool.Entry, plugin.Answer, error) {
 	if err != nil {
 		return nil, plugin.Answer{}, err
 	}
-	if f := p.lanes.full(recipient.ID); known && f != nil {
+	if f := p.lanes.full(cmp.Or(recipient.ID, m.Recipient.String())); f != nil {
 		return nil, plugin.Answer{}, f
 	}
-	plan, err := p.Policy.Decide(p.ctx, p.question(j.Arrival, recipient, known))
+	plan, err := p.Policy.Decide(p.authorizing.Context(m.Received), p.question(j.Arrival, recipient, known))
 	if err != nil {
 		return nil, plugin.Answer{}, err
 	}
@@ -193,6 +194,9 @@ func (p *Pipeline) plan(j job) (*spool.Entry, plugin.Answer, error) {
 		return nil, answer, message.Fail(plan.Reason, "service %s rejects it", plan.Service)
 	case plugin.Discard:
 		return nil, plugin.Answer{ID: m.ID, PublicID: m.PublicID}, nil
+	case plugin.Deliver:
+	default:
+		return nil, answer, message.FailForNow(message.PolicyFailed, "service %s wants it to be processed as %q", plan.Service, plan.Processing)
 	}
 	if plan.Transports, err = p.passable(plan, content.MediaType(m.ContentType)); err != nil {
 		return nil, answer, err
@@ -200,6 +204,9 @@ func (p *Pipeline) plan(j job) (*spool.Entry, plugin.Answer, error) {
 	e := &spool.Entry{Message: m, Account: recipient.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
 	if !known && !slices.ContainsFunc(plan.Transports, p.leadsOutside) {
 		return nil, answer, message.Fail(message.UnknownRecipient, "nobody has the address")
+	}
+	if e.Transient() && m.Class != message.Composing && answer.Within == 0 {
+		answer.Within = plugin.DefaultWithin // now or not at all: its sender is told which
 	}
 	e.Record = record(j.Account, e)
 	return e, answer, nil
@@ -210,7 +217,7 @@ func (p *Pipeline) leadsOutside(instance string) bool { return !p.Doors[instance
 
 // lookup finds the recipient's account; that there is none is no error.
 func (p *Pipeline) lookup(a message.Address) (plugin.Account, bool, error) {
-	account, err := p.Accounts.Lookup(p.ctx, a)
+	account, err := p.Accounts.Lookup(p.authorizing.Context(time.Now()), a)
 	if err == nil {
 		return account, true, nil
 	}
@@ -297,6 +304,9 @@ func expiry(m *message.Message, plan plugin.Plan) time.Time {
 	if m.Expires != nil {
 		life = min(life, max(0, *m.Expires))
 	}
+	if m.Class == message.Composing {
+		life = 0 // what a crash leaves on disk has no life
+	}
 	return m.Received.Add(life)
 }
 
@@ -355,7 +365,7 @@ func (p *Pipeline) release(e *spool.Entry) {
 // put makes the message ours. Once it is on disk its lane has it.
 func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation []plugin.Change) {
 	it := newItem(e, j.ticket)
-	if e.Transient() && e.Record == nil {
+	if e.Message.Class == message.Composing && e.Record == nil {
 		p.accept(j, it, answer)
 		return
 	}

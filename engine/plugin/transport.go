@@ -11,9 +11,9 @@ import (
 // protocol. It runs on every node, active or not.
 type Transport interface {
 	// Serve opens the door, calls gate.Ready once it takes traffic, and returns
-	// when ctx is done or the door can't be kept open; then everything is let
-	// go. It is called once. While gate.Active is false it answers traffic with
-	// its protocol's way of saying "another node".
+	// nil when ctx is done, or why the door can't be kept open; then everything
+	// is let go. It is called once. While gate.Active is not nil it answers
+	// traffic with its protocol's way of saying "another node".
 	Serve(ctx context.Context, gate Gate) error
 
 	// Send makes one attempt over one route and waits for the peer's answer or
@@ -86,12 +86,14 @@ type Gate interface {
 // Arrival is a message at the door, with who brought it.
 type Arrival struct {
 	Message *message.Message
-	Account Account // as Authenticate returned it
+	// Account is as Authenticate returned it. A transport that trusts its peers
+	// vouches for one that owns the sender.
+	Account Account
 
 	// Key tells a repeated submission from a new one: everything that stays the
 	// same when the peer repeats itself and differs when it says something new
 	// (SIP: peer, Call-ID, CSeq, From tag, Request-URI, digest of the body).
-	// Checked for ten minutes. Empty: never a repeat.
+	// Checked for ten minutes. Never empty.
 	Key string
 }
 

@@ -24,6 +24,10 @@ const (
 // errStopped is what a writer gets when the committer has ended.
 var errStopped = message.FailForNow(message.Standby, "this node is no longer the active one")
 
+// errGivenUp ends a committer that was told to stop while the storage fails:
+// what is queued behind a lost batch must not overtake it.
+var errGivenUp = errors.New("the storage fails and the node stops")
+
 // Committer is the only writer of a storage: it gathers the changes of all
 // callers into one Apply at a time, in the order in which they came.
 //
@@ -109,6 +113,9 @@ func (c *Committer) Run(ctx context.Context) error {
 		err = c.commit(ctx, batch)
 	}
 	c.stop()
+	if errors.Is(err, errGivenUp) {
+		return nil
+	}
 	return err
 }
 
@@ -166,7 +173,7 @@ func (c *Committer) commit(ctx context.Context, batch []write) error {
 		c.refuseQueued(err)
 		if !sleep(ctx, backoff) {
 			finish(batch, errStopped)
-			return nil
+			return errGivenUp
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}

@@ -46,10 +46,13 @@ func (l *Locations) Restore(ctx context.Context, now time.Time) error {
 		l.accounts[b.Account] = append(l.accounts[b.Account], b)
 		return nil
 	})
-	if err == nil && len(expired) > 0 {
-		l.committer.Move(expired, nil)
+	if err != nil {
+		return err
 	}
-	return err
+	for page := range slices.Chunk(expired, pageSize) {
+		l.committer.Move(page, nil)
+	}
+	return nil
 }
 
 // Of returns the bindings of an account that are in force. The caller may

@@ -124,10 +124,17 @@ func (t *SeenTable) Sweep(ctx context.Context, now time.Time, n int) (int, error
 	if err != nil {
 		return 0, fmt.Errorf("sweep submissions: %w", err)
 	}
-	if len(rows) > 0 {
-		t.committer.Move(deletions(rows), nil)
+	if len(rows) == 0 {
+		return 0, nil
 	}
-	return len(rows), nil
+	done := make(chan error, 1)
+	t.committer.Move(deletions(rows), func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return len(rows), err
+	case <-ctx.Done():
+		return 0, nil
+	}
 }
 
 // row orders submissions by time, so that those to delete come first.

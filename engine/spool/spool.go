@@ -29,8 +29,13 @@ func (s *Spool) Failing() bool { return s.committer.Failing() }
 // durable. done gets nil once it is on disk, else a *message.Failure; then
 // nothing is left of it.
 func (s *Spool) Put(e *Entry, reservation []plugin.Change, done func(error)) {
+	row := encodeEntry(e)
+	if len(row) > plugin.MaxValue {
+		done(message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row), plugin.MaxValue))
+		return
+	}
 	changes := make([]plugin.Change, 0, 1+len(reservation))
-	changes = append(changes, plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: encodeEntry(e)})
+	changes = append(changes, plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: row})
 	s.committer.Put(append(changes, reservation...), done)
 }
 
@@ -55,11 +60,11 @@ func (s *Spool) Move(f Fate, done func(error)) {
 		if f.State.stored() {
 			changes = append(changes, plugin.Change{Table: tableStates, Key: f.ID[:]})
 		}
-		if f.Seen != nil {
-			changes = append(changes, f.Seen.row())
-		}
 	} else {
 		changes = append(changes, plugin.Change{Table: tableStates, Key: f.ID[:], Value: encodeState(f.State)})
+	}
+	if f.Seen != nil {
+		changes = append(changes, f.Seen.row())
 	}
 	if f.Record != nil {
 		w := &writer{}

@@ -52,6 +52,10 @@ func (l *Loop) Serve(ctx context.Context, gate plugin.Gate) error {
 		case <-ctx.Done():
 			return nil
 		case t := <-l.waiting:
+			if inactive := gate.Active(); inactive != nil {
+				t.accepted <- inactive
+				continue
+			}
 			ticket := gate.Submit(t.arrival)
 			go func() { // waiting for the disk must not hold up the next one
 				_, err := ticket.Accepted(ctx)

@@ -1,0 +1,285 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/plugins/memory"
+)
+
+// moody is a storage that a test makes slow or ill.
+type moody struct {
+	plugin.Storage
+	ill       atomic.Bool                   // Apply fails
+	slow      atomic.Pointer[chan struct{}] // Apply waits for it
+	hangsScan string                        // Scan of this table waits for the end of its context
+}
+
+func (m *moody) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
+	if wait := m.slow.Load(); wait != nil {
+		<-*wait
+	}
+	if m.ill.Load() {
+		return errors.New("disk full")
+	}
+	return m.Storage.Apply(ctx, f, changes)
+}
+
+func (m *moody) Scan(ctx context.Context, table string, from, to []byte, n int) ([]plugin.Change, error) {
+	if table == m.hangsScan {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return m.Storage.Scan(ctx, table, from, to, n)
+}
+
+// moodyNode is a node on a moody storage.
+func moodyNode(t *testing.T, m *moody, policy *testPolicy) *kit {
+	t.Helper()
+	m.Storage = memory.Open(memory.NewDisk())
+	k := start(t, m, newDoor(), policy)
+	if !k.started() {
+		t.Fatalf("the node doesn't start: %v", <-k.done)
+	}
+	t.Cleanup(func() { k.end() })
+	return k
+}
+
+func taken(*message.Message, plugin.Route) (plugin.Receipt, error) {
+	return plugin.Receipt{Final: true}, nil
+}
+
+// TestRefusedByEveryDeviceThatIsThere: the phone has refused for good, the
+// tablet was silent and has gone. The message fails; those behind it go on.
+func TestRefusedByEveryDeviceThatIsThere(t *testing.T) {
+	k, _ := node(t, charged())
+	k.door.take = func(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+		switch {
+		case string(m.Body) != "unwanted":
+			return taken(m, r)
+		case r.Binding.Contact == "phone":
+			return plugin.Receipt{}, message.Fail(message.Declined, "no")
+		}
+		return plugin.Receipt{}, message.FailForNow(message.NoAnswer, "silent")
+	}
+	k.door.register(t.Context(), "bob", "phone", "tablet")
+	wantOutcome(t, k.door.submit("alice", "bob", "unwanted"), plugin.OutcomeWaiting)
+	leave := plugin.Registration{Account: account("bob"), AOR: address("bob"), CallID: "x", CSeq: 1,
+		Bindings: []plugin.Binding{{Contact: "tablet", Device: "tablet"}}}
+	if _, err := k.door.gate.Register(t.Context(), leave); err != nil {
+		t.Fatal(err)
+	}
+	k.door.submit("alice", "bob", "welcome")
+	eventually(t, "the next one arrives and nothing is held", func() bool {
+		return slices.Equal(k.door.bodies(), []string{"welcome"}) && len(rows(t, k.storage, "test/holds")) == 0
+	})
+}
+
+// TestRegistrationWakesALaneThatIsBusyOtherwise: the lane's head waits for an
+// hour, and its worker is about to look at a typing notice when bob registers.
+func TestRegistrationWakesALaneThatIsBusyOtherwise(t *testing.T) {
+	policy := charged()
+	policy.plan.Retry = []time.Duration{time.Hour}
+	k, _ := node(t, policy)
+	hang := make(chan struct{})
+	var well atomic.Bool
+	var hung atomic.Int32
+	k.door.take = func(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+		if strings.HasPrefix(string(m.Body), "hang") {
+			hung.Add(1)
+			<-hang
+			return taken(m, r)
+		}
+		if !well.Load() {
+			return plugin.Receipt{}, message.FailForNow(message.NoAnswer, "silent")
+		}
+		return taken(m, r)
+	}
+	k.door.register(t.Context(), "bob", "phone")
+	wantOutcome(t, k.door.submit("alice", "bob", "head"), plugin.OutcomeWaiting)
+	for i := range 8 { // all places at bob are taken
+		k.door.submit(fmt.Sprint("sender", i), "bob", fmt.Sprint("hang", i))
+	}
+	eventually(t, "all places are taken", func() bool { return hung.Load() == 8 })
+	notice := k.door.submit("alice", "bob", "typing", func(a *plugin.Arrival) { a.Message.ContentType = "application/im-iscomposing+xml" })
+	if _, err := notice.Accepted(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	well.Store(true)
+	k.door.register(t.Context(), "bob", "phone")
+	close(hang)
+	eventually(t, "the head arrives", func() bool { return slices.Contains(k.door.bodies(), "head") })
+}
+
+func TestOutboxThatCantBeReadHoldsNothingUp(t *testing.T) {
+	k := moodyNode(t, &moody{hangsScan: "outbox"}, charged())
+	k.door.register(t.Context(), "bob", "phone")
+	for i := range 3 {
+		wantOutcome(t, k.door.submit("alice", "bob", fmt.Sprint(i)), plugin.OutcomeDelivered)
+	}
+	if err := k.end(); err != nil {
+		t.Error(err)
+	}
+	k.done <- nil
+}
+
+func TestNowOrNever(t *testing.T) {
+	t.Run("keeps its place", func(t *testing.T) {
+		m := &moody{}
+		k := moodyNode(t, m, &testPolicy{})
+		k.door.register(t.Context(), "bob", "phone")
+		wait := make(chan struct{})
+		m.slow.Store(&wait)
+		first := k.door.submit("alice", "bob", "first")
+		second := k.door.submit("alice", "bob", "second", expires(0))
+		m.slow.Store(nil)
+		close(wait)
+		wantOutcome(t, first, plugin.OutcomeDelivered)
+		wantOutcome(t, second, plugin.OutcomeDelivered)
+		if got := k.door.bodies(); !slices.Equal(got, []string{"first", "second"}) {
+			t.Errorf("delivered %q", got)
+		}
+	})
+	t.Run("its sender is told whatever the plan says", func(t *testing.T) {
+		k, _ := node(t, &testPolicy{plan: plugin.Plan{Answer: plugin.AnswerAccepted}})
+		ticket := k.door.submit("alice", "bob", "x", expires(0))
+		if answer, err := ticket.Accepted(t.Context()); err != nil || answer.Within == 0 {
+			t.Errorf("told at once: %+v, %v", answer, err)
+		}
+		wantOutcome(t, ticket, plugin.OutcomeFailed)
+	})
+	t.Run("one that can't be built is set aside", func(t *testing.T) {
+		k, _ := node(t, &testPolicy{})
+		k.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) {
+			return plugin.Receipt{}, message.Fail(message.Unbuildable, "x")
+		}
+		k.door.register(t.Context(), "bob", "phone")
+		wantOutcome(t, k.door.submit("alice", "bob", "x", expires(0)), plugin.OutcomeWaiting)
+		if n := len(k.quarantine(t)); n != 1 {
+			t.Errorf("%d messages in quarantine, want 1", n)
+		}
+	})
+}
+
+func TestRequeueThatCantBeWrittenChangesNothing(t *testing.T) {
+	m := &moody{}
+	k := moodyNode(t, m, charged())
+	var sound atomic.Bool
+	k.door.take = func(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+		if !sound.Load() {
+			return plugin.Receipt{}, message.Fail(message.Unbuildable, "x")
+		}
+		return taken(m, r)
+	}
+	k.door.register(t.Context(), "bob", "phone")
+	wantOutcome(t, k.door.submit("alice", "bob", "poison"), plugin.OutcomeWaiting)
+	eventually(t, "its state is on disk", func() bool { return len(rows(t, k.storage, "states")) == 1 })
+	path := "/v1/quarantine/" + k.quarantine(t)[0].ID.String() + "/requeue"
+
+	m.ill.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := k.ask(ctx, "POST", path); err == nil {
+		t.Error("a change that can't be written is answered")
+	}
+	eventually(t, "it is back in quarantine", func() bool { return len(k.quarantine(t)) == 1 })
+	m.ill.Store(false)
+	sound.Store(true)
+	k.call(t, "POST", path, 204)
+	eventually(t, "it arrives and leaves nothing behind", func() bool {
+		return len(k.door.bodies()) == 1 && len(rows(t, k.storage, "messages"))+len(rows(t, k.storage, "states")) == 0
+	})
+}
+
+func TestWakesAlsoIfNobodyWaitsForTheRegistration(t *testing.T) {
+	m := &moody{}
+	k := moodyNode(t, m, charged())
+	wantOutcome(t, k.door.submit("alice", "bob", "hello"), plugin.OutcomeWaiting)
+	wait := make(chan struct{})
+	m.slow.Store(&wait)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := k.door.register(ctx, "bob", "phone"); reason(err) != message.StorageDown {
+		t.Errorf("a registration that isn't on disk: %v", err)
+	}
+	m.slow.Store(nil)
+	close(wait)
+	eventually(t, "it arrives once the binding is on disk", func() bool { return len(k.door.bodies()) == 1 })
+}
+
+func TestRecipientsThatAreNotOursAreBoundedToo(t *testing.T) {
+	k, _ := node(t, &testPolicy{plan: plugin.Plan{Transports: []string{"trunk"}, Answer: plugin.AnswerAccepted}})
+	for range cap(k.door.trunk.sent) {
+		k.door.trunk.sent <- "full: the trunk hangs"
+	}
+	t.Cleanup(func() {
+		for len(k.door.trunk.sent) > 0 {
+			<-k.door.trunk.sent
+		}
+	})
+	for i := range 20_000 {
+		if _, err := k.door.submit("alice", "?far", fmt.Sprint(i)).Accepted(t.Context()); err != nil {
+			if reason(err) != message.LimitReached {
+				t.Errorf("refused with %v", err)
+			}
+			go func() { // let what waits go, so that the node can stop
+				for range k.door.trunk.sent {
+				}
+			}()
+			return
+		}
+	}
+	t.Error("no limit")
+}
+
+func TestResendAfterReportIsARepeatAfterARestartToo(t *testing.T) {
+	k, disk := node(t, charged())
+	k.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{PeerID: "p"}, nil }
+	k.door.register(t.Context(), "bob", "phone")
+	wantOutcome(t, k.door.submit("alice", "bob", "hello"), plugin.OutcomeDelivered)
+	eventually(t, "its report is taken", func() bool {
+		return k.door.gate.Report(t.Context(), "p", plugin.Status{Delivered: true}) == nil && len(rows(t, k.storage, "messages")) == 0
+	})
+	if err := k.end(); err != nil {
+		t.Fatal(err)
+	}
+	k.done <- nil
+	next := start(t, reopen(disk), newDoor(), charged())
+	if !next.started() {
+		t.Fatal("the next node doesn't start")
+	}
+	defer next.end()
+	wantOutcome(t, next.door.submit("alice", "bob", "hello"), plugin.OutcomeDelivered)
+	if n := len(next.door.bodies()); n != 0 {
+		t.Errorf("delivered again, %d times", n)
+	}
+}
+
+// TestNoReportIsLost lets the peer report while its receipt is being noted.
+func TestNoReportIsLost(t *testing.T) {
+	k, _ := node(t, charged())
+	k.door.register(t.Context(), "bob", "phone")
+	reported := make(chan struct{}, 1)
+	k.door.take = func(m *message.Message, _ plugin.Route) (plugin.Receipt, error) {
+		id := "peer-" + string(m.Body)
+		go func() {
+			for k.door.gate.Report(context.WithoutCancel(t.Context()), id, plugin.Status{Delivered: true}) != nil {
+			}
+			reported <- struct{}{}
+		}()
+		return plugin.Receipt{PeerID: id}, nil
+	}
+	for i := range 200 {
+		wantOutcome(t, k.door.submit("alice", "bob", fmt.Sprint(i)), plugin.OutcomeDelivered)
+		<-reported
+	}
+	eventually(t, "none waits for its report", func() bool { return len(rows(t, k.storage, "messages")) == 0 })
+}
