@@ -34,7 +34,7 @@ func (d *door) Authenticate(ctx context.Context, c plugin.Credentials) (plugin.A
 	if failure != nil {
 		return plugin.Account{}, failure
 	}
-	return t.accounts.Verify(ctx, c)
+	return t.verify(ctx, c)
 }
 
 // Register is plugin.Gate.

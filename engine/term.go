@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/engine/spool"
@@ -21,6 +22,8 @@ const drainWait = 5 * time.Second
 type term struct {
 	committer *spool.Committer
 	accounts  plugin.Accounts
+	verifying sync.RWMutex // held for reading while accounts is asked from a door
+	closed    bool         // guarded by verifying
 	charging  plugin.Charging
 	pipeline  *pipeline.Pipeline
 }
@@ -111,4 +114,19 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 	})
 }
 
-func (t *term) close() error { return errors.Join(t.charging.Close(), t.accounts.Close()) }
+// verify asks accounts for a door, which doesn't know when a term ends.
+func (t *term) verify(ctx context.Context, c plugin.Credentials) (plugin.Account, error) {
+	t.verifying.RLock()
+	defer t.verifying.RUnlock()
+	if t.closed {
+		return plugin.Account{}, message.FailForNow(message.Standby, "this node is no longer the active one")
+	}
+	return t.accounts.Verify(ctx, c)
+}
+
+func (t *term) close() error {
+	t.verifying.Lock()
+	defer t.verifying.Unlock()
+	t.closed = true
+	return errors.Join(t.charging.Close(), t.accounts.Close())
+}

@@ -431,7 +431,7 @@ func (p *Pipeline) settlement(e *spool.Entry, charged bool, transport string) *p
 func (p *Pipeline) end(it *item, e *spool.Entry, o plugin.Outcome, charge *plugin.Record) {
 	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: charge}
 	if it.keyed {
-		seen := it.seen(e, o)
+		seen := it.seen(o)
 		p.remember(seen)
 		f.Seen = &seen
 	}

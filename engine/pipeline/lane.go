@@ -35,6 +35,8 @@ type item struct {
 	id       message.ID
 	pair     pair
 	expiry   time.Time
+	public   string // the public id
+	received time.Time
 	payload  *spool.Entry // nil: read it back when it is needed
 	size     int          // octets of memory that the payload takes, roughly
 	resident bool         // whether size is counted in lanes.resident
@@ -54,7 +56,7 @@ func newItem(e *spool.Entry, t *ticket) *item {
 	m := e.Message
 	it := &item{
 		id: m.ID, pair: pair{from: m.From, to: e.Account}, expiry: e.Expiry,
-		payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
+		public: m.PublicID, received: m.Received, payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
 	}
 	if e.Account == "" {
 		it.pair.to = m.Recipient.String()
@@ -66,8 +68,8 @@ func newItem(e *spool.Entry, t *ticket) *item {
 }
 
 // seen is what is remembered of the submission.
-func (it *item) seen(e *spool.Entry, o plugin.Outcome) spool.Seen {
-	s := spool.Seen{Digest: it.digest, ID: it.id, PublicID: e.Message.PublicID, At: e.Message.Received, State: o.State}
+func (it *item) seen(o plugin.Outcome) spool.Seen {
+	s := spool.Seen{Digest: it.digest, ID: it.id, PublicID: it.public, At: it.received, State: o.State}
 	if o.Failure != nil {
 		s.Reason = o.Failure.Reason
 	}

@@ -53,7 +53,10 @@ func (ls *lanes) add(it *item) {
 	defer ls.mu.Unlock()
 	l := ls.append(it)
 	if l.active {
-		return // its worker comes to it
+		if len(l.items) > burst {
+			ls.unload(it) // its worker won't come to it soon
+		}
+		return
 	}
 	if l.offline || !l.heldSince.IsZero() || len(l.items) > 1 {
 		ls.queueBehind(l, it)
@@ -289,7 +292,7 @@ func (ls *lanes) waits(it *item) {
 	}
 	waiting := plugin.Outcome{State: plugin.OutcomeWaiting}
 	if it.keyed {
-		ls.p.remember(it.seen(it.payload, waiting))
+		ls.p.remember(it.seen(waiting))
 	}
 	it.ticket.resolve(waiting)
 	it.ticket = nil

@@ -25,6 +25,7 @@ import (
 // Bounds of the pipeline.
 const (
 	MaxBody       = 256 << 10               // octets of a message's body
+	maxNotice     = 8 << 10                 // octets of a typing notice: it isn't on disk while it waits
 	maxHeaders    = 64                      // header fields that travel along
 	deciders      = 32                      // goroutines that decide; each takes the messages of its pairs in order
 	maxUndecided  = deciders * deciderQueue // submitted and neither accepted nor refused
@@ -130,7 +131,7 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 	it := newItem(e, nil)
 	it.state.State = state
 	if e.Key != "" && !state.HandedOver { // then there is a row
-		p.Seen.Remember(now, it.seen(e, plugin.Outcome{State: plugin.OutcomeWaiting}))
+		p.Seen.Remember(now, it.seen(plugin.Outcome{State: plugin.OutcomeWaiting}))
 	}
 	switch {
 	case state.HandedOver:

@@ -47,7 +47,7 @@ func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.
 	it.state.Delivery(by.route.Transport, by.device).PeerID = by.receipt.PeerID
 	f := spool.Fate{ID: it.id, State: it.state.State, Record: charge}
 	if it.keyed {
-		seen := it.seen(e, plugin.Outcome{State: plugin.OutcomeDelivered})
+		seen := it.seen(plugin.Outcome{State: plugin.OutcomeDelivered})
 		p.remember(seen)
 		f.Seen = &seen
 	}

@@ -66,6 +66,8 @@ func (p *Pipeline) admit(a plugin.Arrival) *message.Failure {
 		return message.FailForNow(message.StorageDown, "the storage fails")
 	case len(m.Body) > MaxBody:
 		return message.Fail(message.TooLarge, "body of %d octets, at most %d", len(m.Body), MaxBody)
+	case len(m.Body) > maxNotice && classOf(m) == message.Composing:
+		return message.Fail(message.TooLarge, "typing notice of %d octets, at most %d", len(m.Body), maxNotice)
 	case len(m.Headers) > maxHeaders:
 		return message.Fail(message.TooLarge, "%d header fields, at most %d", len(m.Headers), maxHeaders)
 	case !a.Account.Owns(m.From):
@@ -83,7 +85,11 @@ func (p *Pipeline) receive(now time.Time, transport string, m *message.Message) 
 	m.PublicID = message.NewPublicID()
 	m.Received = now
 	m.Transport = transport
-	m.Class = content.ClassOf(content.MediaType(m.ContentType))
+	m.Class = classOf(m)
+}
+
+func classOf(m *message.Message) message.Class {
+	return content.ClassOf(content.MediaType(m.ContentType))
 }
 
 // decider picks the goroutine that takes all messages of a pair.
