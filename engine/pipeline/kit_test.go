@@ -51,11 +51,17 @@ type kit struct {
 // start runs a node on a storage. It may fail: done says so.
 func start(t *testing.T, storage plugin.Storage, door *testDoor, policy *testPolicy) *kit {
 	t.Helper()
+	return startAs(t, "test", storage, door, policy)
+}
+
+// startAs runs a node of that name.
+func startAs(t *testing.T, name string, storage plugin.Storage, door *testDoor, policy *testPolicy) *kit {
+	t.Helper()
 	k := &kit{t: t, storage: storage, door: door, policy: policy, book: &testBook{}, done: make(chan error, 1), up: make(chan struct{}), dir: t.TempDir()}
 	ctx, stop := context.WithCancel(t.Context())
 	k.stop = stop
 	config := engine.Config{
-		Node: "test", DataDir: k.dir, AdminListen: "127.0.0.1:0",
+		Node: name, DataDir: k.dir, AdminListen: "127.0.0.1:0",
 		Storage:  instance("storage", plugin.DefineStorage("test", "", settings{}, give[plugin.Storage](storage))),
 		Policy:   instance("policy", plugin.DefinePolicy("test", "", settings{}, give[plugin.Policy](policy))),
 		Accounts: instance("accounts", plugin.DefineAccounts("test", "", settings{}, give[plugin.Accounts](testAccounts{}))),
