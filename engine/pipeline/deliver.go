@@ -28,7 +28,7 @@ func (p *Pipeline) runLane(l *lane) {
 		t, ok := p.lanes.begin(l, time.Now())
 		if t.passed != nil {
 			p.Stats.Passed.Add(1)
-			p.Log.Info("message can't go; those behind it pass", "id", t.passed.id)
+			p.Log.Debug("message can't go; those behind it pass", "id", t.passed.id)
 		}
 		if !ok {
 			return
@@ -246,13 +246,13 @@ func reference(publicID, transport, device string) string {
 // soon as one of several has.
 func (p *Pipeline) fork(r *recipient, m *message.Message, targets []target, taken func()) []result {
 	if len(targets) == 1 {
-		return []result{p.attempt(m, targets[0])}
+		return []result{p.attempt(r, m, targets[0])}
 	}
 	answers := make(chan result, len(targets))
 	for _, t := range targets {
 		p.lanes.sent(r, t.key(), 1)
 		p.sending.Go(func() {
-			answer := p.attempt(m, t)
+			answer := p.attempt(r, m, t)
 			p.lanes.sent(r, t.key(), -1)
 			answers <- answer
 		})
@@ -280,7 +280,7 @@ func gather(answers <-chan result, n int, taken func()) []result {
 
 // attempt is one call of a transport. One that panics is as good as a message
 // that can't be built.
-func (p *Pipeline) attempt(m *message.Message, t target) (r result) {
+func (p *Pipeline) attempt(to *recipient, m *message.Message, t target) (r result) {
 	r.target = t
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -291,7 +291,10 @@ func (p *Pipeline) attempt(m *message.Message, t target) (r result) {
 	underWay := p.sends[t.route.Transport]
 	underWay.Add(1)
 	defer underWay.Add(-1)
-	receipt, err := t.door.Send(p.attempting.Context(time.Now()), m, t.route)
+	now := time.Now()
+	ctx, f := p.lanes.departs(p.attempting.Context(now), to, now)
+	defer p.lanes.lands(to, f)
+	receipt, err := t.door.Send(ctx, m, t.route)
 	if err != nil {
 		r.failure = message.AsFailure(err)
 		return r

@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"context"
 	"slices"
+	"time"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/spool"
@@ -35,6 +37,24 @@ func (d *deliveries) note(results []result) {
 			d.Delivery(r.route.Transport, r.device).Refused = r.failure.Reason
 		}
 	}
+}
+
+// departs notes an attempt and gives it a context that a registration ends.
+func (ls *lanes) departs(ctx context.Context, r *recipient, now time.Time) (context.Context, *flight) {
+	ctx, cancel := context.WithCancel(ctx)
+	f := &flight{began: now, cancel: cancel}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	r.flights[f] = true
+	return ctx, f
+}
+
+// lands ends what departs began.
+func (ls *lanes) lands(r *recipient, f *flight) {
+	f.cancel()
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	delete(r.flights, f)
 }
 
 // sent counts the requests to a contact that are unanswered.

@@ -283,3 +283,32 @@ func TestNoReportIsLost(t *testing.T) {
 	}
 	eventually(t, "none waits for its report", func() bool { return len(rows(t, k.storage, "messages")) == 0 })
 }
+
+// TestPhoneThatComesBackElsewhere: the attempt at the old contact hangs when the
+// phone registers from another port. It isn't waited for.
+func TestPhoneThatComesBackElsewhere(t *testing.T) {
+	k, _ := node(t, charged())
+	hangs := make(chan struct{})
+	k.door.taking = func(ctx context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+		if r.Binding.Contact == "new" {
+			return taken(m, r)
+		}
+		select {
+		case hangs <- struct{}{}:
+		default:
+		}
+		<-ctx.Done()
+		return plugin.Receipt{}, message.FailForNow(message.NoAnswer, "silent: %w", ctx.Err())
+	}
+	k.door.register(t.Context(), "bob", "old")
+	k.door.submit("alice", "bob", "one")
+	k.door.submit("alice", "bob", "two")
+	<-hangs
+	time.Sleep(600 * time.Millisecond) // it counts as silent only after 500 ms
+	began := time.Now()
+	k.door.register(t.Context(), "bob", "new")
+	eventually(t, "both arrive", func() bool { return slices.Equal(k.door.bodies(), []string{"one", "two"}) })
+	if waited := time.Since(began); waited > 5*time.Second {
+		t.Errorf("after %s", waited)
+	}
+}

@@ -212,7 +212,9 @@ type testDoor struct {
 	gate  plugin.Gate
 	ready chan struct{}
 	take  func(*message.Message, plugin.Route) (plugin.Receipt, error)
-	trunk *testTrunk
+	// taking, if it isn't nil, is asked instead of take.
+	taking func(context.Context, *message.Message, plugin.Route) (plugin.Receipt, error)
+	trunk  *testTrunk
 
 	mu   sync.Mutex
 	sent []sent
@@ -241,8 +243,14 @@ func (d *testDoor) Serve(ctx context.Context, gate plugin.Gate) error {
 	return nil
 }
 
-func (d *testDoor) Send(_ context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
-	receipt, err := d.take(m, r)
+func (d *testDoor) Send(ctx context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+	taking := d.taking
+	if taking == nil {
+		taking = func(_ context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+			return d.take(m, r)
+		}
+	}
+	receipt, err := taking(ctx, m, r)
 	if err == nil {
 		d.mu.Lock()
 		defer d.mu.Unlock()

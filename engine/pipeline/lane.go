@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -94,11 +95,18 @@ type lane struct {
 type recipient struct {
 	name     string
 	lanes    map[*lane]bool
-	active   int     // lanes at work
-	queue    []*lane // that wait for one of maxActive places
-	waiting  int     // messages in all lanes
-	wakes    int     // how often it has registered: a wake during an attempt isn't missed
-	inFlight map[string]int
+	active   int              // lanes at work
+	queue    []*lane          // that wait for one of maxActive places
+	waiting  int              // messages in all lanes
+	wakes    int              // how often it has registered: a wake during an attempt isn't missed
+	inFlight map[string]int   // unanswered requests by contact, of forks that may go on without
+	flights  map[*flight]bool // attempts at work
+}
+
+// flight is an attempt at work, which a registration may end.
+type flight struct {
+	began  time.Time
+	cancel context.CancelFunc
 }
 
 // empty tells whether nothing is left in the lane.

@@ -116,7 +116,7 @@ func (ls *lanes) append(it *item) *lane {
 func (ls *lanes) recipient(name string) *recipient {
 	r, ok := ls.recipients[name]
 	if !ok {
-		r = &recipient{name: name, lanes: map[*lane]bool{}, inFlight: map[string]int{}}
+		r = &recipient{name: name, lanes: map[*lane]bool{}, inFlight: map[string]int{}, flights: map[*flight]bool{}}
 		ls.recipients[name] = r
 	}
 	return r
@@ -385,7 +385,9 @@ func (ls *lanes) unload(it *item) {
 	it.resident = true
 }
 
-// wake sets the lanes of a recipient to work: it has registered.
+// wake sets the lanes of a recipient to work: it has registered. An attempt
+// that was silent until now ends, and is made anew where the recipient is now:
+// a phone that comes back on another port needn't wait for the old one.
 func (ls *lanes) wake(account string) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -394,6 +396,12 @@ func (ls *lanes) wake(account string) {
 		return
 	}
 	r.wakes++
+	silentSince := time.Now().Add(-forkGrace)
+	for f := range r.flights {
+		if f.began.Before(silentSince) {
+			f.cancel()
+		}
+	}
 	for l := range r.lanes {
 		l.rouse()
 		if !l.active {
