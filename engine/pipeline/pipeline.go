@@ -70,6 +70,7 @@ type Pipeline struct {
 	lanes   lanes
 	settler settler
 	reports reports
+	notices notices
 
 	instances []string                 // the doors' names, sorted
 	sends     map[string]*atomic.Int64 // attempts under way, by instance
@@ -102,6 +103,7 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	p.lanes.init(p)
 	p.settler.init(p)
 	p.reports.init()
+	p.notices = notices{log: parts.Log, pending: map[message.Reason]*notice{}}
 	return p
 }
 

@@ -136,6 +136,7 @@ func (p *Pipeline) refuse(j job, err error) {
 		p.Stats.PolicyFails.Add(1)
 	}
 	p.Log.Debug("message refused", "transport", j.Message.Transport, "id", j.Message.ID, "peer", j.Message.Peer, "reason", f)
+	p.notices.refused(j.Message, f)
 	p.forget(j.digest)
 	j.ticket.refuse(f)
 }

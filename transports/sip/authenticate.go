@@ -17,7 +17,7 @@ import (
 func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, now time.Time) (plugin.Account, bool) {
 	digest, found := d.credentials(x)
 	if !found {
-		x.Answer(d.challenge.reply(d.realm(x), false, now))
+		x.Answer(d.challenge.reply(x, d.realm(x), false, now))
 		return plugin.Account{}, false
 	}
 	count, ok := nonceCount(&digest)
@@ -35,7 +35,7 @@ func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, now time.Time
 		d.refuse(x, message.AsFailure(err))
 		return account, false
 	}
-	return account, d.isFresh(x, &digest, count, now)
+	return account, d.isFresh(x, account.ID, &digest, count, now)
 }
 
 // credentials returns those for a realm of ours. A request may carry others
@@ -57,23 +57,19 @@ func (d *Door) credentials(x *wire.Exchange) (plugin.Digest, bool) {
 // used with this count before with a new nonce. It comes after Authenticate, so
 // that stale=true goes only to those who know the secret (RFC 7616 §3.3), and
 // only they occupy a window.
-func (d *Door) isFresh(x *wire.Exchange, digest *plugin.Digest, count uint32, now time.Time) bool {
+func (d *Door) isFresh(x *wire.Exchange, account string, digest *plugin.Digest, count uint32, now time.Time) bool {
 	id, err := d.nonces.check(digest.Nonce, digest.Realm, now)
-	if inherited, good := d.nonces.inherited(id, now); err == nil && inherited && (!good || x.Method != "MESSAGE") {
+	inherited, good := d.nonces.inherited(id, x.Flow.Remote.String(), now)
+	if err == nil && inherited && (!good || x.Method != "MESSAGE") {
 		err = errStaleNonce
 	}
 	if err == nil {
-		err = d.nonces.use(id, count, now)
+		err = d.nonces.use(account, id, count, now)
 	}
-	switch err {
-	case nil:
-		return true
-	case errTooMany:
-		d.refuse(x, message.FailForNow(message.Overloaded, "%w", err))
-	default:
-		x.Answer(d.challenge.reply(digest.Realm, true, now))
+	if err != nil {
+		x.Answer(d.challenge.reply(x, digest.Realm, true, now))
 	}
-	return false
+	return err == nil
 }
 
 // isSameURI tells whether the digest's uri names the Request-URI: word for word,

@@ -13,9 +13,9 @@ import (
 )
 
 func BenchmarkDigest(b *testing.B) {
-	n := newNonces(time.Hour, newSecret())
+	n := newNonces(time.Hour, newSecret(), time.Time{})
 	now := time.Now()
-	value := fmt.Sprintf(`Digest username="1001", realm="r", nonce=%q, uri="sip:a@b", response="0123456789abcdef0123456789abcdef", algorithm=MD5, cnonce="c", qop=auth, nc=00000001`, n.make("r", now))
+	value := fmt.Sprintf(`Digest username="1001", realm="r", nonce=%q, uri="sip:a@b", response="0123456789abcdef0123456789abcdef", algorithm=MD5, cnonce="c", qop=auth, nc=00000001`, n.make("r", "source", now))
 	b.ReportAllocs()
 	count := uint32(0)
 	for b.Loop() {
@@ -31,7 +31,7 @@ func BenchmarkDigest(b *testing.B) {
 			b.Fatal(err)
 		}
 		count++
-		if err := n.use(id, count, now); err != nil {
+		if err := n.use("1001", id, count, now); err != nil {
 			b.Fatal(err)
 		}
 		respond(&d, password)

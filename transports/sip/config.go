@@ -16,8 +16,8 @@ type Config struct {
 	Listen  []string `yaml:"listen" doc:"where to listen: udp://ADDRESS:PORT"`
 	Domains []string `yaml:"domains" doc:"the domains that are ours; the first is the realm of whoever comes from elsewhere"`
 	// MD5 comes first by default: the order is our preference (RFC 8760 §2.4),
-	// but old clients, sipp and baresip among them, take the first challenge and
-	// know nothing else.
+	// but old clients, sipp among them, take the first challenge and know nothing
+	// else.
 	Algorithms    []string      `yaml:"algorithms" doc:"digest algorithms in the order in which they are offered: MD5, SHA-256"`
 	NonceLifetime time.Duration `yaml:"nonce_lifetime" doc:"how long a client may use a nonce"`
 	Registration  Registration  `yaml:"registration"`

@@ -2,6 +2,7 @@ package sip
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -103,12 +104,27 @@ type challenger struct {
 	algorithms []string
 }
 
+// md5Only are clients, by the beginning of their User-Agent, that give up at a
+// challenge with an algorithm that they don't know, even if they know another
+// one (RFC 8760 §2.4 wants them to pass over it).
+var md5Only = []string{"baresip v0.", "baresip v1."}
+
+// offered are the algorithms in a client's challenges. Whichever it answers
+// with is accepted if it is configured.
+func (c challenger) offered(userAgent string) []string {
+	known := func(prefix string) bool { return strings.HasPrefix(userAgent, prefix) }
+	if slices.Contains(c.algorithms, "MD5") && slices.ContainsFunc(md5Only, known) {
+		return []string{"MD5"}
+	}
+	return c.algorithms
+}
+
 // reply is a 401 with a challenge for each algorithm, all with the same nonce.
 // stale tells the client to try again without asking its user (RFC 7616 §3.3).
-func (c challenger) reply(realm string, stale bool, now time.Time) wire.Reply {
-	nonce := c.nonces.make(realm, now)
+func (c challenger) reply(x *wire.Exchange, realm string, stale bool, now time.Time) wire.Reply {
+	nonce := c.nonces.make(realm, x.Flow.Remote.String(), now)
 	reply := wire.Reply{Status: 401}
-	for _, algorithm := range c.algorithms {
+	for _, algorithm := range c.offered(x.Get("User-Agent")) {
 		value := "Digest realm=" + wire.Quote(realm) + `, nonce="` + nonce + `", algorithm=` + algorithm + `, qop="auth"`
 		if stale {
 			value += ", stale=true"

@@ -8,7 +8,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash"
+	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,69 +18,96 @@ import (
 var (
 	errStaleNonce = errors.New("nonce is not ours or too old")
 	errReplay     = errors.New("nonce count was used before")
-	errTooMany    = errors.New("too many nonces in use")
 )
 
-// maxWindows is how many nonces may be in use: some 20 MB of windows.
-const maxWindows = 256 << 10
+const (
+	nonceShards = 16
+	// maxWindows is how many nonces may be in use: some 25 MB of windows. One
+	// account has its share, so that it crowds out nobody but itself.
+	maxWindows    = 256 << 10
+	maxPerAccount = 4096
+	// inheritedFor is how long after its start a process takes nonces of an
+	// earlier one: as long as a request that was under way is repeated, Timer F
+	// of RFC 3261 §17.1.2.2 and some.
+	inheritedFor = 40 * time.Second
+	sweepEvery   = 10 * time.Second
+)
 
-const nonceShards = 16
-
-// nonceID is what makes a nonce unique: the second in which it was made (four
-// octets), the process that made it (four), and random octets.
+// nonceID is what makes a nonce unique: when it was made in microseconds (eight
+// octets, no two alike), by which process (four), and for which source (four).
 type nonceID [16]byte
 
-// inheritedFor is how long a nonce is good that an earlier process made. Which
-// of its counts were used is forgotten, so it is good only where a replay does
-// no harm: for messages, whose repeats the gate knows for longer than this.
-const inheritedFor = 5 * time.Minute
-
-func (id nonceID) made() time.Time {
-	return time.Unix(int64(binary.BigEndian.Uint32(id[:4])), 0)
-}
+func (id nonceID) micros() int64   { return int64(binary.BigEndian.Uint64(id[:8])) }
+func (id nonceID) made() time.Time { return time.UnixMicro(id.micros()) }
 
 // nonces makes and checks nonces. A nonce is an HMAC over when it was made, so
 // that a challenge costs no memory; only one that somebody has proved to be
 // entitled to has state: the window of the nonce counts seen (RFC 7616 §3.4).
 type nonces struct {
 	lifetime time.Duration
+	began    time.Time // when this process did
 	process  [4]byte   // random: tells our nonces from those of an earlier process
+	last     atomic.Int64
 	macs     sync.Pool // of hash.Hash, keyed with the instance's secret
 	shards   [nonceShards]nonceShard
+	seed     maphash.Seed
 }
 
+// nonceShard has the windows of some of the accounts.
 type nonceShard struct {
-	mu      sync.Mutex
-	windows map[nonceID]window
-	swept   time.Time
+	mu       sync.Mutex
+	windows  map[nonceID]window
+	accounts map[string]*share
+	swept    time.Time
 }
 
-func newNonces(lifetime time.Duration, secret []byte) *nonces {
-	n := &nonces{lifetime: lifetime}
+// share is what an account has in use.
+type share struct {
+	order []nonceID // that have a window, the one used first in front
+	// spent is when the newest nonce was made whose window was given up. Older
+	// ones without a window are stale: they may have been used.
+	spent int64
+}
+
+func newNonces(lifetime time.Duration, secret []byte, began time.Time) *nonces {
+	n := &nonces{lifetime: lifetime, began: began, seed: maphash.MakeSeed()}
 	rand.Read(n.process[:]) // never fails (crypto/rand)
 	n.macs.New = func() any { return hmac.New(sha256.New, secret) }
 	for i := range n.shards {
 		n.shards[i].windows = map[nonceID]window{}
+		n.shards[i].accounts = map[string]*share{}
 	}
 	return n
 }
 
-// make returns a new nonce for a realm: 43 characters.
-func (n *nonces) make(realm string, now time.Time) string {
+// make returns a new nonce for a realm and a source: 43 characters.
+func (n *nonces) make(realm, source string, now time.Time) string {
 	var id nonceID
-	binary.BigEndian.PutUint32(id[:], uint32(now.Unix()))
-	copy(id[4:], n.process[:])
-	rand.Read(id[8:]) // never fails (crypto/rand)
+	binary.BigEndian.PutUint64(id[:], uint64(n.tick(now.UnixMicro())))
+	copy(id[8:], n.process[:])
+	tag := n.mac(nonceID{}, source)
+	copy(id[12:], tag[:])
 	mac := n.mac(id, realm)
 	return base64.RawURLEncoding.EncodeToString(append(id[:], mac[:]...))
 }
 
-func (n *nonces) mac(id nonceID, realm string) (mac [16]byte) {
+// tick returns a time that was never returned before.
+func (n *nonces) tick(now int64) int64 {
+	for {
+		last := n.last.Load()
+		next := max(now, last+1)
+		if n.last.CompareAndSwap(last, next) {
+			return next
+		}
+	}
+}
+
+func (n *nonces) mac(id nonceID, text string) (mac [16]byte) {
 	h := n.macs.Get().(hash.Hash)
 	defer n.macs.Put(h)
 	h.Reset()
-	var text [sha256.Size + 256]byte
-	h.Write(append(append(text[:0], id[:]...), realm...))
+	var b [sha256.Size + 256]byte
+	h.Write(append(append(b[:0], id[:]...), text...))
 	var sum [sha256.Size]byte
 	copy(mac[:], h.Sum(sum[:0]))
 	return mac
@@ -104,43 +133,99 @@ func (n *nonces) check(nonce, realm string, now time.Time) (nonceID, error) {
 }
 
 // inherited tells whether an earlier process made a nonce, and if so whether it
-// is still good for what may be repeated without harm.
-func (n *nonces) inherited(id nonceID, now time.Time) (inherited, good bool) {
-	return [4]byte(id[4:]) != n.process, now.Sub(id.made()) <= inheritedFor
+// is still good. Which of its counts were used is forgotten, and a digest
+// doesn't cover the body. So it is good only for as long as a request may be
+// repeated that was under way when that process ended, and only from the source
+// that it was made for.
+func (n *nonces) inherited(id nonceID, source string, now time.Time) (inherited, good bool) {
+	if [4]byte(id[8:12]) == n.process {
+		return false, true
+	}
+	tag := n.mac(nonceID{}, source)
+	return true, now.Sub(n.began) <= inheritedFor && hmac.Equal(tag[:4], id[12:])
 }
 
 // use notes a nonce count, once for each. Counts may come out of order, up to
 // 128 apart. Called only for a request that was authenticated. A count of zero
 // stands for a client of RFC 2069 that doesn't count: it may use a nonce once.
-func (n *nonces) use(id nonceID, count uint32, now time.Time) error {
-	s := &n.shards[id[15]%nonceShards]
+// An account that uses too many nonces at once loses its oldest: errStaleNonce.
+func (n *nonces) use(account string, id nonceID, count uint32, now time.Time) error {
+	s := &n.shards[maphash.String(n.seed, account)%nonceShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sweep(n.lifetime, now)
 	w, found := s.windows[id]
-	if !found && !s.hasRoom(n.lifetime, now) {
-		return errTooMany
+	if !found {
+		return s.open(account, id, count)
 	}
-	if count == 0 && found || !w.add(max(count, 1)) {
+	if count == 0 || !w.add(count) {
 		return errReplay
 	}
 	s.windows[id] = w
 	return nil
 }
 
-// hasRoom makes room by forgetting nonces that are too old to be used. It looks
-// through all of them at most once a second.
-func (s *nonceShard) hasRoom(lifetime time.Duration, now time.Time) bool {
-	full := len(s.windows) >= maxWindows/nonceShards
-	if since := now.Sub(s.swept); since < time.Second || since < lifetime && !full {
-		return !full
+// open makes the window of a nonce that is used for the first time.
+func (s *nonceShard) open(account string, id nonceID, count uint32) error {
+	own := s.accounts[account]
+	if own == nil {
+		own = &share{}
+		s.accounts[account] = own
 	}
-	s.swept = now
-	for id := range s.windows {
-		if now.Sub(id.made()) > lifetime {
-			delete(s.windows, id)
+	if id.micros() <= own.spent {
+		return errStaleNonce
+	}
+	switch {
+	case len(own.order) >= maxPerAccount:
+		s.giveUp(own)
+	case len(s.windows) >= maxWindows/nonceShards:
+		s.giveUp(s.anybody())
+	}
+	var w window
+	w.add(max(count, 1))
+	s.windows[id] = w
+	own.order = append(own.order, id)
+	return nil
+}
+
+// anybody returns an account that has a window, at random.
+func (s *nonceShard) anybody() *share {
+	for _, account := range s.accounts {
+		if len(account.order) > 0 {
+			return account
 		}
 	}
-	return len(s.windows) < maxWindows/nonceShards
+	return nil // can't be: somebody has the windows
+}
+
+// giveUp ends an account's oldest window before its time. Its nonce, and those
+// of the account that are older, are spent.
+func (s *nonceShard) giveUp(account *share) {
+	account.spent = max(account.spent, account.order[0].micros())
+	s.forget(account)
+}
+
+func (s *nonceShard) forget(account *share) {
+	delete(s.windows, account.order[0])
+	account.order = account.order[1:]
+}
+
+// sweep removes windows whose nonces are too old to be used, and accounts that
+// have nothing left to remember. It looks through all of them now and then.
+func (s *nonceShard) sweep(lifetime time.Duration, now time.Time) {
+	if now.Sub(s.swept) < sweepEvery {
+		return
+	}
+	s.swept = now
+	before := now.Add(-lifetime).UnixMicro()
+	for name, account := range s.accounts {
+		for len(account.order) > 0 && account.order[0].micros() < before {
+			s.forget(account)
+		}
+		if len(account.order) == 0 && account.spent < before {
+			delete(s.accounts, name)
+		}
+	}
 }
 
 // window remembers which of the last 128 nonce counts were seen: bit i of seen

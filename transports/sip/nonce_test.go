@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -10,8 +11,8 @@ import (
 
 func TestNonce(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	n := newNonces(time.Minute, newSecret())
-	nonce := n.make("r", now)
+	n := newNonces(time.Minute, newSecret(), time.Time{})
+	nonce := n.make("r", "source", now)
 	changed := []byte(nonce)
 	changed[5] ^= 1
 	tests := []struct {
@@ -24,7 +25,7 @@ func TestNonce(t *testing.T) {
 		{"too old", nonce, "r", time.Minute + time.Second, errStaleNonce},
 		{"from the future", nonce, "r", -2 * time.Minute, errStaleNonce},
 		{"of another realm", nonce, "x", 0, errStaleNonce},
-		{"of another process", newNonces(time.Minute, newSecret()).make("r", now), "r", 0, errStaleNonce},
+		{"of another process", newNonces(time.Minute, newSecret(), time.Time{}).make("r", "source", now), "r", 0, errStaleNonce},
 		{"changed", string(changed), "r", 0, errStaleNonce},
 		{"not base64", nonce[:42] + "!", "r", 0, errStaleNonce},
 		{"empty", "", "r", 0, errStaleNonce},
@@ -34,7 +35,7 @@ func TestNonce(t *testing.T) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
-	if nonce == n.make("r", now) {
+	if nonce == n.make("r", "source", now) {
 		t.Error("twice the same nonce")
 	}
 }
@@ -65,30 +66,73 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// TestAnAccountCrowdsOutOnlyItself uses more nonces than an account may have.
+// What it loses is spent, and others don't notice.
+func TestAnAccountCrowdsOutOnlyItself(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	n := newNonces(time.Minute, newSecret(), now)
+	fresh := func() nonceID {
+		id, err := n.check(n.make("r", "source", now), "r", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	good, first := fresh(), fresh()
+	if err := n.use("good", good, 1, now); err != nil {
+		t.Fatal(err)
+	}
+	unused := fresh()
+	if err := n.use("greedy", first, 1, now); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * maxPerAccount {
+		if err := n.use("greedy", fresh(), 1, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, id := range map[string]nonceID{"one that was given up": first, "an older one that wasn't used": unused} {
+		if err := n.use("greedy", id, 2, now); err != errStaleNonce {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := n.use("good", good, 1, now); err != errReplay {
+		t.Errorf("somebody else's replay: %v", err)
+	}
+	if err := n.use("good", good, 2, now); err != nil {
+		t.Errorf("somebody else's next request: %v", err)
+	}
+}
+
 func TestNoncesAreBounded(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	n := newNonces(time.Minute, newSecret())
-	use := func(at time.Time, i int) error {
-		id := nonceID{0: byte(at.Unix() >> 24), 1: byte(at.Unix() >> 16), 2: byte(at.Unix() >> 8), 3: byte(at.Unix()), 4: byte(i), 5: byte(i >> 8), 6: byte(i >> 16)}
-		return n.use(id, 1, at)
-	}
-	const room = maxWindows / nonceShards // all in one shard
-	for i := range room {
-		if err := use(now, i); err != nil {
+	n := newNonces(time.Minute, newSecret(), now)
+	for i := range maxWindows {
+		id, _ := n.check(n.make("r", "source", now), "r", now)
+		if err := n.use(fmt.Sprint(i), id, 1, now); err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
 	}
-	if err := use(now, room); err != errTooMany {
-		t.Errorf("one too many: %v", err)
+	windows := 0
+	for i := range n.shards {
+		windows += len(n.shards[i].windows)
 	}
-	if err := use(now, 1); err != errReplay {
-		t.Errorf("a known one: %v", err)
+	if windows > maxWindows {
+		t.Errorf("%d windows", windows)
 	}
-	if err := use(now.Add(2*time.Minute), room); err != nil {
-		t.Errorf("when the others are too old: %v", err)
+	later := now.Add(2 * time.Minute)
+	for i := range 1000 { // reaches every shard
+		id, _ := n.check(n.make("r", "source", later), "r", later)
+		if err := n.use(fmt.Sprint("later", i), id, 1, later); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if left := len(n.shards[0].windows); left != 1 {
-		t.Errorf("%d are left", left)
+	windows = 0
+	for i := range n.shards {
+		windows += len(n.shards[i].windows)
+	}
+	if windows != 1000 {
+		t.Errorf("%d windows are left of those that are too old", windows-1000)
 	}
 }
 

@@ -2,6 +2,8 @@ package sip
 
 import (
 	"bytes"
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -40,25 +42,31 @@ func TestSecretOutlivesTheProcess(t *testing.T) {
 
 func TestNoncesOfAnEarlierProcess(t *testing.T) {
 	secret, now := newSecret(), time.Now()
-	before, after := newNonces(time.Hour, secret), newNonces(time.Hour, secret)
-	id, err := after.check(before.make("r", now), "r", now)
+	before, after := newNonces(time.Hour, secret, now.Add(-time.Hour)), newNonces(time.Hour, secret, now)
+	id, err := after.check(before.make("r", "here", now), "r", now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if inherited, good := after.inherited(id, now); !inherited || !good {
-		t.Errorf("inherited %t, good %t", inherited, good)
+	for _, c := range []struct {
+		source string
+		after  time.Duration
+		good   bool
+	}{
+		{"here", 0, true}, {"here", inheritedFor, true}, {"here", inheritedFor + time.Second, false}, {"elsewhere", 0, false},
+	} {
+		if inherited, good := after.inherited(id, c.source, now.Add(c.after)); !inherited || good != c.good {
+			t.Errorf("%s after %s: inherited %t, good %t", c.source, c.after, inherited, good)
+		}
 	}
-	if _, good := after.inherited(id, now.Add(inheritedFor+2*time.Second)); good {
-		t.Error("good for longer than repeats are known")
-	}
-	id, err = after.check(after.make("r", now), "r", now)
-	if inherited, _ := after.inherited(id, now); err != nil || inherited {
-		t.Errorf("its own: inherited %t, %v", inherited, err)
+	id, err = after.check(after.make("r", "here", now), "r", now)
+	if inherited, good := after.inherited(id, "elsewhere", now.Add(time.Hour)); err != nil || inherited || !good {
+		t.Errorf("its own: inherited %t, good %t, %v", inherited, good, err)
 	}
 }
 
 // TestRepeatAfterRestart: a message that was under way when the node died, and
-// is repeated as it was, passes at the next one; a registration doesn't.
+// is repeated as it was, passes at the next one; from elsewhere it doesn't, and
+// a registration doesn't.
 func TestRepeatAfterRestart(t *testing.T) {
 	dir := t.TempDir()
 	c := newClient(t, openDoorIn(t, &gate{}, dir, nil))
@@ -67,11 +75,24 @@ func TestRepeatAfterRestart(t *testing.T) {
 	const registrar = "sip:sip.example.com"
 	register := c.request("REGISTER", registrar, c.credentials("REGISTER", registrar), "")
 
-	c2 := newClient(t, openDoorIn(t, &gate{}, dir, nil))
-	c2.send(message)
-	want(t, c2.receive(), "202 Accepted")
-	c2.send(register)
-	want(t, c2.receive(), "401 Unauthorized", "stale=true")
+	next := openDoorIn(t, &gate{}, dir, nil)
+	elsewhere := newClient(t, next)
+	elsewhere.send(message)
+	want(t, elsewhere.receive(), "401 Unauthorized", "stale=true")
+
+	again := newClient(t, next)
+	local := c.addr()
+	c.conn.Close()
+	conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(next.Addrs()[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	again.conn = conn
+	again.send(message)
+	want(t, again.receive(), "202 Accepted")
+	again.send(register)
+	want(t, again.receive(), "401 Unauthorized", "stale=true")
 }
 
 func TestWayBack(t *testing.T) {
@@ -108,4 +129,18 @@ func exchangeFrom(t *testing.T, remote, via string) *wire.Exchange {
 		Via:  wire.Via{Host: host, Port: uint16(n)},
 		Flow: wire.Flow{Network: "udp", Remote: netip.MustParseAddrPort(remote)},
 	}}
+}
+
+func TestOfferedAlgorithms(t *testing.T) {
+	both := challenger{algorithms: []string{"MD5", "SHA-256"}}
+	for agent, want := range map[string]string{
+		"": "[MD5 SHA-256]", "baresip v1.0.0 (x86_64/linux)": "[MD5]", "baresip v3.5.0": "[MD5 SHA-256]", "Linphone/5.1": "[MD5 SHA-256]",
+	} {
+		if got := fmt.Sprint(both.offered(agent)); got != want {
+			t.Errorf("%q is offered %s, want %s", agent, got, want)
+		}
+	}
+	if got := (challenger{algorithms: []string{"SHA-256"}}).offered("baresip v1.0.0"); len(got) != 1 {
+		t.Errorf("what isn't configured is offered: %v", got)
+	}
 }

@@ -64,7 +64,7 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := newNonces(config.NonceLifetime, secret)
+	n := newNonces(config.NonceLifetime, secret, time.Now())
 	return &Door{
 		config:    config,
 		listen:    listen,
@@ -165,7 +165,7 @@ func required(x *wire.Exchange) string {
 // refuse answers with what the table says of a failure.
 func (d *Door) refuse(x *wire.Exchange, failure *message.Failure) {
 	if failure.Reason == message.Unauthenticated && !failure.Temporary {
-		x.Answer(d.challenge.reply(d.realm(x), false, time.Now()))
+		x.Answer(d.challenge.reply(x, d.realm(x), false, time.Now()))
 		return
 	}
 	x.Answer(finalFor(failure))
