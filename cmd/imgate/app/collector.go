@@ -10,7 +10,7 @@ import (
 const (
 	// collectorHeadroom is how many octets may be allocated between two runs of
 	// the garbage collector.
-	collectorHeadroom = 96 << 20
+	collectorHeadroom = 72 << 20
 	collectorLeast    = 40  // percent: what grows that much at once is no garbage
 	collectorMost     = 400 // percent
 	collectorRetune   = time.Second
