@@ -65,7 +65,7 @@ func (e *Engine) work(ctx context.Context, t *term) error {
 		return errors.Join(err, t.close())
 	}
 	snapshot := t.pipeline.Snapshot()
-	e.log.Info("takes traffic", "waiting", snapshot.Waiting, "bindings", snapshot.Bindings, "took", time.Since(began).Round(time.Millisecond))
+	e.log.Info("takes traffic", "waiting", snapshot["waiting"], "bindings", snapshot["bindings"], "took", time.Since(began).Round(time.Millisecond))
 
 	var running sync.WaitGroup
 	running.Go(t.pipeline.Run)

@@ -192,18 +192,15 @@ func (l *lane) restoreOrder() {
 // outlived returns a message whose life is over, or nil. A transient one has
 // no life: it gets one attempt, or none.
 func (l *lane) outlived(now time.Time) *item {
-	for _, it := range l.all() {
-		if !it.transient && !it.expiry.After(now) {
-			return it
-		}
-	}
-	return nil
+	return l.find(func(it *item) bool { return !it.transient && !it.expiry.After(now) })
 }
 
 // stranded returns a message that must go now and can't, or nil.
-func (l *lane) stranded() *item {
+func (l *lane) stranded() *item { return l.find(func(it *item) bool { return it.transient }) }
+
+func (l *lane) find(f func(*item) bool) *item {
 	for _, it := range l.all() {
-		if it.transient {
+		if f(it) {
 			return it
 		}
 	}

@@ -322,7 +322,9 @@ func (ls *lanes) pause(t turn, until time.Time) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	t.it.next = until
-	t.it.expiry = maxTime(t.it.expiry, until)
+	if t.it.expiry.Before(until) {
+		t.it.expiry = until
+	}
 }
 
 // offline puts a lane to rest until the recipient registers, unless that
@@ -333,13 +335,6 @@ func (ls *lanes) offline(l *lane, t turn) {
 	if l.recipient.wakes == t.wakes {
 		l.sleep()
 	}
-}
-
-func maxTime(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 func (ls *lanes) rest(l *lane) {

@@ -155,12 +155,8 @@ func (s *settler) written(batch []plugin.Record, changes []plugin.Change) bool {
 }
 
 func (s *settler) pause(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-s.p.ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
+	waiting, cancel := context.WithTimeout(s.p.ctx, d)
+	defer cancel()
+	<-waiting.Done()
+	return s.p.ctx.Err() == nil
 }

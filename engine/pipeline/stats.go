@@ -19,34 +19,15 @@ type Stats struct {
 	PolicyFails atomic.Int64 // messages without a verdict
 }
 
-// Snapshot is Stats at one moment, for people and programs.
-type Snapshot struct {
-	Submitted   int64 `json:"submitted"`
-	Joined      int64 `json:"joined"`
-	Refused     int64 `json:"refused"`
-	Accepted    int64 `json:"accepted"`
-	Delivered   int64 `json:"delivered"`
-	Failed      int64 `json:"failed"`
-	Discarded   int64 `json:"discarded"`
-	Attempts    int64 `json:"attempts"`
-	Repeated    int64 `json:"repeated"`
-	Passed      int64 `json:"passed"`
-	Quarantined int64 `json:"quarantined"`
-	Settled     int64 `json:"settled"`
-	PolicyFails int64 `json:"policy_fails"`
-	Waiting     int   `json:"waiting"`
-	Bindings    int   `json:"bindings"`
-}
-
-// Snapshot reads the counters and what is in memory now.
-func (p *Pipeline) Snapshot() Snapshot {
+// Snapshot reads the counters and what is in memory now, for people and programs.
+func (p *Pipeline) Snapshot() map[string]int64 {
 	s := &p.Stats
-	return Snapshot{
-		Submitted: s.Submitted.Load(), Joined: s.Joined.Load(), Refused: s.Refused.Load(),
-		Accepted: s.Accepted.Load(), Delivered: s.Delivered.Load(), Failed: s.Failed.Load(),
-		Discarded: s.Discarded.Load(), Attempts: s.Attempts.Load(), Repeated: s.Repeated.Load(),
-		Passed: s.Passed.Load(), Quarantined: s.Quarantined.Load(), Settled: s.Settled.Load(),
-		PolicyFails: s.PolicyFails.Load(),
-		Waiting:     p.lanes.waiting(), Bindings: p.Locations.Count(),
+	return map[string]int64{
+		"submitted": s.Submitted.Load(), "joined": s.Joined.Load(), "refused": s.Refused.Load(),
+		"accepted": s.Accepted.Load(), "delivered": s.Delivered.Load(), "failed": s.Failed.Load(),
+		"discarded": s.Discarded.Load(), "attempts": s.Attempts.Load(), "repeated": s.Repeated.Load(),
+		"passed": s.Passed.Load(), "quarantined": s.Quarantined.Load(), "settled": s.Settled.Load(),
+		"policy_fails": s.PolicyFails.Load(),
+		"waiting":      int64(p.lanes.waiting()), "bindings": int64(p.Locations.Count()),
 	}
 }

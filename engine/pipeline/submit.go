@@ -336,10 +336,10 @@ func record(sender plugin.Account, e *spool.Entry) *plugin.Record {
 // units is the product's billing unit size: undefined means that a message is
 // one whatever its length.
 func units(size, unitSize int) int {
-	if unitSize <= 0 || size <= unitSize {
+	if unitSize <= 0 {
 		return 1
 	}
-	return (size + unitSize - 1) / unitSize
+	return max(1, (size+unitSize-1)/unitSize)
 }
 
 // authorize makes the reservation and takes the routes.

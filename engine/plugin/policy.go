@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -131,12 +132,12 @@ var DefaultRetry = []time.Duration{5 * time.Second, 15 * time.Second, time.Minut
 // over SIP, any type, not charged, kept one hour, the sender waits three
 // seconds for the first outcome.
 func (p Plan) WithDefaults() Plan {
-	p.Processing = or(p.Processing, Deliver)
-	p.Reason = or(p.Reason, message.Rejected)
-	p.Charging.Mode = or(p.Charging.Mode, ChargeNone)
-	p.Store = or(p.Store, DefaultStore)
-	p.Answer = or(p.Answer, AnswerDelivered)
-	p.Within = or(p.Within, DefaultWithin)
+	p.Processing = cmp.Or(p.Processing, Deliver)
+	p.Reason = cmp.Or(p.Reason, message.Rejected)
+	p.Charging.Mode = cmp.Or(p.Charging.Mode, ChargeNone)
+	p.Store = cmp.Or(p.Store, DefaultStore)
+	p.Answer = cmp.Or(p.Answer, AnswerDelivered)
+	p.Within = cmp.Or(p.Within, DefaultWithin)
 	if len(p.Transports) == 0 {
 		p.Transports = []string{"sip"}
 	}
@@ -144,12 +145,4 @@ func (p Plan) WithDefaults() Plan {
 		p.Retry = DefaultRetry
 	}
 	return p
-}
-
-func or[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
 }

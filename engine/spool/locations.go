@@ -90,7 +90,7 @@ func (l *Locations) Register(transport string, r plugin.Registration, now time.T
 		b.Account, b.AOR, b.Transport, b.CallID, b.CSeq = r.Account.ID, r.AOR, transport, r.CallID, r.CSeq
 		after = bind(after, b, now)
 	}
-	current := filter(after, func(b plugin.Binding) bool { return b.AOR == r.AOR })
+	current := slices.DeleteFunc(slices.Clone(after), func(b plugin.Binding) bool { return b.AOR != r.AOR })
 	if len(current) > MaxBindings {
 		return nil, message.Fail(message.LimitReached, "more than %d bindings for %s", MaxBindings, r.AOR)
 	}
@@ -181,16 +181,6 @@ func difference(before, after []plugin.Binding) []plugin.Change {
 		}
 	}
 	return changes
-}
-
-func filter(bindings []plugin.Binding, keep func(plugin.Binding) bool) []plugin.Binding {
-	var kept []plugin.Binding
-	for _, b := range bindings {
-		if keep(b) {
-			kept = append(kept, b)
-		}
-	}
-	return kept
 }
 
 func bindingKey(b plugin.Binding) []byte {
