@@ -112,7 +112,7 @@ func exclusivePolicy() plugin.Policy {
 	}}
 }
 
-func TestPolicySuiteBites(t *testing.T) {
+func TestPolicyMatrix(t *testing.T) {
 	prove(t, policyCases, policies(func() plugin.Policy { return &soundPolicy{} }), []fault[PolicyHarness]{
 		{"counts its decisions", "one question has one plan, however many ask it at once", policies(countingPolicy)},
 		{"fails beside another caller", "one question has one plan, however many ask it at once", policies(exclusivePolicy)},
