@@ -26,8 +26,10 @@ func (p *Pipeline) quarantine(l *lane, it *item, reason message.Reason) {
 	p.lanes.finish(l, it)
 	it.state.Attempts++ // so that its row of state is known to exist, see spool.State
 	it.state.Quarantined = reason
-	it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
+	ticket := it.ticket
 	it.ticket = nil
+	// Whoever is told finds it in quarantine.
+	defer ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
 	if !it.onDisk {
 		p.forget(it.digest)
 		return // nothing was promised, nothing is kept
