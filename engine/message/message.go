@@ -47,6 +47,10 @@ type Message struct {
 	// Hops is how many more hops it may take (SIP: Max-Forwards after us).
 	Hops uint8
 
+	// Trace is the W3C traceparent under which whoever handed it over follows
+	// it; empty: nobody does. It stays with the message on disk.
+	Trace string
+
 	Transport string // the instance through which it came in
 	Peer      string // who handed it over: an address, a system_id
 }

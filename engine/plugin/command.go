@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"flag"
+	"fmt"
 	"io"
 )
 
@@ -16,8 +17,21 @@ type Command struct {
 	Setup func(flags *flag.FlagSet) Run
 }
 
-// Run does a command's work. An error is printed and makes the exit status 1.
+// Run does a command's work. An error is printed and makes the exit status 1,
+// or 2 if it is an ErrUsage.
 type Run func(ctx context.Context, in Invocation) error
+
+// ErrUsage is an error that says that a command was called wrongly.
+type ErrUsage struct{ Err error }
+
+// Usage makes an ErrUsage: "expected an ADDRESS".
+func Usage(format string, args ...any) error { return ErrUsage{fmt.Errorf(format, args...)} }
+
+// Error says what was expected.
+func (e ErrUsage) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e ErrUsage) Unwrap() error { return e.Err }
 
 // Invocation is a command at work.
 type Invocation struct {

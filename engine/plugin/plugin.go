@@ -1,5 +1,5 @@
 // Package plugin is the contract between the engine and everything that can be
-// exchanged: transports, storages, accounts, charging and policies. An
+// exchanged: transports, storages, accounts, charging, policies and observers. An
 // integrator imports this package and message, nothing else of ours.
 //
 // A plugin is a value, not a side effect of an import:
@@ -23,7 +23,7 @@ import (
 	"sync"
 )
 
-// Kind says which of the five roles a plugin plays.
+// Kind says which of the six roles a plugin plays.
 type Kind string
 
 // The kinds, named as the keys of the configuration file are.
@@ -33,6 +33,7 @@ const (
 	KindAccounts  Kind = "accounts"
 	KindCharging  Kind = "charging"
 	KindPolicy    Kind = "policy"
+	KindObserver  Kind = "observer"
 )
 
 // Config is a plugin's configuration: a struct whose exported fields carry a
@@ -122,6 +123,11 @@ func DefinePolicy[C Config](name, doc string, defaults C, open func(context.Cont
 	return define(KindPolicy, name, doc, defaults, open)
 }
 
+// DefineObserver defines somebody who watches. There may be several.
+func DefineObserver[C Config](name, doc string, defaults C, open func(context.Context, Env, C) (Observer, error)) Definition {
+	return define(KindObserver, name, doc, defaults, open)
+}
+
 func define[C Config, T any](kind Kind, name, doc string, defaults C, open func(context.Context, Env, C) (T, error)) Definition {
 	return Definition{
 		Name: name, Kind: kind, Doc: doc,
@@ -143,11 +149,18 @@ type Env struct {
 	DataDir  string // where a plugin may keep files, in a folder named after itself
 	Log      *slog.Logger
 
-	// Tables, Admin and Shared exist for accounts and charging only: they are
-	// opened when this node becomes the active one and closed when it stops
-	// being that, so what they cache is never older than the disk.
+	// Metrics is the instance's own scope; it ends with the instance. Nil works.
+	Metrics *Metrics
+	// Observers are to be told of each packet, by transports. Nil works.
+	Observers *Observers
+
+	// Admin exists for accounts, charging and observers: a route lasts as long
+	// as the instance.
+	Admin Admin
+	// Tables and Shared exist for accounts and charging only: they are opened
+	// when this node becomes the active one and closed when it stops being that,
+	// so what they cache is never older than the disk.
 	Tables Tables
-	Admin  Admin
 	Shared *Shared
 }
 

@@ -95,6 +95,10 @@ type Arrival struct {
 	// (SIP: peer, Call-ID, CSeq, From tag, Request-URI, digest of the body).
 	// Checked for ten minutes. Never empty.
 	Key string
+
+	// Call is what the packets that brought it bear as Packet.Call, for traces.
+	// Empty: the protocol has no such thing.
+	Call string
 }
 
 // Ticket stands for a submission. Both methods may be called any number of

@@ -1,0 +1,245 @@
+package plugin
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Metrics is where the engine and the plugins register what they count, and
+// where whoever shows it reads it. Names and units follow Prometheus: lower
+// case with underscores, a unit in the plural at the end, "_total" for
+// counters; the engine puts "imgate_" before them. Registering is for New,
+// counting for the hot path.
+//
+// A scope adds labels to all that is registered through it, and takes it all
+// away when it is closed: each instance has one. A nil *Metrics works and shows
+// nothing. The methods may be called from any goroutine.
+type Metrics struct {
+	registry *registry
+	labels   []Label
+	owner    *int // what scopes below this one share: closing it takes all away
+}
+
+// Label is a name and a value that tells series of one metric apart. There are
+// few values: never an address, a number or an id.
+type Label struct{ Name, Value string }
+
+// NewMetrics returns an empty registry.
+func NewMetrics() *Metrics { return &Metrics{registry: &registry{}, owner: new(int)} }
+
+// Scope returns a part of the registry: what is registered through it bears
+// these labels besides those of m, and lasts until the scope is closed.
+func (m *Metrics) Scope(labels ...Label) *Metrics {
+	if m == nil {
+		return nil
+	}
+	return &Metrics{registry: m.registry, labels: m.with(labels), owner: new(int)}
+}
+
+// Close takes away what was registered through this scope.
+func (m *Metrics) Close() {
+	if m != nil {
+		m.registry.remove(m.owner)
+	}
+}
+
+func (m *Metrics) with(labels []Label) []Label {
+	return append(slices.Clip(m.labels), labels...)
+}
+
+// Counter returns the counter of that name and those labels, and registers it
+// if it is new.
+func (m *Metrics) Counter(name, help string, labels ...Label) *Counter {
+	if m == nil {
+		return new(Counter)
+	}
+	found := m.registry.add(m.series(KindCounter, name, help, labels), func(s *Series) { s.counter = new(Counter) })
+	return found.counter
+}
+
+// CounterFunc registers a counter that somebody else keeps. read is called for
+// each look, from any goroutine, and must not block.
+func (m *Metrics) CounterFunc(name, help string, read func() float64, labels ...Label) {
+	if m != nil {
+		m.registry.add(m.series(KindCounter, name, help, labels), func(s *Series) { s.read = read })
+	}
+}
+
+// Gauge registers a value that goes up and down. read is called for each look,
+// from any goroutine, and must not block.
+func (m *Metrics) Gauge(name, help string, read func() float64, labels ...Label) {
+	if m != nil {
+		m.registry.add(m.series(KindGauge, name, help, labels), func(s *Series) { s.read = read })
+	}
+}
+
+// Histogram returns the histogram of durations of that name and those labels,
+// and registers it if it is new. bounds are the upper bounds of its buckets, in
+// ascending order; the name ends in "_seconds".
+func (m *Metrics) Histogram(name, help string, bounds []time.Duration, labels ...Label) *Histogram {
+	if m == nil {
+		return newHistogram(bounds)
+	}
+	found := m.registry.add(m.series(KindHistogram, name, help, labels), func(s *Series) { s.histogram = newHistogram(bounds) })
+	return found.histogram
+}
+
+func (m *Metrics) series(kind MetricKind, name, help string, labels []Label) *Series {
+	s := &Series{Kind: kind, Name: name, Help: help, Labels: m.with(labels), owner: m.owner}
+	slices.SortFunc(s.Labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
+	return s
+}
+
+// Series returns everything that is registered, sorted by name and labels.
+func (m *Metrics) Series() []*Series {
+	if m == nil {
+		return nil
+	}
+	return m.registry.list()
+}
+
+// MetricKind says what a metric does.
+type MetricKind uint8
+
+// The kinds of metrics.
+const (
+	KindCounter MetricKind = iota
+	KindGauge
+	KindHistogram
+)
+
+// Series is one metric with one set of labels.
+type Series struct {
+	Kind       MetricKind
+	Name, Help string
+	Labels     []Label // sorted by name
+
+	counter   *Counter
+	histogram *Histogram
+	read      func() float64
+	owner     *int
+}
+
+// Value reads a counter or a gauge.
+func (s *Series) Value() float64 {
+	if s.read != nil {
+		return s.read()
+	}
+	return float64(s.counter.Value())
+}
+
+// Buckets reads a histogram: the sum in seconds, how many were observed, and
+// how many of them up to each bound in seconds.
+func (s *Series) Buckets() (sum float64, count uint64, upTo map[float64]uint64) {
+	return s.histogram.read()
+}
+
+func compareSeries(a, b *Series) int {
+	if c := strings.Compare(a.Name, b.Name); c != 0 {
+		return c
+	}
+	return slices.CompareFunc(a.Labels, b.Labels, func(x, y Label) int {
+		if c := strings.Compare(x.Name, y.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(x.Value, y.Value)
+	})
+}
+
+// Counter only goes up.
+type Counter struct{ n atomic.Uint64 }
+
+// Add counts n more.
+func (c *Counter) Add(n uint64) { c.n.Add(n) }
+
+// Inc counts one more.
+func (c *Counter) Inc() { c.n.Add(1) }
+
+// Value returns what was counted.
+func (c *Counter) Value() uint64 { return c.n.Load() }
+
+// Histogram counts durations by size.
+type Histogram struct {
+	bounds []time.Duration
+	counts []atomic.Uint64 // one more than there are bounds
+	nanos  atomic.Int64
+}
+
+func newHistogram(bounds []time.Duration) *Histogram {
+	return &Histogram{bounds: bounds, counts: make([]atomic.Uint64, len(bounds)+1)}
+}
+
+// Observe counts a duration.
+func (h *Histogram) Observe(d time.Duration) {
+	i := 0
+	for i < len(h.bounds) && d > h.bounds[i] {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.nanos.Add(int64(d))
+}
+
+func (h *Histogram) read() (sum float64, count uint64, upTo map[float64]uint64) {
+	upTo = make(map[float64]uint64, len(h.bounds))
+	for i, bound := range h.bounds {
+		count += h.counts[i].Load()
+		upTo[bound.Seconds()] = count
+	}
+	count += h.counts[len(h.bounds)].Load()
+	return time.Duration(h.nanos.Load()).Seconds(), count, upTo
+}
+
+// Quantile estimates how long the given part (0 to 1) of what was observed
+// took at most: the bound of the bucket that it falls into, infinity if that is
+// the last one, NaN if nothing was observed.
+func (h *Histogram) Quantile(part float64) float64 {
+	_, count, upTo := h.read()
+	if count == 0 {
+		return math.NaN()
+	}
+	for _, bound := range h.bounds {
+		if float64(upTo[bound.Seconds()]) >= part*float64(count) {
+			return bound.Seconds()
+		}
+	}
+	return math.Inf(1)
+}
+
+// registry holds series, sorted.
+type registry struct {
+	mu     sync.Mutex
+	series []*Series
+}
+
+// add returns the series like s that is there, or fills s in and adds it.
+func (r *registry) add(s *Series, fill func(*Series)) *Series {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, found := slices.BinarySearchFunc(r.series, s, compareSeries)
+	if found && r.series[i].Kind == s.Kind && r.series[i].read == nil {
+		return r.series[i]
+	}
+	fill(s)
+	if found { // a function of an earlier owner, or a mistake that a look will show
+		r.series[i] = s
+		return s
+	}
+	r.series = slices.Insert(r.series, i, s)
+	return s
+}
+
+func (r *registry) remove(owner *int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.series = slices.DeleteFunc(r.series, func(s *Series) bool { return s.owner == owner })
+}
+
+func (r *registry) list() []*Series {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.series)
+}
