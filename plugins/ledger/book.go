@@ -8,28 +8,44 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-// account is a subscriber with its money. Only the money changes, under the
-// book's lock.
+// account is a subscriber with its money. The money changes under the book's
+// lock, and so does whether it is suspended; all else stays as it was made.
 type account struct {
 	id         string            // the address-of-record
 	identities []message.Address // its own first
+	attributes map[string]string // for policies; may be nil
 	secrets    secrets
-	batch      uint64 // the import that it came with; 0: it came alone
+	created    time.Time // zero: before that was kept
 
-	credited plugin.Money // only ever grows, and so does spent
-	spent    plugin.Money
+	// serial tells the account from earlier and later ones of the same address.
+	// Those of one import share it: it is the import's number. 0: made before
+	// there were serials.
+	serial   uint64
+	imported bool
+
+	suspended atomic.Bool
+
+	credited plugin.Money
+	spent    plugin.Money // only ever grows
 	held     plugin.Money // sum of its open holds
+	open     int          // how many they are
+
+	namesake *account // the next one with the same user part; guarded by the book's lock
 }
 
 func (a *account) public() plugin.Account {
-	return plugin.Account{ID: a.id, Identities: a.identities}
+	return plugin.Account{ID: a.id, Identities: a.identities, Attributes: a.attributes}
 }
+
+// is tells whether this is the account that had a serial.
+func (a *account) is(serial uint64) bool { return serial == 0 || serial == a.serial }
 
 // balance is below zero if late settlements took more than there was.
 func (a *account) balance() plugin.Money { return a.credited - a.spent }
@@ -38,12 +54,14 @@ func (a *account) balance() plugin.Money { return a.credited - a.spent }
 func (a *account) available() plugin.Money { return a.balance() - a.held }
 
 // book is everything in memory: the disk is read when it is opened and to find
-// settled keys that memory has forgotten. What account operations change is
-// committed and changed in memory under one lock, so both have one order.
+// keys that memory has forgotten. What account operations change is committed
+// and changed in memory under one lock, so both have one order.
 type book struct {
-	tables plugin.Tables
-	log    *slog.Logger
-	decoy  ha1 // compared where there is no account
+	tables  plugin.Tables
+	log     *slog.Logger
+	decoy   ha1 // compared where there is no account
+	meters  meters
+	loading chan struct{} // held while an import is read: one at a time takes the memory
 
 	// changing is held by whoever adds accounts, from looking whether their
 	// names are free until they are in memory.
@@ -51,24 +69,28 @@ type book struct {
 
 	mu      sync.RWMutex
 	names   map[message.Address]*account // by each identity
-	users   map[string]*account          // by user part of the own address; nil: several have it
+	users   map[string]*account          // by user part of the own address: the first of its namesakes
 	holds   map[message.ID]*hold
 	lapsing lapsing
-	settled recent
+	settled recent[message.ID, mark]
+	credits recent[string, keyedCredit]
 }
 
-// openBook reads the tables. Rows of imports that never came to their end, and
-// reservations that lapsed, are removed.
+// openBook reads the tables. Rows of imports that never came to their end, rows
+// of accounts that were deleted, and reservations that lapsed, are removed.
 func openBook(ctx context.Context, tables plugin.Tables, log *slog.Logger, now time.Time) (*book, error) {
 	b := &book{
 		tables: tables, log: log,
 		decoy:    newHA1(decoyAddress.User, decoyAddress.Host, rand.Text()),
+		loading:  make(chan struct{}, 1),
 		changing: make(chan struct{}, 1),
 		names:    map[message.Address]*account{},
 		users:    map[string]*account{},
 		holds:    map[message.ID]*hold{},
-		settled:  newRecent(),
+		settled:  newRecent[message.ID, mark](),
+		credits:  newRecent[string, keyedCredit](),
 	}
+	b.meters.charge(nil)
 	for _, load := range []func(context.Context) error{b.loadAccounts, b.loadSpent, b.loadHolds} {
 		if err := load(ctx); err != nil {
 			return nil, err
@@ -103,8 +125,24 @@ func (b *book) scan(ctx context.Context, table string, from, to []byte, each fun
 // after is the first key that follows key.
 func after(key []byte) []byte { return append(key[:len(key):len(key)], 0) }
 
+// load calls each for every row of a table; those that it doesn't want to keep
+// are removed, without waiting for it: what a crash leaves is removed the next
+// time.
+func (b *book) load(ctx context.Context, table string, each func(plugin.Change) (keep bool, err error)) error {
+	var removed chunk
+	err := b.scan(ctx, table, nil, nil, func(row plugin.Change) error {
+		keep, err := each(row)
+		if err == nil && !keep {
+			removed.add(b.tables, plugin.Change{Table: table, Key: row.Key})
+		}
+		return err
+	})
+	removed.commit(b.tables)
+	return err
+}
+
 func (b *book) loadAccounts(ctx context.Context) error {
-	complete := map[uint64]bool{0: true}
+	complete := map[uint64]bool{}
 	err := b.scan(ctx, tableImports, nil, nil, func(row plugin.Change) error {
 		if len(row.Key) != 8 {
 			return rowError(row, errBadRow)
@@ -115,50 +153,47 @@ func (b *book) loadAccounts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var abandoned chunk
-	err = b.scan(ctx, tableAccounts, nil, nil, func(row plugin.Change) error {
+	return b.load(ctx, tableAccounts, func(row plugin.Change) (bool, error) {
 		a, err := readAccount(row)
 		if err != nil {
-			return err
+			return false, err
 		}
-		if !complete[a.batch] {
-			abandoned.add(b.tables, plugin.Change{Table: tableAccounts, Key: row.Key})
-			return nil
+		if a.imported && !complete[a.serial] {
+			return false, nil
 		}
 		b.insert(a)
-		return nil
+		return true, nil
 	})
-	abandoned.commit(b.tables)
-	return err
 }
 
+// loadSpent skips what accounts have spent that were deleted: a settlement that
+// was under way at that moment writes the row again.
 func (b *book) loadSpent(ctx context.Context) error {
-	return b.scan(ctx, tableSpent, nil, nil, func(row plugin.Change) error {
-		spent, err := readSpent(row)
+	return b.load(ctx, tableSpent, func(row plugin.Change) (bool, error) {
+		spent, serial, err := readSpent(row)
 		if err != nil {
-			return err
+			return false, err
 		}
-		a := b.payer(string(row.Key))
-		if a == nil {
-			return rowError(row, errNoAccount)
+		a := b.owner(string(row.Key), serial)
+		if a != nil {
+			a.spent = spent
 		}
-		a.spent = spent
-		return nil
+		return a != nil, nil
 	})
 }
 
+// loadHolds skips the reservations of accounts that were deleted.
 func (b *book) loadHolds(ctx context.Context) error {
-	return b.scan(ctx, tableHolds, nil, nil, func(row plugin.Change) error {
+	return b.load(ctx, tableHolds, func(row plugin.Change) (bool, error) {
 		stored, err := readHold(row)
 		if err != nil {
-			return err
+			return false, err
 		}
-		payer := b.payer(stored.payer)
-		if payer == nil {
-			return rowError(row, errNoAccount)
+		payer := b.owner(stored.payer, stored.serial)
+		if payer != nil {
+			b.hold(&hold{key: stored.key, payer: payer, amount: stored.amount, until: stored.until})
 		}
-		b.hold(&hold{key: stored.key, payer: payer, amount: stored.amount, until: stored.until})
-		return nil
+		return payer != nil, nil
 	})
 }
 
@@ -169,10 +204,34 @@ func (b *book) insert(a *account) {
 		b.names[identity] = a
 	}
 	user := a.identities[0].User
-	if _, taken := b.users[user]; taken {
-		a = nil
+	a.namesake, b.users[user] = b.users[user], a
+	b.meters.accounts.Add(1)
+}
+
+// remove is the inverse of insert. Reservations of the account stay open, for
+// nobody, until they are settled or lapse.
+func (b *book) remove(a *account) {
+	for _, identity := range a.identities {
+		delete(b.names, identity)
 	}
-	b.users[user] = a
+	b.removeUser(a)
+	b.meters.accounts.Add(-1)
+}
+
+func (b *book) removeUser(a *account) {
+	user := a.identities[0].User
+	if first := b.users[user]; first != a {
+		for first.namesake != a {
+			first = first.namesake
+		}
+		first.namesake = a.namesake
+		return
+	}
+	if a.namesake == nil {
+		delete(b.users, user)
+		return
+	}
+	b.users[user] = a.namesake
 }
 
 // find returns who owns an address, or nil.
@@ -200,13 +259,25 @@ func (b *book) findSystemID(systemID string) *account {
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return b.users[systemID]
+	if a := b.users[systemID]; a != nil && a.namesake == nil {
+		return a
+	}
+	return nil
 }
 
 // payer returns the account with this ID, or nil. The caller holds the lock.
 func (b *book) payer(id string) *account {
 	user, host, _ := strings.Cut(id, "@")
 	if a := b.names[message.Address{User: user, Host: host}]; a != nil && a.id == id {
+		return a
+	}
+	return nil
+}
+
+// owner returns the account with this ID and serial, or nil: it was deleted. The
+// caller holds the lock.
+func (b *book) owner(id string, serial uint64) *account {
+	if a := b.payer(id); a != nil && a.is(serial) {
 		return a
 	}
 	return nil

@@ -30,7 +30,7 @@ func (n *node) settle(t testing.TB, records ...plugin.Record) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.charging.(charging).book.tables.Commit(changes).Wait(t.Context()); err != nil {
+	if err := n.book.tables.Commit(changes).Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -48,7 +48,7 @@ func addTo(t testing.TB, b *book, e entry) {
 	t.Helper()
 	a, err := e.account()
 	if err == nil {
-		err = b.add(t.Context(), a)
+		err = b.add(t.Context(), time.Now(), a)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +205,7 @@ func TestSpendingStopsAtTheCeiling(t *testing.T) {
 	addTo(t, b, entry{AOR: "alice@a.example", Password: "x"})
 	for i := range 3 {
 		record := plugin.Record{Key: message.ID{byte(i)}, Charged: true, Payer: "alice@a.example", Units: 1,
-			Reserved: charge{ceiling, "EUR"}.reserved()}
+			Reserved: charge{amount: ceiling, currency: "EUR"}.reserved()}
 		if _, err := b.settle(t.Context(), time.Now(), []plugin.Record{record}); err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +218,7 @@ func TestSpendingStopsAtTheCeiling(t *testing.T) {
 func TestSettleFailsWhenTheDiskCantBeAsked(t *testing.T) {
 	b := openTestBook(t, brokenScan{plugintest.NewTables()}, time.Now())
 	addTo(t, b, entry{AOR: "alice@a.example", Password: "x", Balance: "1"})
-	records := []plugin.Record{{Key: message.ID{1}, Charged: true, Payer: "alice@a.example", Units: 1, Reserved: charge{1, "EUR"}.reserved()}}
+	records := []plugin.Record{{Key: message.ID{1}, Charged: true, Payer: "alice@a.example", Units: 1, Reserved: charge{amount: 1, currency: "EUR"}.reserved()}}
 	changes, err := b.settle(t.Context(), time.Now(), records)
 	if f := message.AsFailure(err); err == nil || changes != nil || !f.Temporary {
 		t.Errorf("got %v, %v; want a temporary failure", changes, err)
@@ -229,20 +229,15 @@ func TestSettleFailsWhenTheDiskCantBeAsked(t *testing.T) {
 }
 
 func TestRecentForgetsTheOldest(t *testing.T) {
-	r := newRecent()
-	var keys message.Generator
-	now := time.Now()
-	first, last := keys.New(now), message.ID{}
-	r.add(first, true)
-	for range 2 * recentGeneration {
-		last = keys.New(now)
-		r.add(last, false)
+	r := newRecent[int, mark]()
+	for key := range 2*recentGeneration + 1 {
+		r.add(key, markLate)
 	}
-	if _, known := r.late(first); known {
+	if _, known := r.get(0); known {
 		t.Error("the oldest key is still remembered")
 	}
-	if late, known := r.late(last); !known || late {
-		t.Errorf("the last key: late=%t known=%t", late, known)
+	if m, known := r.get(2 * recentGeneration); !known || m != markLate {
+		t.Errorf("the last key: mark %d, known=%t", m, known)
 	}
 	if n := len(r.young) + len(r.old); n > 2*recentGeneration {
 		t.Errorf("%d keys are remembered", n)
@@ -255,9 +250,8 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 		{Table: tableAccounts, Key: []byte("nobody"), Value: []byte{1}},
 		{Table: tableImports, Key: []byte("x"), Value: []byte{1}},
 		{Table: tableSpent, Key: []byte("a@a.example"), Value: []byte{1}},
-		{Table: tableSpent, Key: []byte("a@a.example"), Value: []byte{1, 5}},
 		{Table: tableHolds, Key: []byte("x"), Value: []byte{1, 0, 0, 0}},
-		{Table: tableHolds, Key: make([]byte, 16), Value: []byte{1, 0, 0, 0}},
+		{Table: tableHolds, Key: make([]byte, 16), Value: []byte{2, 0, 0, 0}},
 	} {
 		tables := plugintest.NewTables()
 		tables.Commit([]plugin.Change{row})
@@ -269,15 +263,15 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 }
 
 func FuzzRows(f *testing.F) {
-	a, err := entry{AOR: "a@a.example", Password: "x", Balance: "1", Identities: []string{"b@a.example", "+1555"}}.account()
+	a, err := entry{AOR: "a@a.example", Password: "x", Balance: "1", Identities: []string{"b@a.example", "+1555"}, Attributes: map[string]string{"plan": "gold"}}.account()
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(accountRow(a).Value)
 	f.Add(spentRow(a).Value)
 	f.Add(holdRow(&hold{payer: a, amount: 5, until: time.Now()}).Value)
-	f.Add(newCDR(&plugin.Record{Payer: "a@a.example", Units: 3, Received: time.Now()}, charge{5, "EUR"}, true).row().Value)
-	f.Add(charge{5, "EUR"}.reserved())
+	f.Add(newCDR(&plugin.Record{Payer: "a@a.example", Units: 3, Received: time.Now()}, charge{amount: 5, currency: "EUR"}, markLate|markUnpaid).row().Value)
+	f.Add(charge{amount: 5, currency: "EUR", serial: 7}.reserved())
 	f.Fuzz(func(t *testing.T, value []byte) {
 		row := plugin.Change{Key: []byte("a@a.example"), Value: value}
 		if a, err := readAccount(row); err == nil && (a.credited < 0 || a.credited > ceiling) {
@@ -287,6 +281,7 @@ func FuzzRows(f *testing.F) {
 			t.Errorf("reserved %d", c.amount)
 		}
 		readSpent(row)
+		readKeyedCredit(row)
 		row.Key = make([]byte, 16)
 		readHold(row)
 		if c, err := readCDR(row); err == nil && (c.Units < 0 || c.Amount < 0) {
@@ -297,13 +292,16 @@ func FuzzRows(f *testing.F) {
 
 func FuzzImport(f *testing.F) {
 	f.Add("aor,password,balance\na@a.example,x,1.00\n")
-	f.Add("\uFEFFaor,password,balance,identities\n\"a@a.example\",\"x\ny\",1,b@a.example;+1\n")
+	f.Add("\uFEFFaor,password,balance,identities,attributes\n\"a@a.example\",\"x\ny\",1,b@a.example;+1,a=b;c=\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		rows, err := readImport(strings.NewReader(text))
-		if (err == nil) != (len(rows) > 0) {
-			t.Errorf("%d rows and error %v", len(rows), err)
+		file, err := readImport(strings.NewReader(text))
+		if err != nil || file.wrong.any() {
+			return
 		}
-		for _, row := range rows {
+		if len(file.rows) == 0 {
+			t.Error("no rows and nothing wrong")
+		}
+		for _, row := range file.rows {
 			if _, err := readAccount(accountRow(row.account)); err != nil {
 				t.Errorf("what was imported can't be read back: %v", err)
 			}
@@ -352,7 +350,7 @@ func TestAllAtOnce(t *testing.T) {
 		}
 	})
 	group.Wait()
-	if a := n.list(t)["alice@a.example"]; a.Balance != 118*plugin.Unit || a.Held != 0 {
-		t.Errorf("the balance is %s with %s held, want 118.00 and nothing", a.Balance, a.Held)
+	if a := n.list(t)["alice@a.example"]; a.Balance != 118*plugin.Unit || a.Reserved != 0 {
+		t.Errorf("the balance is %s with %s reserved, want 118.00 and nothing", a.Balance, a.Reserved)
 	}
 }

@@ -24,7 +24,8 @@ type cdr struct {
 	Transport   string       `json:"transport"`
 	Received    instant      `json:"received"`
 	Settled     instant      `json:"settled"`
-	Late        bool         `json:"late"` // after its reservation had lapsed
+	Late        bool         `json:"late"`   // after its reservation had lapsed
+	Unpaid      bool         `json:"unpaid"` // after its payer's account had been deleted
 }
 
 // instant is a time as CDRs have it: milliseconds since 1970.
@@ -38,11 +39,12 @@ func (i instant) String() string {
 // MarshalText makes an instant readable in JSON.
 func (i instant) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
 
-func newCDR(r *plugin.Record, cost charge, late bool) *cdr {
+func newCDR(r *plugin.Record, cost charge, m mark) *cdr {
 	return &cdr{
 		ID: r.Key, Payer: r.Payer, From: r.From.String(), Recipient: r.Recipient.String(), Destination: r.Destination,
 		Units: r.Units, Amount: cost.amount, Currency: cost.currency, Service: r.Service, Transport: r.Transport,
-		Received: instant(r.Received.UnixMilli()), Settled: instant(r.Settled.UnixMilli()), Late: late,
+		Received: instant(r.Received.UnixMilli()), Settled: instant(r.Settled.UnixMilli()),
+		Late: m&markLate != 0, Unpaid: m&markUnpaid != 0,
 	}
 }
 
@@ -58,11 +60,7 @@ func (c *cdr) row() plugin.Change {
 	row = appendAmount(row, c.Amount)
 	row = binary.AppendVarint(row, int64(c.Received))
 	row = binary.AppendVarint(row, int64(c.Settled))
-	late := byte(0)
-	if c.Late {
-		late = 1
-	}
-	return plugin.Change{Table: tableCDRs, Key: c.ID[:], Value: append(row, late)}
+	return plugin.Change{Table: tableCDRs, Key: c.ID[:], Value: append(row, byte(newMark(c.Late, c.Unpaid)))}
 }
 
 func readCDR(row plugin.Change) (*cdr, error) {
@@ -74,7 +72,8 @@ func readCDR(row plugin.Change) (*cdr, error) {
 	c.Units = int(min(units, math.MaxInt32))
 	c.Amount = r.amount()
 	c.Received, c.Settled = instant(r.signed()), instant(r.signed())
-	c.Late = r.number() == 1
+	m := mark(r.number())
+	c.Late, c.Unpaid = m&markLate != 0, m&markUnpaid != 0
 	if len(row.Key) != len(c.ID) {
 		return nil, rowError(row, errBadRow)
 	}

@@ -24,12 +24,16 @@ func (b *book) authorize(now time.Time, t tariff, r plugin.Request) (plugin.Auth
 	if payer == nil {
 		return plugin.Authorization{}, message.Fail(message.Forbidden, "payer %q: %w", r.Payer, errNoAccount)
 	}
+	if payer.suspended.Load() {
+		return plugin.Authorization{}, message.Fail(message.Forbidden, "payer %q: the account is suspended", r.Payer)
+	}
 	if available := payer.available(); cost.amount > 0 && cost.amount > available {
 		return plugin.Authorization{}, message.Fail(message.InsufficientFunds,
 			"%s has %s %s available, the message costs %s", r.Payer, available, cost.currency, cost.amount)
 	}
 	h := &hold{key: r.Key, payer: payer, amount: cost.amount, until: r.HoldUntil}
 	b.hold(h)
+	cost.serial = payer.serial
 	return plugin.Authorization{Reserved: cost.reserved(), Changes: []plugin.Change{holdRow(h)}}, nil
 }
 
@@ -80,7 +84,7 @@ func (b *book) unknown(records []plugin.Record) []message.ID {
 		if _, held := b.holds[r.Key]; held || !r.Charged {
 			continue
 		}
-		if _, settled := b.settled.late(r.Key); !settled {
+		if _, settled := b.settled.get(r.Key); !settled {
 			keys = append(keys, r.Key)
 		}
 	}
@@ -92,6 +96,7 @@ type settlement struct {
 	book    *book
 	changes []plugin.Change
 	payers  map[*account]bool // those whose spent row changes
+	unpaid  int               // records whose payer was deleted
 }
 
 // end settles one record.
@@ -114,26 +119,28 @@ func (s *settlement) end(r *plugin.Record, onDisk bool) {
 
 // pay charges a record unless that was done before, and writes its rows.
 func (s *settlement) pay(r *plugin.Record, cost charge, late bool) {
-	payer := s.book.payer(r.Payer)
-	firstLate, again := s.book.settled.late(r.Key)
-	switch {
-	case again:
-		late = firstLate
-	case payer == nil:
-		s.book.log.Error("charged to nobody: the payer is gone, only the CDR is kept", "id", r.Key)
-	default:
+	payer := s.book.owner(r.Payer, cost.serial)
+	m, again := s.book.settled.get(r.Key)
+	if !again {
+		m = newMark(late, payer == nil)
 		s.spend(payer, cost.amount)
+		s.book.settled.add(r.Key, m)
+		s.book.meters.settled(late)
 	}
-	s.book.settled.add(r.Key, late)
-	s.changes = append(s.changes, newCDR(r, cost, late).row())
+	s.changes = append(s.changes, newCDR(r, cost, m).row())
 	if payer != nil {
 		s.payers[payer] = true
 	}
 }
 
 // spend never fails: the event has happened. An account that has spent more
-// than can be counted stays at the most that can be.
+// than can be counted stays at the most that can be; one that was deleted has
+// taken its money along.
 func (s *settlement) spend(payer *account, amount plugin.Money) {
+	if payer == nil {
+		s.unpaid++
+		return
+	}
 	if payer.spent > ceiling-amount {
 		s.book.log.Error("an account has spent more than can be counted", "account", payer.id)
 		amount = ceiling - payer.spent
@@ -142,32 +149,29 @@ func (s *settlement) spend(payer *account, amount plugin.Money) {
 }
 
 func (s *settlement) finish() []plugin.Change {
+	if s.unpaid > 0 {
+		s.book.log.Warn("nobody paid: the accounts were deleted while messages were under way; their CDRs say unpaid", "messages", s.unpaid)
+	}
 	for payer := range s.payers {
 		s.changes = append(s.changes, spentRow(payer))
 	}
 	return s.changes
 }
 
-// recent remembers the last keys that were charged, in two generations, so that
-// a repeated record needs no look at the disk. It is longer than any number of
-// settlements that can be on their way to the disk.
-type recent struct{ young, old map[message.ID]bool } // key: was it late
+// mark is what a CDR says about how a message was settled.
+type mark uint8
 
-const recentGeneration = 1 << 15
+const (
+	markLate   mark = 1 << iota // after its reservation had lapsed
+	markUnpaid                  // after its payer's account had been deleted
+)
 
-func newRecent() recent { return recent{young: map[message.ID]bool{}} }
-
-// late tells whether a key was charged, and if so, whether late.
-func (r *recent) late(key message.ID) (late, known bool) {
-	if late, known = r.young[key]; !known {
-		late, known = r.old[key]
+func newMark(late, unpaid bool) (m mark) {
+	if late {
+		m |= markLate
 	}
-	return late, known
-}
-
-func (r *recent) add(key message.ID, late bool) {
-	if len(r.young) >= recentGeneration {
-		r.young, r.old = make(map[message.ID]bool, recentGeneration), r.young
+	if unpaid {
+		m |= markUnpaid
 	}
-	r.young[key] = late
+	return m
 }

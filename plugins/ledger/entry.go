@@ -3,8 +3,10 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
@@ -15,29 +17,44 @@ const (
 	maxPassword   = 128 // octets
 	maxIdentities = 64  // besides its own address
 	maxNumber     = 32  // digits of a telephone number or short code
+	maxAttributes = 32
+	maxAttribute  = 256 // octets of an attribute's value
 )
 
-// entry is an account as it is handed in, by the admin API and by CSV.
+// entry is an account as it is handed in, by the admin API and by CSV. Balance
+// is an amount such as "10.00". Identities are further addresses, user@domain or
+// telephone numbers, at most 64 of them.
 type entry struct {
-	AOR        string   `json:"aor"`
-	Password   string   `json:"password"`
-	Balance    string   `json:"balance"` // empty: 0
-	Identities []string `json:"identities,omitempty"`
+	AOR        string            `json:"aor"`
+	Password   string            `json:"password"`
+	Balance    string            `json:"balance,omitempty"`    // empty: 0
+	Identities []string          `json:"identities,omitempty"` // besides the AOR
+	Attributes map[string]string `json:"attributes,omitempty"` // for policies, at most 32
 }
 
 // account reads an entry, or says all that is wrong with it. What it returns
 // shares no memory with the entry, so no password stays behind.
 func (e entry) account() (*account, error) {
-	own, err := parseOwn(e.AOR)
-	identities, wrong := e.identities(own)
+	names, badNames := e.names()
 	balance, badBalance := e.balance()
-	if err := errors.Join(err, checkPassword(e.Password), badBalance, wrong); err != nil {
+	attributes, badAttributes := e.attributes()
+	if err := errors.Join(badNames, checkPassword(e.Password), badBalance, badAttributes); err != nil {
 		return nil, err
 	}
 	return &account{
-		id: own.String(), identities: identities,
-		secrets: newSecrets(own, e.Password), credited: balance,
+		id: names[0].String(), identities: names, attributes: attributes,
+		secrets: newSecrets(names[0], e.Password), credited: balance,
 	}, nil
+}
+
+// names returns all that the account is known by, its own address first.
+func (e entry) names() ([]message.Address, error) {
+	own, badOwn := parseOwn(e.AOR)
+	names, wrong := e.identities(own)
+	if err := errors.Join(badOwn, wrong); err != nil {
+		return nil, err
+	}
+	return names, nil
 }
 
 // parseOwn reads an address-of-record that can be a digest username and realm:
@@ -97,6 +114,43 @@ func (e entry) identities(own message.Address) ([]message.Address, error) {
 		}
 	}
 	return all, nil
+}
+
+var attributeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
+
+func (e entry) attributes() (map[string]string, error) {
+	if len(e.Attributes) > maxAttributes {
+		return nil, fmt.Errorf("attributes: more than %d", maxAttributes)
+	}
+	if len(e.Attributes) == 0 {
+		return nil, nil
+	}
+	all := make(map[string]string, len(e.Attributes))
+	for name, value := range e.Attributes {
+		switch {
+		case !attributeName.MatchString(name):
+			return nil, fmt.Errorf("attributes: %q is no name: expected up to 64 letters, digits, _ and -, a letter first", name)
+		case len(value) > maxAttribute:
+			return nil, fmt.Errorf("attributes: %s is longer than %d octets", name, maxAttribute)
+		case strings.ContainsFunc(value, unicode.IsControl) || !utf8.ValidString(value):
+			return nil, fmt.Errorf("attributes: %s: control characters can't be part of it", name)
+		}
+		all[strings.Clone(name)] = strings.Clone(value)
+	}
+	return all, nil
+}
+
+// setAttribute reads name=value.
+func setAttribute(all map[string]string, s string) error {
+	name, value, ok := strings.Cut(s, "=")
+	if !ok {
+		return fmt.Errorf("attributes: %q: expected name=value", s)
+	}
+	if _, twice := all[name]; twice {
+		return fmt.Errorf("attributes: %s is there twice", name)
+	}
+	all[name] = value
+	return nil
 }
 
 var errBadIdentity = errors.New("neither user@domain nor a telephone number")

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -19,20 +18,20 @@ type cdrWriter interface {
 func newCDRWriter(format string, out io.Writer) (cdrWriter, error) {
 	switch format {
 	case "json":
-		return cdrLines{json.NewEncoder(out)}, nil
+		return cdrArray{&jsonArray{out: out}}, nil
 	case "csv":
 		return newCDRTable(out), nil
 	}
 	return nil, fmt.Errorf("format: %q is unknown: expected csv or json", format)
 }
 
-// cdrLines writes one JSON object a line, so that an export of any size can be
-// read as it comes.
-type cdrLines struct{ *json.Encoder }
+// cdrArray writes a JSON array with one object a line, so that an export of any
+// size can be read as it comes.
+type cdrArray struct{ out *jsonArray }
 
-func (cdrLines) contentType() string  { return "application/x-ndjson" }
-func (w cdrLines) write(c *cdr) error { return w.Encode(c) }
-func (cdrLines) end() error           { return nil }
+func (cdrArray) contentType() string  { return "application/json" }
+func (w cdrArray) write(c *cdr) error { return w.out.write(c) }
+func (w cdrArray) end() error         { return w.out.end() }
 
 // cdrTable writes CSV (RFC 4180). The columns are named as in JSON.
 type cdrTable struct{ out *csv.Writer }
@@ -41,7 +40,7 @@ func newCDRTable(out io.Writer) cdrTable {
 	w := cdrTable{csv.NewWriter(out)}
 	// A failure to write stays with the writer and comes out of end.
 	_ = w.out.Write([]string{"id", "payer", "from", "recipient", "destination", "units", "amount", "currency",
-		"service", "transport", "received", "settled", "late"})
+		"service", "transport", "received", "settled", "late", "unpaid"})
 	return w
 }
 
@@ -50,7 +49,7 @@ func (cdrTable) contentType() string { return "text/csv; charset=utf-8" }
 func (w cdrTable) write(c *cdr) error {
 	return w.out.Write([]string{c.ID.String(), c.Payer, c.From, c.Recipient, c.Destination,
 		strconv.Itoa(c.Units), c.Amount.String(), c.Currency, c.Service, c.Transport,
-		c.Received.String(), c.Settled.String(), strconv.FormatBool(c.Late)})
+		c.Received.String(), c.Settled.String(), strconv.FormatBool(c.Late), strconv.FormatBool(c.Unpaid)})
 }
 
 func (w cdrTable) end() error {

@@ -52,6 +52,8 @@ func (b *book) hold(h *hold) {
 	b.holds[h.key] = h
 	heap.Push(&b.lapsing, h)
 	h.payer.held += h.amount
+	h.payer.open++
+	b.meters.reservations.Add(1)
 }
 
 // release ends a reservation in memory.
@@ -59,6 +61,8 @@ func (b *book) release(h *hold) {
 	heap.Remove(&b.lapsing, h.place)
 	delete(b.holds, h.key)
 	h.payer.held -= h.amount
+	h.payer.open--
+	b.meters.reservations.Add(-1)
 }
 
 // sweep ends the reservations that have lapsed. Their rows are removed without

@@ -1,157 +1,123 @@
 package ledger
 
 import (
-	"bufio"
-	"encoding/csv"
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
+	"net/http"
+	"time"
+
+	"github.com/imgate/imgate/engine/plugin"
 )
 
-// Limits of an import.
-const (
-	maxImportRows = 1_000_000
-	maxImportBody = 128 << 20 // octets
-)
-
-// importRow is an account and the line it came from.
-type importRow struct {
-	line    int
-	account *account
+// invalidImport says what is wrong with the rows of a file.
+type invalidImport struct {
+	wrong    faults
+	conflict bool // nothing but names that others have
 }
 
-// invalidImport says what is wrong with a file.
-type invalidImport struct{ text string }
+func (e *invalidImport) Error() string { return e.wrong.text("") }
 
-func (e *invalidImport) Error() string { return e.text }
-
-// The columns of an import. All but identities must be there.
-const (
-	columnAOR        = "aor"
-	columnPassword   = "password"
-	columnBalance    = "balance"
-	columnIdentities = "identities"
-)
-
-// readImport reads accounts from CSV (RFC 4180). The first line names the
-// columns aor, password and balance, in any order, and perhaps identities,
-// which are separated by spaces or semicolons. Wrong rows are all named, with
-// their lines.
-func readImport(r io.Reader) ([]importRow, error) {
-	in := csv.NewReader(skipByteOrderMark(r))
-	in.ReuseRecord = true
-	columns, err := readHeader(in)
+// importAll adds all accounts or none. They are more than fit into one commit
+// (plugin.MaxApply), so their rows carry the number of the import and don't
+// count until the row is there that says that this import is complete. That row
+// is written last, and at that moment all accounts appear in memory. What an
+// import that broke off has left is removed at once, or when the book is opened.
+//
+// Each chunk is waited for, so that a long import takes little memory in the
+// committer and lets others' changes pass.
+func (b *book) importAll(ctx context.Context, now time.Time, f *importFile) error {
+	free, err := b.lockChanges(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var rows []importRow
-	var wrong faults
-	for {
-		record, err := in.Read()
-		switch {
-		case errors.Is(err, io.EOF):
-			return finishImport(rows, wrong)
-		case errors.Is(err, csv.ErrFieldCount):
-			line, _ := in.FieldPos(0)
-			wrong.add(line, fmt.Sprintf("%d columns, expected %d as in the header", len(record), len(columns)))
-			continue
-		case err != nil:
-			return nil, unreadable(err, wrong)
-		}
-		line, _ := in.FieldPos(0)
-		if len(rows) == maxImportRows {
-			return nil, &invalidImport{fmt.Sprintf("line %d: more than %d accounts: import them in several files", line, maxImportRows)}
-		}
-		a, err := columns.entry(record).account()
-		if err != nil {
-			wrong.add(line, strings.ReplaceAll(err.Error(), "\n", "; "))
-			continue
-		}
-		rows = append(rows, importRow{line, a})
+	defer free()
+	invalid := &invalidImport{wrong: f.wrong, conflict: !f.wrong.any()}
+	invalid.wrong.merge(b.conflicts(f.rows))
+	if invalid.wrong.any() {
+		return invalid
 	}
-}
-
-func finishImport(rows []importRow, wrong faults) ([]importRow, error) {
-	if len(wrong) > 0 {
-		return nil, &invalidImport{wrong.String()}
-	}
-	if len(rows) == 0 {
-		return nil, &invalidImport{"no accounts: there is nothing behind the header"}
-	}
-	return rows, nil
-}
-
-// unreadable is for what no further line can be read after.
-func unreadable(err error, wrong faults) error {
-	syntax, ok := errors.AsType[*csv.ParseError](err)
-	if !ok {
-		return fmt.Errorf("read the accounts: %w", err)
-	}
-	wrong.add(syntax.Line, syntax.Err.Error())
-	return &invalidImport{wrong.String()}
-}
-
-// header says which column is where.
-type header []string
-
-func readHeader(in *csv.Reader) (header, error) {
-	record, err := in.Read()
-	if errors.Is(err, io.EOF) {
-		return nil, &invalidImport{"the file is empty: expected the header aor,password,balance"}
-	}
+	batch := newSerial()
+	accounts, err := b.commitBatch(ctx, now, batch, f.rows)
 	if err != nil {
-		return nil, unreadable(err, nil)
+		return fmt.Errorf("nothing was imported: %w", errors.Join(err, b.removeBatch(ctx, accounts)))
 	}
-	var columns header
-	for _, name := range record {
-		columns = append(columns, strings.ToLower(strings.TrimSpace(name)))
-	}
-	return columns, columns.check()
+	return confirm(ctx, b.publish(accounts, completeRow(batch, len(accounts))))
 }
 
-func (h header) check() error {
-	for i, name := range h {
-		switch name {
-		case columnAOR, columnPassword, columnBalance, columnIdentities:
-		default:
-			return &invalidImport{fmt.Sprintf("line 1: unknown column %q: expected aor, password, balance and perhaps identities", name)}
-		}
-		if slices.Contains(h[:i], name) {
-			return &invalidImport{fmt.Sprintf("line 1: the column %q is there twice", name)}
-		}
-	}
-	for _, name := range []string{columnAOR, columnPassword, columnBalance} {
-		if !slices.Contains(h, name) {
-			return &invalidImport{fmt.Sprintf("line 1: the column %q is missing", name)}
+// commitBatch brings the accounts of an import to disk, where they don't count
+// yet. With an error it returns those of which there may be rows.
+func (b *book) commitBatch(ctx context.Context, now time.Time, batch uint64, rows []importRow) ([]*account, error) {
+	accounts := make([]*account, 0, len(rows))
+	var pending chunk
+	for _, row := range rows {
+		a := row.account
+		a.serial, a.imported, a.created = batch, true, now
+		accounts = append(accounts, a)
+		if err := wait(ctx, pending.add(b.tables, accountRow(a))); err != nil {
+			return accounts, err
 		}
 	}
-	return nil
+	return accounts, wait(ctx, pending.commit(b.tables))
 }
 
-func (h header) entry(record []string) entry {
-	var e entry
-	for i, name := range h {
-		switch name {
-		case columnAOR:
-			e.AOR = record[i]
-		case columnPassword:
-			e.Password = record[i]
-		case columnBalance:
-			e.Balance = strings.TrimSpace(record[i])
-		case columnIdentities:
-			e.Identities = strings.FieldsFunc(record[i], func(r rune) bool { return r == ' ' || r == ';' })
+// removeBatch removes what an import that broke off has left, also if whoever
+// wanted it has gone. The caller still keeps others from adding accounts of the
+// same names.
+func (b *book) removeBatch(ctx context.Context, accounts []*account) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), importWithin)
+	defer cancel()
+	var pending chunk
+	for _, a := range accounts {
+		if err := wait(ctx, pending.add(b.tables, plugin.Change{Table: tableAccounts, Key: []byte(a.id)})); err != nil {
+			return err
 		}
 	}
-	return e
+	return wait(ctx, pending.commit(b.tables))
 }
 
-// skipByteOrderMark takes off what spreadsheets put in front of UTF-8.
-func skipByteOrderMark(r io.Reader) io.Reader {
-	in := bufio.NewReader(r)
-	if start, err := in.Peek(3); err == nil && string(start) == "\uFEFF" {
-		in.Discard(3) // never fails: they are buffered
+func completeRow(batch uint64, accounts int) plugin.Change {
+	value := binary.AppendUvarint([]byte{rowVersion}, uint64(accounts))
+	return plugin.Change{Table: tableImports, Key: binary.BigEndian.AppendUint64(nil, batch), Value: value}
+}
+
+// conflicts finds the rows whose names the book knows already.
+func (b *book) conflicts(rows []importRow) faults {
+	var found faults
+	for _, row := range rows {
+		if owner, name := b.taken(row.names); owner != nil {
+			found.add(row.line, taken(row.names, owner, name))
+		}
 	}
-	return in
+	return found
+}
+
+// importFrom reads a file and adds its accounts, all or none. It returns how
+// many they are.
+func (b *book) importFrom(ctx context.Context, file io.Reader) (int, error) {
+	select {
+	case b.loading <- struct{}{}:
+		defer func() { <-b.loading }()
+	default:
+		return 0, errImporting
+	}
+	f, err := readImport(file)
+	if err != nil {
+		return 0, err
+	}
+	if err := b.importAll(ctx, time.Now(), f); err != nil {
+		return 0, err
+	}
+	return len(f.rows), nil
+}
+
+// answer gives the error its status, and the file its name.
+func (e *invalidImport) answer(file string) error {
+	status := http.StatusBadRequest
+	if e.conflict {
+		status = http.StatusConflict
+	}
+	return &httpError{status, errors.New(e.wrong.text(file))}
 }

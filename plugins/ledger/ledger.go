@@ -9,10 +9,11 @@
 //
 // What is on disk, in tables of its own:
 //
-//	accounts  by address-of-record: HA1s, identities, all that was ever credited
+//	accounts  by address-of-record: HA1s, identities, attributes, what was credited
 //	imports   by number: the imports that are complete
 //	spent     by address-of-record: all that was ever paid
 //	holds     by message: open reservations
+//	credits   by address-of-record and key: credits that must not be repeated
 //	cdrs      by message: what was paid for
 //
 // Credited and spent have rows of their own because they have different
@@ -20,6 +21,12 @@
 // goes out with Settle's changes, which the engine commits later. No row is
 // written by both, so neither can undo the other. The balance is credited less
 // spent, and what may still be reserved is the balance less the open holds.
+//
+// An account that is deleted may still be named by rows that are on their way
+// to the disk, and by messages under way. Each account has a serial of its own,
+// which those rows and reservations bear, so nothing of it falls to a later
+// account of the same address: what is settled for it then is paid by nobody,
+// and its CDR says so.
 package ledger
 
 import (
@@ -36,7 +43,7 @@ var Accounts = plugin.DefineAccounts("ledger", "accounts in the gateway's own st
 
 // Charging takes a price per event from prepaid balances.
 var Charging = plugin.DefineCharging("ledger", "prepaid balances in the gateway's own storage, a price per event, CDRs",
-	ChargingConfig{Price: plugin.Unit / 100, Currency: "EUR"}, openCharging).With(cdrCommand())
+	ChargingConfig{Price: plugin.Unit / 100, Currency: "EUR", Retention: defaultRetention}, openCharging).With(cdrCommand())
 
 // AccountsConfig is empty: accounts are added with commands or the admin API.
 type AccountsConfig struct{}
@@ -58,27 +65,39 @@ func openShared(ctx context.Context, env plugin.Env) (*book, error) {
 	})
 }
 
-type accounts struct{ book *book }
+type accounts struct {
+	book     *book
+	refusals refusals
+	keeper   *housekeeper
+}
 
 func openAccounts(ctx context.Context, env plugin.Env, _ AccountsConfig) (plugin.Accounts, error) {
 	b, err := openShared(ctx, env)
 	if err != nil {
 		return nil, err
 	}
-	return accounts{b}, nil
+	b.meters.watch(env.Metrics)
+	return &accounts{
+		book:     b,
+		refusals: newRefusals(env.Metrics, message.Unauthenticated, message.Forbidden),
+		keeper:   keepHouse(ctx, env.Log, b.expireCredits),
+	}, nil
 }
 
 // Verify checks a digest or a password against the book in memory.
-func (a accounts) Verify(_ context.Context, c plugin.Credentials) (plugin.Account, error) {
+func (a *accounts) Verify(_ context.Context, c plugin.Credentials) (plugin.Account, error) {
 	found := a.book.verify(c)
 	if found == nil {
-		return plugin.Account{}, message.Fail(message.Unauthenticated, "wrong credentials")
+		return plugin.Account{}, a.refusals.count(message.Fail(message.Unauthenticated, "wrong credentials"))
+	}
+	if found.suspended.Load() {
+		return plugin.Account{}, a.refusals.count(message.Fail(message.Forbidden, "the account is suspended"))
 	}
 	return found.public(), nil
 }
 
 // Lookup finds the account that owns an address.
-func (a accounts) Lookup(_ context.Context, address message.Address) (plugin.Account, error) {
+func (a *accounts) Lookup(_ context.Context, address message.Address) (plugin.Account, error) {
 	found := a.book.find(address)
 	if found == nil {
 		return plugin.Account{}, message.Fail(message.UnknownRecipient, "no account has this address")
@@ -86,12 +105,17 @@ func (a accounts) Lookup(_ context.Context, address message.Address) (plugin.Acc
 	return found.public(), nil
 }
 
-// Close has nothing to let go of: the book is memory.
-func (a accounts) Close() error { return nil }
+// Close ends the housekeeping; the book is memory.
+func (a *accounts) Close() error {
+	a.keeper.close()
+	return nil
+}
 
 type charging struct {
-	book   *book
-	tariff tariff
+	book     *book
+	tariff   tariff
+	refusals refusals
+	keeper   *housekeeper
 }
 
 func openCharging(ctx context.Context, env plugin.Env, c ChargingConfig) (plugin.Charging, error) {
@@ -99,18 +123,32 @@ func openCharging(ctx context.Context, env plugin.Env, c ChargingConfig) (plugin
 	if err != nil {
 		return nil, err
 	}
-	return charging{b, tariff{price: c.Price, currency: c.Currency}}, nil
+	b.meters.charge(env.Metrics)
+	return &charging{
+		book: b, tariff: tariff{price: c.Price, currency: c.Currency},
+		refusals: newRefusals(env.Metrics, message.InsufficientFunds, message.Forbidden, message.ChargingFailed),
+		keeper: keepHouse(ctx, env.Log, func(ctx context.Context, now time.Time) error {
+			return b.expireCDRs(ctx, now.Add(-c.Retention))
+		}),
+	}, nil
 }
 
 // Authorize reserves the price of r.Units events.
-func (c charging) Authorize(_ context.Context, r plugin.Request) (plugin.Authorization, error) {
-	return c.book.authorize(time.Now(), c.tariff, r)
+func (c *charging) Authorize(_ context.Context, r plugin.Request) (plugin.Authorization, error) {
+	a, err := c.book.authorize(time.Now(), c.tariff, r)
+	if err != nil {
+		return a, c.refusals.count(err)
+	}
+	return a, nil
 }
 
 // Settle pays for what was charged and gives back the rest.
-func (c charging) Settle(ctx context.Context, records []plugin.Record) ([]plugin.Change, error) {
+func (c *charging) Settle(ctx context.Context, records []plugin.Record) ([]plugin.Change, error) {
 	return c.book.settle(ctx, time.Now(), records)
 }
 
-// Close has nothing to let go of: the book is memory.
-func (c charging) Close() error { return nil }
+// Close ends the housekeeping; the book is memory.
+func (c *charging) Close() error {
+	c.keeper.close()
+	return nil
+}

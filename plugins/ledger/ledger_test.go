@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -22,15 +23,17 @@ type node struct {
 	mux      *http.ServeMux
 	accounts plugin.Accounts
 	charging plugin.Charging
+	metrics  *plugin.Metrics
+	book     *book
 }
 
-// openNode opens the ledger at a price of 0.01 EUR.
+// openNode opens the ledger at a price of 0.01 EUR, until the test ends.
 func openNode(t plugintest.T, tables plugin.Tables) *node {
 	t.Helper()
-	n := &node{mux: http.NewServeMux()}
+	n := &node{mux: http.NewServeMux(), metrics: plugin.NewMetrics()}
 	env := plugin.Env{
 		Instance: "ledger", Node: "test", Log: slog.New(slog.DiscardHandler),
-		Tables: tables, Admin: n, Shared: &plugin.Shared{},
+		Tables: tables, Admin: n, Shared: &plugin.Shared{}, Metrics: n.metrics,
 	}
 	var err error
 	if n.accounts, err = plugin.Open[plugin.Accounts](t.Context(), Accounts, env, Accounts.NewConfig()); err != nil {
@@ -39,6 +42,12 @@ func openNode(t plugintest.T, tables plugin.Tables) *node {
 	if n.charging, err = plugin.Open[plugin.Charging](t.Context(), Charging, env, Charging.NewConfig()); err != nil {
 		t.Fatalf("open charging: %v", err)
 	}
+	n.book = n.charging.(*charging).book
+	t.Cleanup(func() {
+		if err := errors.Join(n.charging.Close(), n.accounts.Close()); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
 	return n
 }
 
@@ -57,13 +66,19 @@ func (n *node) do(ctx context.Context, method, path, body string) *httptest.Resp
 
 // Call is plugin.AdminClient.
 func (n *node) Call(ctx context.Context, method, path string, body, answer any) error {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return err
+	var text []byte
+	if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			return err
+		}
 	}
 	reply := n.do(ctx, method, path, string(text))
 	if reply.Code >= 300 {
 		return errors.New(reply.Body.String())
+	}
+	if answer == nil {
+		return nil
 	}
 	return json.Unmarshal(reply.Body.Bytes(), answer)
 }
@@ -88,16 +103,16 @@ func (n *node) Stream(ctx context.Context, method, path, _ string, body io.Reade
 // add adds an account and fails the test if that doesn't work.
 func (n *node) add(t plugintest.T, e entry) {
 	t.Helper()
-	if err := n.Call(t.Context(), "POST", "/v1/accounts", e, &listed{}); err != nil {
+	if err := n.Call(t.Context(), "POST", "/v1/accounts", e, nil); err != nil {
 		t.Fatalf("add %s: %v", e.AOR, err)
 	}
 }
 
 // list returns the accounts as the admin API lists them.
-func (n *node) list(t plugintest.T) map[string]listed {
+func (n *node) list(t plugintest.T) map[string]accountView {
 	t.Helper()
-	all := map[string]listed{}
-	err := eachPage(t.Context(), n, func(accounts []listed) error {
+	all := map[string]accountView{}
+	err := eachPage(t.Context(), n, url.Values{}, func(accounts []accountView) error {
 		for _, a := range accounts {
 			all[a.AOR] = a
 		}
@@ -145,6 +160,11 @@ func TestAccountsContract(t *testing.T) {
 			Add: func(t plugintest.T, aor, password string, identities ...string) {
 				n.add(t, entry{AOR: aor, Password: password, Identities: identities})
 			},
+			Suspend: func(t plugintest.T, aor string) {
+				if err := n.Call(t.Context(), "POST", accountPath(aor, "/suspend"), nil, nil); err != nil {
+					t.Fatalf("suspend %s: %v", aor, err)
+				}
+			},
 		}
 	})
 }
@@ -156,11 +176,13 @@ func TestConfigIsValidated(t *testing.T) {
 		wrong  string // the keys
 	}{
 		{"the defaults", *Charging.NewConfig().(*ChargingConfig), ""},
-		{"free of charge", ChargingConfig{Price: 0, Currency: "USD"}, ""},
-		{"a negative price", ChargingConfig{Price: -1, Currency: "EUR"}, "price"},
-		{"a price beyond counting", ChargingConfig{Price: ceiling + 1, Currency: "EUR"}, "price"},
-		{"no currency", ChargingConfig{Price: 1}, "currency"},
-		{"everything wrong", ChargingConfig{Price: -1, Currency: "euro"}, "price currency"},
+		{"free of charge", ChargingConfig{Price: 0, Currency: "USD", Retention: minRetention}, ""},
+		{"a negative price", ChargingConfig{Price: -1, Currency: "EUR", Retention: minRetention}, "price"},
+		{"a price beyond counting", ChargingConfig{Price: ceiling + 1, Currency: "EUR", Retention: minRetention}, "price"},
+		{"no currency", ChargingConfig{Price: 1, Retention: minRetention}, "currency"},
+		{"gone too soon", ChargingConfig{Currency: "EUR", Retention: minRetention - 1}, "retention"},
+		{"kept for ever", ChargingConfig{Currency: "EUR", Retention: maxRetention + 1}, "retention"},
+		{"everything wrong", ChargingConfig{Price: -1, Currency: "euro"}, "price currency retention"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := c.config.Validate()
@@ -192,7 +214,7 @@ func runCommand(t *testing.T, n *node, in io.Reader, line ...string) (string, er
 				return "", err
 			}
 			var out bytes.Buffer
-			err = run(t.Context(), plugin.Invocation{Args: args, In: in, Out: &out, Err: io.Discard, Admin: n})
+			err = run(t.Context(), plugin.Invocation{Args: args, In: in, Out: &out, Err: &out, Admin: n})
 			return out.String(), err
 		}
 	}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"regexp"
+	"time"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
@@ -18,7 +19,16 @@ type ChargingConfig struct {
 	// Currency names what balances are counted in. The ledger doesn't convert:
 	// changing it renames the money of every account.
 	Currency string `yaml:"currency" doc:"what balances are counted in, for the CDRs (ISO 4217)"`
+	// Retention counts from when a message was paid for.
+	Retention time.Duration `yaml:"retention" doc:"how long CDRs are kept, at least 1h"`
 }
+
+// Bounds of ChargingConfig.Retention. The upper one is a hundred years.
+const (
+	defaultRetention = 90 * 24 * time.Hour
+	minRetention     = time.Hour
+	maxRetention     = 100 * 365 * 24 * time.Hour
+)
 
 var currencyCode = regexp.MustCompile(`^[A-Z]{3}$`)
 
@@ -30,6 +40,9 @@ func (c ChargingConfig) Validate() error {
 	}
 	if !currencyCode.MatchString(c.Currency) {
 		wrong = append(wrong, &plugin.InvalidKey{Key: "currency", Expected: `a currency code of ISO 4217 such as "EUR"`})
+	}
+	if c.Retention < minRetention || c.Retention > maxRetention {
+		wrong = append(wrong, &plugin.InvalidKey{Key: "retention", Expected: "a time from 1h to 876000h, for example 2160h"})
 	}
 	return errors.Join(wrong...)
 }
@@ -57,4 +70,5 @@ func (t tariff) charge(units int) (charge, error) {
 type charge struct {
 	amount   plugin.Money
 	currency string
+	serial   uint64 // of the account that is to pay; 0: any of its name
 }
