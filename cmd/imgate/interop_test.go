@@ -3,8 +3,10 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,22 +17,41 @@ import (
 	"time"
 )
 
-// These tests run sipp against the real program, both on fixed ports: run them
-// in a network namespace of their own. What they assert is what sipp saw.
+// These tests run programs of others against the real one, all on fixed ports:
+// run them in a network namespace of their own, in which host is an address of
+// this machine. What they assert is what those programs saw.
 const (
-	gateway = "127.0.0.1:5060"
+	host    = "192.0.2.1" // baresip doesn't use loopback
+	gateway = host + ":5060"
 	inbox   = "15310" // sipp's port for messages
 )
 
-func TestSipp(t *testing.T) {
-	sipp, err := exec.LookPath("sipp")
-	if err != nil {
-		t.Fatal("sipp is missing: install Debian's package sip-tester")
-	}
+// patience is how long something may take that takes a second.
+const patience = 30 * time.Second
+
+// newGateway starts the program with a listener for UDP and one for TCP.
+func newGateway(t *testing.T, users ...string) *server {
+	t.Helper()
 	s := newServer(t, gateway)
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte(`["udp://`+gateway+`"]`), []byte(`["udp://`+gateway+`", "tcp://`+gateway+`"]`), 1)
+	if !bytes.Contains(text, []byte("tcp://")) {
+		t.Fatalf("no listener to add to:\n%s", text)
+	}
+	if err := os.WriteFile(s.config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s.start()
-	s.importAccounts([]string{"1001", "1002", "1003"})
-	p := &peer{t: t, sipp: sipp, dir: t.TempDir()}
+	s.importAccounts(users)
+	return s
+}
+
+func TestSipp(t *testing.T) {
+	s := newGateway(t, "1001", "1002", "1003", "1004")
+	p := newPeer(t)
 
 	t.Run("1000 online at 200 a second", func(t *testing.T) {
 		p.t = t
@@ -46,10 +67,149 @@ func TestSipp(t *testing.T) {
 		p.register("1003")
 		p.wait(received, "offline", 500)
 	})
-	cdrs := table(t, s.imgate("cdr", "export", "--format", "csv"))
-	if len(cdrs) != 1500 {
-		t.Errorf("%d CDRs for 1500 messages", len(cdrs))
+	t.Run("500 over TCP, both ways", func(t *testing.T) {
+		p.t = t
+		log := p.connect("1004", "stream")
+		p.send("1004", "200", 500, 200, "-t", "t1")
+		p.inOrder(log, 500)
+	})
+	cdrs := table(t, s.imgate("cdr", "export", "--output", "csv"))
+	if len(cdrs) != 2000 {
+		t.Errorf("%d CDRs for 2000 messages", len(cdrs))
 	}
+}
+
+// TestBaresip: a phone registers, sends and receives.
+func TestBaresip(t *testing.T) {
+	s := newGateway(t, "1001", "1002")
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			b := startBaresip(t, network)
+			b.waitFor(`(?m)^SIP/2\.0 200 OK\r$[^~]*?CSeq: \d+ REGISTER`)
+			text := "to the phone over " + network
+			s.imgate("send", "1002@sip.example.com", "1001@sip.example.com", text, "--password", password, "--transport", network)
+			b.waitFor(`(?m)^MESSAGE sip:1001[^~]*?` + text)
+
+			b.send("from the phone over " + network)
+			b.waitFor(`(?m)^SIP/2\.0 202 Accepted\r$[^~]*?CSeq: \d+ MESSAGE`)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			listen := exec.CommandContext(ctx, s.binary, "listen", "1002@sip.example.com", "--count", "1", "--transport", network, "--config", s.config)
+			listen.Env = append(os.Environ(), "IMGATE_PASSWORD="+password)
+			if out, err := listen.Output(); err != nil || !strings.Contains(string(out), "1001@sip.example.com  from the phone over "+network+"\n") {
+				t.Errorf("%v\n%s", err, out)
+			}
+
+			b.stop()
+			b.waitFor(`(?m)expires=0[^~]*^SIP/2\.0 200 OK\r$[^~]*?CSeq: \d+ REGISTER`)
+			if via := "Via: SIP/2.0/" + strings.ToUpper(network) + " " + gateway; !strings.Contains(b.output(), via) {
+				t.Errorf("nothing came %q:\n%s", via, b.output())
+			}
+		})
+	}
+}
+
+// baresip is a phone of 1001's whose address book holds 1002.
+type baresip struct {
+	t       *testing.T
+	dir     string
+	process *exec.Cmd
+}
+
+const phoneControl = "127.0.0.1:15444"
+
+func startBaresip(t *testing.T, network string) *baresip {
+	t.Helper()
+	program := need(t, "baresip", "baresip-core")
+	b := &baresip{t: t, dir: t.TempDir()}
+	b.write("config", "sip_listen 0.0.0.0:15070\nmodule_path /usr/lib/baresip/modules\nmodule stdio.so\n"+
+		"module_app account.so\nmodule_app contact.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\nctrl_tcp_listen "+phoneControl+"\n")
+	b.write("contacts", "\"Bob\" <sip:1002@sip.example.com>\n")
+	b.write("accounts", fmt.Sprintf("<sip:1001@sip.example.com;transport=%s>;auth_user=1001;auth_pass=%s;outbound=\"sip:%s;transport=%[1]s\";regint=600\n", network, password, host))
+	out, err := os.Create(filepath.Join(b.dir, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	b.process = exec.Command(program, "-f", b.dir, "-s")
+	b.process.Stdout, b.process.Stderr = out, out
+	if err := b.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.stop)
+	return b
+}
+
+// need finds a program of others; without it there is no test.
+func need(t *testing.T, program, debian string) string {
+	t.Helper()
+	name, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatalf("%s is missing: install Debian's package %s", program, debian)
+	}
+	return name
+}
+
+func (b *baresip) write(name, text string) {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *baresip) output() string {
+	text, _ := os.ReadFile(filepath.Join(b.dir, "out")) // what can't be read doesn't match
+	return string(text)
+}
+
+// waitFor waits until the phone's trace of what it sent and received matches.
+func (b *baresip) waitFor(expression string) {
+	b.t.Helper()
+	wanted := regexp.MustCompile(expression)
+	if !until(func() bool { return wanted.MatchString(b.output()) }) {
+		b.t.Fatalf("the phone doesn't show %s:\n%s", expression, tail([]byte(b.output()), 4000))
+	}
+}
+
+// until polls another process.
+func until(condition func() bool) bool {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if condition() {
+			return true
+		}
+	}
+	return false
+}
+
+// send has the phone send a text to the only one in its address book.
+func (b *baresip) send(text string) {
+	b.t.Helper()
+	control, err := net.DialTimeout("tcp", phoneControl, patience)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer control.Close()
+	command := fmt.Sprintf(`{"command":"message","params":%q,"token":"t"}`, text)
+	fmt.Fprintf(control, "%d:%s,", len(command), command) // a netstring
+	answer := make([]byte, 1024)
+	if err := control.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		b.t.Fatal(err)
+	}
+	if n, err := control.Read(answer); err != nil || !bytes.Contains(answer[:n], []byte(`"ok":true`)) {
+		b.t.Fatalf("the phone doesn't send: %v %s", err, answer[:n])
+	}
+}
+
+// stop ends the phone as its user would: it unregisters.
+func (b *baresip) stop() {
+	if b.process == nil {
+		return
+	}
+	_ = b.process.Process.Signal(os.Interrupt) // it may have ended
+	ended := time.AfterFunc(patience, func() { b.process.Process.Kill() })
+	b.process.Wait()
+	ended.Stop()
+	b.process = nil
 }
 
 // peer runs sipp.
@@ -59,16 +219,27 @@ type peer struct {
 	dir  string
 }
 
-// command prepares a sipp that runs a scenario of testdata.
-func (p *peer) command(scenario string, args ...string) *exec.Cmd {
-	file, err := filepath.Abs(filepath.Join("testdata", "sipp", scenario))
+func newPeer(t *testing.T) *peer {
+	t.Helper()
+	return &peer{t: t, sipp: need(t, "sipp", "sip-tester"), dir: t.TempDir()}
+}
+
+// scenario returns the file of a scenario of testdata.
+func (p *peer) scenario(name string) string {
+	p.t.Helper()
+	file, err := filepath.Abs(filepath.Join("testdata", "sipp", name))
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	return file
+}
+
+// command prepares a sipp that runs a scenario of testdata.
+func (p *peer) command(scenario string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(p.t.Context(), 2*time.Minute)
 	p.t.Cleanup(cancel)
 	command := exec.CommandContext(ctx, p.sipp, append([]string{
-		gateway, "-sf", file, "-i", "127.0.0.1", "-nostdin", "-timeout", "90", "-timeout_error",
+		gateway, "-sf", p.scenario(scenario), "-i", host, "-nostdin", "-timeout", "90", "-timeout_error",
 	}, args...)...)
 	command.Dir = p.dir
 	return command
@@ -82,9 +253,9 @@ func (p *peer) run(what string, command *exec.Cmd) {
 }
 
 // data writes sipp's injection file of one line.
-func (p *peer) data(fields ...string) string {
+func (p *peer) data(name string, fields ...string) string {
 	p.t.Helper()
-	name := filepath.Join(p.dir, "data.csv")
+	name = filepath.Join(p.dir, name+".csv")
 	if err := os.WriteFile(name, []byte("SEQUENTIAL\n"+strings.Join(fields, ";")+"\n"), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
@@ -97,11 +268,11 @@ func credentials(user string) string {
 
 func (p *peer) register(user string) {
 	p.t.Helper()
-	p.run("register", p.command("register.xml", "-m", "1", "-p", "15311", "-key", "contact", inbox, "-inf", p.data(user, credentials(user))))
+	p.run("register", p.command("register.xml", "-m", "1", "-p", "15311", "-key", "contact", inbox, "-inf", p.data("register", user, credentials(user))))
 }
 
 // send sends n messages and expects each to be answered as given.
-func (p *peer) send(to, answer string, n, rate int) {
+func (p *peer) send(to, answer string, n, rate int, args ...string) {
 	p.t.Helper()
 	scenario, err := os.ReadFile(filepath.Join("testdata", "sipp", "message.xml"))
 	if err != nil {
@@ -111,7 +282,9 @@ func (p *peer) send(to, answer string, n, rate int) {
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(scenario), "[answer]", answer)), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
-	command := p.command("message.xml", "-m", strconv.Itoa(n), "-r", strconv.Itoa(rate), "-p", "15312", "-inf", p.data("1001", credentials("1001"), to))
+	command := p.command("message.xml", append([]string{
+		"-m", strconv.Itoa(n), "-r", strconv.Itoa(rate), "-p", "15312", "-inf", p.data("send", "1001", credentials("1001"), to),
+	}, args...)...)
 	command.Args[3] = file
 	p.run("send", command)
 }
@@ -126,17 +299,47 @@ func (p *peer) receive(name string, n int) *exec.Cmd {
 	return command
 }
 
+// connect starts a sipp that registers over TCP and takes what then comes on its
+// connection. It returns where sipp writes that down.
+func (p *peer) connect(user, name string) string {
+	p.t.Helper()
+	log := filepath.Join(p.dir, name+".log")
+	command := p.command("device.xml", "-m", "1", "-t", "t1", "-p", "15313", "-inf", p.data("device", user, credentials(user)),
+		"-oocsf", p.scenario("receive.xml"), "-trace_msg", "-message_file", log)
+	if err := command.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		command.Process.Kill()
+		command.Wait()
+	})
+	registered := regexp.MustCompile(`SIP/2\.0 200 OK\r\n(.*\r\n)*CSeq: 2 REGISTER`)
+	if !until(func() bool { text, _ := os.ReadFile(log); return registered.Match(text) }) {
+		p.t.Fatal("sipp can't register over TCP")
+	}
+	return log
+}
+
 // wait waits until the receiver has its messages: each number once, in order.
 func (p *peer) wait(command *exec.Cmd, name string, n int) {
 	p.t.Helper()
 	if err := command.Wait(); err != nil {
 		p.t.Fatalf("sipp didn't get its %d messages: %v", n, err)
 	}
-	log, err := os.ReadFile(filepath.Join(p.dir, name+".log"))
-	if err != nil {
-		p.t.Fatal(err)
+	p.inOrder(filepath.Join(p.dir, name+".log"), n)
+}
+
+// inOrder checks that the messages in a log are these: each number once, in
+// order.
+func (p *peer) inOrder(name string, n int) {
+	p.t.Helper()
+	number := regexp.MustCompile(`(?m)^number=(\d+);`)
+	numbers := func() [][][]byte {
+		log, _ := os.ReadFile(name) // it is written by another process
+		return number.FindAllSubmatch(log, -1)
 	}
-	found := regexp.MustCompile(`(?m)^number=(\d+);`).FindAllSubmatch(log, -1)
+	until(func() bool { return len(numbers()) >= n })
+	found := numbers()
 	if len(found) != n {
 		p.t.Errorf("%d messages arrived, want %d", len(found), n)
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -153,7 +152,7 @@ func registerAll(t *testing.T, agents []*ua.Agent, mayFail bool) {
 
 func dial(t *testing.T, s *server, user string, handle func(ua.Incoming) bool) *ua.Agent {
 	agent, err := ua.Dial(t.Context(), ua.Config{
-		Address: message.Address{User: user, Host: "sip.example.com"}, Password: password, Server: s.sip, Handle: handle,
+		Address: message.Address{User: user, Host: "sip.example.com"}, Password: password, UDP: s.sip, Handle: handle,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +237,7 @@ func checkMoney(t *testing.T, s *server, messages, unsure int) {
 	deadline := time.Now().Add(30 * time.Second)
 	var cdrs []map[string]string
 	for time.Now().Before(deadline) {
-		if cdrs = table(t, s.imgate("cdr", "export", "--format", "csv")); len(cdrs) >= messages {
+		if cdrs = table(t, s.imgate("cdr", "export", "--output", "csv")); len(cdrs) >= messages {
 			break
 		}
 		time.Sleep(50 * time.Millisecond) // settling follows delivery, in another process
@@ -259,25 +258,22 @@ func checkMoney(t *testing.T, s *server, messages, unsure int) {
 		}
 		charged += amount
 	}
-	type account struct {
-		AOR     string       `json:"aor"`
-		Balance plugin.Money `json:"balance"`
-		Held    plugin.Money `json:"held"`
+	var accounts []struct {
+		AOR      string       `json:"aor"`
+		Balance  plugin.Money `json:"balance"`
+		Reserved plugin.Money `json:"reserved"`
 	}
-	var accounts []account
-	lines := json.NewDecoder(strings.NewReader(s.imgate("account", "list", "--output", "json")))
-	for lines.More() {
-		var a account
-		if err := lines.Decode(&a); err != nil {
-			t.Fatal(err)
-		}
-		accounts = append(accounts, a)
+	if err := json.Unmarshal([]byte(s.imgate("account", "list", "--output", "json")), &accounts); err != nil {
+		t.Fatal(err)
+	}
+	if len(accounts) != senders+recipients {
+		t.Errorf("%d accounts, want %d", len(accounts), senders+recipients)
 	}
 	left := plugin.Money(0)
 	for _, account := range accounts {
 		left += account.Balance
-		if account.Held != 0 {
-			t.Errorf("%s still has %s held", account.AOR, account.Held)
+		if account.Reserved != 0 {
+			t.Errorf("%s still has %s held", account.AOR, account.Reserved)
 		}
 	}
 	if want := plugin.Money(len(accounts))*100*plugin.Unit - charged; left != want {

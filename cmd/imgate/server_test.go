@@ -38,23 +38,23 @@ func newServer(t *testing.T, sip string) *server {
 	dir := t.TempDir()
 	s := &server{t: t, binary: filepath.Join(dir, "imgate"), config: filepath.Join(dir, "imgate.yaml"), sip: sip, admin: freePort(t, "tcp")}
 	if s.sip == "" {
-		s.sip = freePort(t, "udp")
+		s.sip = freePort(t, "tcp") // of UDP it is free as well, but for rare bad luck
 	}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", s.binary, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	text := fmt.Sprintf(`node: test
-data_dir: %s
+data_dir: %[1]s
 storage:  {plugin: pebble}
 policy:   {plugin: rego}
 accounts: {plugin: ledger}
 charging: {plugin: ledger, price: "0.01"}
-admin:    {listen: "%s"}
+admin:    {listen: "%[2]s"}
 transports:
   sip:
     plugin: sip
-    listen: ["udp://%s"]
+    listen: ["udp://%[3]s", "tcp://%[3]s"]
     domains: [sip.example.com]
 `, filepath.Join(dir, "data"), s.admin, s.sip)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {

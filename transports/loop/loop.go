@@ -14,7 +14,7 @@ import (
 
 // Config is what an operator may set.
 type Config struct {
-	Depth int `yaml:"depth"` // messages that may wait to come back, 1 to 65,536
+	Depth int `yaml:"depth" doc:"messages that may wait to come back, 1 to 65,536"`
 }
 
 // Validate is plugin.Config.

@@ -11,18 +11,17 @@ import (
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
-// authenticate finds out who sent a request. If it returns false it has
-// answered: everybody without credentials gets the same challenge, whatever it
-// asks for, so that nobody learns which addresses exist.
-func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, now time.Time) (plugin.Account, bool) {
-	digest, found := d.credentials(x)
+// authenticate finds out who sent a request, by its credentials. If it returns
+// false it has answered: everybody without credentials gets the same challenge,
+// whatever it asks for, so that nobody learns which addresses exist.
+func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, digest plugin.Digest, found bool, now time.Time) (plugin.Account, bool) {
 	if !found {
-		x.Answer(d.challenge.reply(x, d.realm(x), false, now))
+		d.answer(x, d.challenge.reply(x, d.realm(x), false, now))
 		return plugin.Account{}, false
 	}
 	count, ok := nonceCount(&digest)
 	if !ok || !slices.Contains(d.config.Algorithms, digest.Algorithm) || !isSameURI(x, digest.URI) {
-		x.Answer(wire.Reply{Status: 400, Phrase: "Bad Credentials"})
+		d.answer(x, wire.Reply{Status: 400, Phrase: "Bad Credentials"})
 		return plugin.Account{}, false
 	}
 	digest.Method = x.Method
@@ -67,7 +66,7 @@ func (d *Door) isFresh(x *wire.Exchange, account string, digest *plugin.Digest, 
 		err = d.nonces.use(account, id, count, now)
 	}
 	if err != nil {
-		x.Answer(d.challenge.reply(x, digest.Realm, true, now))
+		d.answer(x, d.challenge.reply(x, digest.Realm, true, now))
 	}
 	return err == nil
 }

@@ -107,13 +107,13 @@ func BenchmarkFullMessage(b *testing.B) {
 
 func openRelay(b *testing.B, r *relay) *Door {
 	b.Helper()
+	r.ready = make(chan struct{})
 	config := defaults
 	config.Listen = []string{"udp://127.0.0.1:0"}
 	d, err := New(b.Context(), plugin.Env{Instance: "sip"}, config)
 	if err != nil {
 		b.Fatal(err)
 	}
-	r.ready = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- d.Serve(ctx, r) }()

@@ -9,18 +9,21 @@ import (
 	"time"
 
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
 )
 
 // Config is the section of a SIP transport in the configuration file.
 type Config struct {
-	Listen  []string `yaml:"listen" doc:"where to listen: udp://ADDRESS:PORT"`
+	Listen  []string `yaml:"listen" doc:"where to listen: udp://ADDRESS:PORT, tcp://ADDRESS:PORT"`
 	Domains []string `yaml:"domains" doc:"the domains that are ours; the first is the realm of whoever comes from elsewhere"`
+	Aliases []string `yaml:"aliases" doc:"what else clients call this server: its names in DNS, the address that a NAT gives it"`
 	// MD5 comes first by default: the order is our preference (RFC 8760 §2.4),
 	// but old clients, sipp among them, take the first challenge and know nothing
 	// else.
 	Algorithms    []string      `yaml:"algorithms" doc:"digest algorithms in the order in which they are offered: MD5, SHA-256"`
 	NonceLifetime time.Duration `yaml:"nonce_lifetime" doc:"how long a client may use a nonce"`
 	Registration  Registration  `yaml:"registration"`
+	Peers         []Peer        `yaml:"peers" doc:"proxies and gateways that are trusted because of the address that they send from; over UDP only where the network keeps strangers from writing that address"`
 	Limits        Limits        `yaml:"limits"`
 }
 
@@ -33,82 +36,135 @@ type Registration struct {
 
 // Limits of what is let in.
 type Limits struct {
-	Body     int `yaml:"body" doc:"octets of a message's body"`
-	Contacts int `yaml:"contacts" doc:"contacts in one registration"`
+	Body                  int `yaml:"body" doc:"octets of a message's body"`
+	Contacts              int `yaml:"contacts" doc:"contacts in one registration"`
+	Connections           int `yaml:"connections" doc:"TCP connections at once"`
+	ConnectionsPerAddress int `yaml:"connections_per_address" doc:"TCP connections from one address at once"`
+	// UDPMessage is 8,192 octets by default: the buffer into which libre, and so
+	// baresip, reads a datagram. Whoever has phones with pjsip wants 4,000.
+	UDPMessage int `yaml:"udp_message" doc:"octets of a request that goes over UDP, in fragments, to a device that has no TCP connection; up to 1300 it goes over UDP anyway"`
 }
 
 var defaults = Config{
-	Listen:        []string{"udp://127.0.0.1:5060"},
+	Listen:        []string{"udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"},
 	Domains:       []string{"sip.example.com"},
 	Algorithms:    []string{"MD5", "SHA-256"},
 	NonceLifetime: 5 * time.Minute,
 	Registration:  Registration{Min: time.Minute, Default: time.Hour, Max: 2 * time.Hour},
-	Limits:        Limits{Body: 64 << 10, Contacts: 10},
+	Limits:        Limits{Body: 64 << 10, Contacts: 10, Connections: 10_000, ConnectionsPerAddress: 256, UDPMessage: 8192},
 }
 
 // Validate names every key that is wrong.
 func (c Config) Validate() error {
-	var errs []error
-	wrong := func(ok bool, key, expected string) {
-		if !ok {
-			errs = append(errs, &plugin.InvalidKey{Key: key, Expected: expected})
-		}
+	var p problems
+	c.checkNames(&p)
+	c.checkAuthentication(&p)
+	c.checkRegistration(&p)
+	checkPeers(c.Peers, &p)
+	c.Limits.check(&p)
+	return errors.Join(p...)
+}
+
+// problems are keys that are wrong.
+type problems []error
+
+func (p *problems) expect(ok bool, key, expected string) {
+	if !ok {
+		*p = append(*p, &plugin.InvalidKey{Key: key, Expected: expected})
 	}
-	wrong(len(c.Listen) > 0, "listen", `at least one address such as "udp://127.0.0.1:5060"`)
+}
+
+func (c Config) checkNames(p *problems) {
+	p.expect(len(c.Listen) > 0, "listen", `at least one address such as "udp://127.0.0.1:5060"`)
 	for i, listen := range c.Listen {
-		_, err := parseListen(listen)
-		wrong(err == nil, fmt.Sprintf("listen[%d]", i), `an address such as "udp://127.0.0.1:5060" (an IP address, not a name)`)
+		key := fmt.Sprintf("listen[%d]", i)
+		l, err := parseListen(listen)
+		p.expect(err == nil, key, `an address such as "udp://127.0.0.1:5060" or "tcp://[::1]:5060" (an IP address, not a name)`)
+		p.expect(err != nil || !slices.ContainsFunc(c.Listen[:i], l.isWrittenAs), key, "each address once")
 	}
-	wrong(len(c.Domains) > 0, "domains", "at least one domain such as sip.example.com")
+	p.expect(len(c.Domains) > 0, "domains", "at least one domain such as sip.example.com")
 	for i, domain := range c.Domains {
-		wrong(isDomain(domain), fmt.Sprintf("domains[%d]", i), "a domain such as sip.example.com")
+		key := fmt.Sprintf("domains[%d]", i)
+		same := func(other string) bool { return strings.EqualFold(other, domain) }
+		p.expect(isDomain(domain), key, "a domain such as sip.example.com")
+		p.expect(!slices.ContainsFunc(c.Domains[:i], same), key, "each domain once")
 	}
-	wrong(len(c.Algorithms) > 0, "algorithms", "MD5, SHA-256 or both")
+	for i, alias := range c.Aliases {
+		_, err := netip.ParseAddr(alias)
+		p.expect(err == nil || isDomain(alias), fmt.Sprintf("aliases[%d]", i), "a host name or an IP address, without a port")
+	}
+}
+
+func (c Config) checkAuthentication(p *problems) {
+	p.expect(len(c.Algorithms) > 0, "algorithms", "MD5, SHA-256 or both")
 	for i, algorithm := range c.Algorithms {
 		known := algorithm == "MD5" || algorithm == "SHA-256"
-		wrong(known && !slices.Contains(c.Algorithms[:i], algorithm), fmt.Sprintf("algorithms[%d]", i), "MD5 or SHA-256, each once")
+		p.expect(known && !slices.Contains(c.Algorithms[:i], algorithm), fmt.Sprintf("algorithms[%d]", i), "MD5 or SHA-256, each once")
 	}
-	wrong(c.NonceLifetime >= time.Second && c.NonceLifetime <= 24*time.Hour, "nonce_lifetime", "between 1s and 24h")
-	r := c.Registration
-	wrong(r.Min >= time.Second && r.Min <= time.Hour, "registration.min", "between 1s and 1h (RFC 3261 §10.3)")
-	wrong(r.Default >= r.Min && r.Default <= r.Max, "registration.default", "between registration.min and registration.max")
-	wrong(r.Max >= r.Min && r.Max <= 30*24*time.Hour, "registration.max", "between registration.min and 720h")
-	wrong(c.Limits.Body > 0 && c.Limits.Body <= 64<<10, "limits.body", "between 1 and 65536: what a UDP datagram holds")
-	wrong(c.Limits.Contacts > 0 && c.Limits.Contacts <= 100, "limits.contacts", "between 1 and 100")
-	return errors.Join(errs...)
+	p.expect(c.NonceLifetime >= time.Second && c.NonceLifetime <= 24*time.Hour, "nonce_lifetime", "between 1s and 24h")
 }
+
+func (c Config) checkRegistration(p *problems) {
+	r := c.Registration
+	p.expect(r.Min >= time.Second && r.Min <= time.Hour, "registration.min", "between 1s and 1h (RFC 3261 §10.3)")
+	p.expect(r.Default >= r.Min && r.Default <= r.Max, "registration.default", "between registration.min and registration.max")
+	p.expect(r.Max >= r.Min && r.Max <= 30*24*time.Hour, "registration.max", "between registration.min and 720h")
+}
+
+func (l Limits) check(p *problems) {
+	p.expect(l.Body > 0 && l.Body <= 64<<10, "limits.body", "between 1 and 65536: what a UDP datagram holds")
+	p.expect(l.Contacts > 0 && l.Contacts <= 100, "limits.contacts", "between 1 and 100")
+	p.expect(l.Connections > 0 && l.Connections <= 1_000_000, "limits.connections", "between 1 and 1000000")
+	p.expect(l.ConnectionsPerAddress > 0 && l.ConnectionsPerAddress <= l.Connections, "limits.connections_per_address", "between 1 and limits.connections")
+	p.expect(l.UDPMessage >= udpAnyway && l.UDPMessage <= wire.MaxDatagram, "limits.udp_message", fmt.Sprintf("between %d and %d", udpAnyway, wire.MaxDatagram))
+}
+
+// udpAnyway is the size, in octets, up to which a request goes over UDP whatever
+// else there is (RFC 3261 §18.1.1).
+const udpAnyway = 1300
 
 var errListen = errors.New("not an address to listen on")
 
-func parseListen(s string) (netip.AddrPort, error) {
-	rest, ok := strings.CutPrefix(s, "udp://")
-	if !ok {
-		return netip.AddrPort{}, errListen
-	}
-	return netip.ParseAddrPort(rest)
+// listener is an item of listen.
+type listener wire.Listener
+
+func (l listener) isWrittenAs(s string) bool {
+	other, err := parseListen(s)
+	return err == nil && other == l
 }
 
-// addresses returns the addresses to listen on.
-func (c Config) addresses() ([]netip.AddrPort, error) {
-	var addresses []netip.AddrPort
+func parseListen(s string) (listener, error) {
+	network, rest, _ := strings.Cut(s, "://")
+	if network != "udp" && network != "tcp" {
+		return listener{}, errListen
+	}
+	address, err := netip.ParseAddrPort(rest)
+	return listener{Network: network, Address: address}, err
+}
+
+// listeners returns where to listen.
+func (c Config) listeners() ([]wire.Listener, error) {
+	var listeners []wire.Listener
 	for _, listen := range c.Listen {
-		address, err := parseListen(listen)
+		l, err := parseListen(listen)
 		if err != nil {
 			return nil, fmt.Errorf("listen %q: %w", listen, err)
 		}
-		addresses = append(addresses, address)
+		listeners = append(listeners, wire.Listener(l))
 	}
-	return addresses, nil
+	return listeners, nil
 }
 
-// ClientAddress is where a client on this machine reaches the door, for the
-// commands that play one: host:port of its first listener.
-func (c Config) ClientAddress() string {
-	addresses, err := c.addresses()
-	if err != nil || len(addresses) == 0 {
+// ClientAddress is where a client on this machine reaches the door over "udp" or
+// "tcp", for the commands that play one: host:port of its first such listener,
+// or empty.
+func (c Config) ClientAddress(network string) string {
+	listeners, _ := c.listeners() // a configuration that can't be read leads nowhere
+	i := slices.IndexFunc(listeners, func(l wire.Listener) bool { return l.Network == network })
+	if i < 0 {
 		return ""
 	}
-	address := addresses[0]
+	address := listeners[i].Address
 	if address.Addr().IsUnspecified() {
 		return netip.AddrPortFrom(loopback(address.Addr()), address.Port()).String()
 	}

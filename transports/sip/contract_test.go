@@ -16,27 +16,36 @@ import (
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
-func TestContract(t *testing.T) {
+func TestContractOverUDP(t *testing.T) {
 	plugintest.Transport(t, func(plugintest.T) plugintest.TransportHarness {
-		n := &neighbourhood{listen: "udp://127.0.0.1:0"}
-		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.route}
+		n := &neighbourhood{network: "udp", listen: "udp://127.0.0.1:0"}
+		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.routeOverUDP}
+	})
+}
+
+func TestContractOverTCP(t *testing.T) {
+	plugintest.Transport(t, func(plugintest.T) plugintest.TransportHarness {
+		n := &neighbourhood{network: "tcp", listen: "tcp://127.0.0.1:0"}
+		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.routeOverTCP}
 	})
 }
 
 // neighbourhood is a door and the user agents around it, which are as simple as
 // they can be: what they read, they read as a careless device would.
 type neighbourhood struct {
-	door   *Door
-	listen string
+	door    *Door
+	network string
+	listen  string
 }
 
 // open opens the first door on any port, and each later one on the same.
 func (n *neighbourhood) open(t plugintest.T) plugin.Transport {
 	if n.door != nil {
-		n.listen = "udp://" + n.door.Addrs()[0].String()
+		n.listen = n.network + "://" + n.door.Addrs()[0].String()
 	}
 	config := defaults
 	config.Listen, config.Domains = []string{n.listen}, []string{"a.example"}
+	config.Limits.UDPMessage = wire.MaxDatagram
 	door, err := New(t.Context(), plugin.Env{Instance: "sip"}, config)
 	if err != nil {
 		t.Fatalf("New: %v", err)
@@ -76,15 +85,15 @@ func (n *neighbourhood) register(ctx context.Context, aor message.Address, secre
 // credentials, to be challenged.
 func (n *neighbourhood) exchange(ctx context.Context, calls []call) []plugintest.Reply {
 	replies := slices.Repeat([]plugintest.Reply{plugintest.Silence}, len(calls))
-	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(n.door.Addrs()[0]))
+	conn, err := dialDoor(n.door, n.network)
 	if err != nil {
 		return replies
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 
-	challenge, ok := ask(conn, calls[0].write(conn, 1, ""))
-	if !ok {
+	challenge, err := ask(conn, calls[0].write(conn, 1, ""))
+	if err != nil {
 		return replies
 	}
 	nonce := nonceIn.FindStringSubmatch(challenge)
@@ -96,8 +105,8 @@ func (n *neighbourhood) exchange(ctx context.Context, calls []call) []plugintest
 		_, _ = conn.Write([]byte(c.write(conn, 2, c.credentials(nonce[1], i+1)))) // who gets nothing doesn't answer
 	}
 	for range calls {
-		response, ok := readPacket(conn)
-		if !ok {
+		response, err := conn.next()
+		if err != nil {
 			break
 		}
 		id := fieldOf(response, "Call-ID")
@@ -108,25 +117,19 @@ func (n *neighbourhood) exchange(ctx context.Context, calls []call) []plugintest
 	return replies
 }
 
-func ask(conn *net.UDPConn, request string) (string, bool) {
+func ask(conn *packets, request string) (string, error) {
 	if _, err := conn.Write([]byte(request)); err != nil {
-		return "", false
+		return "", err
 	}
-	return readPacket(conn)
-}
-
-func readPacket(conn *net.UDPConn) (string, bool) {
-	buffer := make([]byte, wire.MaxMessage)
-	n, err := conn.Read(buffer)
-	return string(buffer[:n]), err == nil
+	return conn.next()
 }
 
 // write makes the request. What identifies it but for its transaction depends on
 // the call alone, so the same call is a repeat.
-func (c call) write(conn *net.UDPConn, cseq int, credentials string) string {
-	return fmt.Sprintf("%s %s SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bK%s\r\nMax-Forwards: 70\r\n"+
+func (c call) write(conn *packets, cseq int, credentials string) string {
+	return fmt.Sprintf("%s %s SIP/2.0\r\nVia: SIP/2.0/%s %s;rport;branch=z9hG4bK%s\r\nMax-Forwards: 70\r\n"+
 		"From: <sip:%s>;tag=of-%s\r\nTo: <%s>\r\nCall-ID: %s\r\nCSeq: %d %s\r\n%s%sContent-Length: %d\r\n\r\n%s",
-		c.method, c.uri, conn.LocalAddr(), message.NewPublicID(),
+		c.method, c.uri, strings.ToUpper(conn.network), conn.LocalAddr(), message.NewPublicID(),
 		c.from, c.from.User, c.to, c.id, cseq, c.method, credentials, c.headers, len(c.body), c.body)
 }
 
@@ -153,8 +156,9 @@ func replyOf(response string) plugintest.Reply {
 	return plugintest.Refused
 }
 
-// route makes a device that is reached over a flow, as if it had registered.
-func (n *neighbourhood) route(t plugintest.T, hear func(plugintest.Heard) plugintest.Reply) plugin.Route {
+// routeOverUDP makes a device that is reached over a flow, as if it had
+// registered.
+func (n *neighbourhood) routeOverUDP(t plugintest.T, hear func(plugintest.Heard) plugintest.Reply) plugin.Route {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatalf("the device can't listen: %v", err)
@@ -169,6 +173,54 @@ func (n *neighbourhood) route(t plugintest.T, hear func(plugintest.Heard) plugin
 		Contact: fmt.Sprintf("sip:bob@%s", conn.LocalAddr()),
 		Flow:    fmt.Sprintf("udp;%s;%s", n.door.Addrs()[0], conn.LocalAddr()),
 	}}
+}
+
+// routeOverTCP makes a device that registers: only so its connection has a name.
+func (n *neighbourhood) routeOverTCP(t plugintest.T, hear func(plugintest.Heard) plugintest.Reply) plugin.Route {
+	conn, err := dialDoor(n.door, "tcp")
+	if err != nil {
+		t.Fatalf("the device can't connect: %v", err)
+	}
+	alice, device := message.Address{User: "alice", Host: "a.example"}, message.NewPublicID()
+	c := call{
+		method: "REGISTER", uri: "sip:a.example", to: "sip:alice@a.example", id: device, from: alice, secret: "correct horse",
+		headers: fmt.Sprintf("Contact: <sip:bob@%s;transport=tcp>;+sip.instance=%q\r\n", conn.LocalAddr(), device),
+	}
+	challenge, err := ask(conn, c.write(conn, 1, ""))
+	if err == nil {
+		var answer string
+		answer, err = ask(conn, c.write(conn, 2, c.credentials(nonceIn.FindStringSubmatch(challenge)[1], 1)))
+		challenge = answer
+	}
+	if err != nil || status(challenge) != "200 OK" {
+		t.Fatalf("the device can't register: %v\n%s", err, challenge)
+	}
+	binding := &plugin.Binding{Account: "account-of-alice", AOR: alice, Device: device}
+	s, _ := n.door.streams.of(binding, time.Now())
+	binding.Contact, binding.Flow = s.contact, s.flow.String()
+	var tasks sync.WaitGroup
+	tasks.Go(func() { listenOn(conn, hear, &tasks) })
+	t.Cleanup(func() {
+		conn.Close()
+		tasks.Wait()
+	})
+	return plugin.Route{Transport: "sip", Binding: binding}
+}
+
+// listenOn hears what comes on a connection, where nothing is repeated.
+func listenOn(conn *packets, hear func(plugintest.Heard) plugintest.Reply, tasks *sync.WaitGroup) {
+	for {
+		request, err := conn.next()
+		if err != nil {
+			return
+		}
+		tasks.Go(func() {
+			if line := lineFor(hear(heardIn(request))); line != "" {
+				head, _, _ := strings.Cut(request, "\r\n\r\n")
+				_, _ = conn.Write([]byte(answer(head, line))) // at the end the door is gone
+			}
+		})
+	}
 }
 
 // listenFor hears each transaction once, retransmitted or not.

@@ -178,7 +178,7 @@ func TestRefusedMessages(t *testing.T) {
 		{"<sip:1001@sip.example.com>;tag=f", "<tel:+15551234>;tag=f", "403 Forbidden"},
 		{"Max-Forwards: 70", "Max-Forwards: 0", "483 Too Many Hops"},
 		{"Max-Forwards: 70", "Expires: soon", "400 Bad Request"},
-		{"Max-Forwards: 70", "Content-Type: text", "400 Bad Request"},
+		{"Max-Forwards: 70", "Content-Type: text", "400 Bad Content-Type"},
 		{"Max-Forwards: 70", "Require: path, x", "420 Bad Extension"},
 		{"Content-Length: 5\r\n\r\nhello", "\r\nhello world", "413 Request Entity Too Large"},
 	} {

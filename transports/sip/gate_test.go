@@ -1,15 +1,18 @@
 package sip
 
 import (
+	"bufio"
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"io"
 	"net"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -148,6 +151,8 @@ func (t ticket) Accepted(ctx context.Context) (plugin.Answer, error) {
 			return plugin.Answer{}, message.FailForNow(message.Internal, "%w", ctx.Err())
 		}
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.refused != nil {
 		return plugin.Answer{}, t.refused
 	}
@@ -166,14 +171,19 @@ func openDoor(t testing.TB, g *gate, change func(*Config)) *Door {
 func openDoorIn(t testing.TB, g *gate, dir string, change func(*Config)) *Door {
 	t.Helper()
 	config := defaults
-	config.Listen = []string{"udp://127.0.0.1:0"}
+	config.Listen = []string{"udp://127.0.0.1:0", "tcp://127.0.0.1:0"}
 	if change != nil {
 		change(&config)
 	}
 	if err := config.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	d, err := New(t.Context(), plugin.Env{Instance: "sip", DataDir: dir}, config)
+	return serve(t, g, plugin.Env{Instance: "sip", DataDir: dir}, config)
+}
+
+func serve(t testing.TB, g *gate, env plugin.Env, config Config) *Door {
+	t.Helper()
+	d, err := New(t.Context(), env, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,10 +201,64 @@ func openDoorIn(t testing.TB, g *gate, dir string, change func(*Config)) *Door {
 	return d
 }
 
+// addressOf is where a door listens on a network.
+func addressOf(d *Door, network string) netip.AddrPort {
+	for i, l := range d.listen {
+		if l.Network == network {
+			return d.Addrs()[i]
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// packets are a connection on which whole messages are read.
+type packets struct {
+	net.Conn
+	network string
+	reader  *bufio.Reader // of a stream
+	buffer  []byte        // for a datagram
+}
+
+func dialDoor(d *Door, network string) (*packets, error) {
+	conn, err := net.Dial(network, addressOf(d, network).String())
+	if err != nil {
+		return nil, err
+	}
+	return &packets{Conn: conn, network: network, reader: bufio.NewReader(conn)}, nil
+}
+
+func (p *packets) local() netip.AddrPort { return netip.MustParseAddrPort(p.LocalAddr().String()) }
+
+// next reads one message; it leaves out pongs.
+func (p *packets) next() (string, error) {
+	if p.network == "udp" {
+		if p.buffer == nil {
+			p.buffer = make([]byte, wire.MaxMessage)
+		}
+		n, err := p.Read(p.buffer)
+		return string(p.buffer[:n]), err
+	}
+	var head strings.Builder
+	for !strings.HasSuffix(head.String(), "\r\n\r\n") {
+		line, err := p.reader.ReadString('\n')
+		if err != nil {
+			return "", err
+		}
+		if line == "\r\n" && head.Len() == 0 {
+			continue
+		}
+		head.WriteString(line)
+	}
+	length, _ := strconv.Atoi(fieldOf(head.String(), "Content-Length")) // ours are right
+	body := make([]byte, length)
+	_, err := io.ReadFull(p.reader, body)
+	return head.String() + string(body), err
+}
+
 // client is a user agent without any sense.
 type client struct {
 	t         testing.TB
-	conn      *net.UDPConn
+	conn      *packets
 	cseq      int
 	nonce     string
 	nc        int
@@ -203,9 +267,11 @@ type client struct {
 	username  string
 }
 
-func newClient(t testing.TB, d *Door) *client {
+func newClient(t testing.TB, d *Door) *client { return newClientOver(t, d, "udp") }
+
+func newClientOver(t testing.TB, d *Door, network string) *client {
 	t.Helper()
-	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(d.Addrs()[0]))
+	conn, err := dialDoor(d, network)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +279,7 @@ func newClient(t testing.TB, d *Door) *client {
 	return &client{t: t, conn: conn, algorithm: "MD5", qop: "auth", username: "1001"}
 }
 
-func (c *client) addr() netip.AddrPort { return c.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
+func (c *client) addr() netip.AddrPort { return c.conn.local() }
 
 func (c *client) send(text string) {
 	c.t.Helper()
@@ -227,12 +293,11 @@ func (c *client) receive() string {
 	if err := c.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		c.t.Fatal(err)
 	}
-	buffer := make([]byte, wire.MaxMessage)
-	n, err := c.conn.Read(buffer)
+	packet, err := c.conn.next()
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return string(buffer[:n])
+	return packet
 }
 
 // request writes a request of 1001's; headers end in CRLF each.
@@ -242,8 +307,8 @@ func (c *client) request(method, uri, headers, body string) string {
 	if method == "REGISTER" {
 		to = "sip:1001@sip.example.com"
 	}
-	return fmt.Sprintf("%s %s SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bK%d\r\nMax-Forwards: 70\r\nFrom: \"Ann\" <sip:1001@sip.example.com>;tag=f\r\nTo: <%s>\r\nCall-ID: call\r\nCSeq: %d %s\r\n%sContent-Length: %d\r\n\r\n%s",
-		method, uri, c.conn.LocalAddr(), c.cseq, to, c.cseq, method, headers, len(body), body)
+	return fmt.Sprintf("%s %s SIP/2.0\r\nVia: SIP/2.0/%s %s;rport;branch=z9hG4bK%d\r\nMax-Forwards: 70\r\nFrom: \"Ann\" <sip:1001@sip.example.com>;tag=f\r\nTo: <%s>\r\nCall-ID: call\r\nCSeq: %d %s\r\n%sContent-Length: %d\r\n\r\n%s",
+		method, uri, strings.ToUpper(c.conn.network), c.conn.LocalAddr(), c.cseq, to, c.cseq, method, headers, len(body), body)
 }
 
 var nonceIn = regexp.MustCompile(`nonce="([^"]+)"`)

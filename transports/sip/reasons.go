@@ -40,7 +40,7 @@ var finals = []struct {
 	{message.Unbuildable, 488, 480},
 	{message.PolicyFailed, 500, 500},
 	{message.ChargingFailed, 500, 500},
-	{message.LimitReached, 480, 480},
+	{message.LimitReached, 403, 480}, // final: too many contacts
 	{message.Internal, 500, 500},
 	{message.Overloaded, 503, 503},
 	{message.Draining, 503, 503},

@@ -5,9 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -15,34 +12,60 @@ import (
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
-// clockSkew is how far off a sender's Date may be to be believed.
-const clockSkew = 5 * time.Minute
-
-// carried are the header fields that travel along (RFC 3428 §8 names most).
-var carried = []string{"Subject", "Content-Language", "Content-Disposition", "Content-Encoding", "In-Reply-To", "Date"}
-
 // message takes a MESSAGE in. It runs on the worker of its source up to Submit,
 // so that messages are submitted in the order in which they came.
-func (d *Door) message(ctx context.Context, x *wire.Exchange) {
+func (d *Door) message(ctx context.Context, x *wire.Exchange, peer *Peer) {
+	if x.ToTag != "" {
+		d.answer(x, wire.Reply{Status: 481}) // of a dialog, and we have none (RFC 3261 §12.2.2)
+		return
+	}
 	if x.MaxForwards == 0 {
 		d.refuse(x, message.Fail(message.TooManyHops, "Max-Forwards is 0"))
 		return
 	}
 	now := time.Now()
-	account, ok := d.authenticate(ctx, x, now)
+	who, ok := d.identify(ctx, x, peer, now)
 	if !ok || !d.begin(x) {
 		return
 	}
-	m, failure := d.read(x, account, now)
+	if refusal := contentRefusal(x); refusal != nil {
+		d.answer(x, *refusal)
+		return
+	}
+	m, failure := d.read(x, who.account, now)
 	if failure != nil {
 		d.refuse(x, failure)
 		return
 	}
-	ticket := d.gate.Submit(plugin.Arrival{Message: m, Account: account, Key: submissionKey(x, account.ID)})
+	m.Trace = traceOf(x, peer)
+	ticket := d.gate.Submit(plugin.Arrival{Message: m, Account: who.account, Key: submissionKey(x, who.name), Call: x.CallID})
 	d.waiters.run(func() {
 		defer x.Recover()
 		d.answerMessage(ctx, x, ticket)
 	})
+}
+
+// identity is who brings a message.
+type identity struct {
+	account plugin.Account
+	name    string // tells the submissions of one from those of others
+}
+
+// identify finds out who brings a message: whose credentials it has, or a peer
+// that vouches for its sender. If it returns false it has answered.
+func (d *Door) identify(ctx context.Context, x *wire.Exchange, peer *Peer, now time.Time) (identity, bool) {
+	digest, found := d.credentials(x)
+	if found || !peer.vouches() {
+		account, ok := d.authenticate(ctx, x, digest, found, now)
+		return identity{account, account.ID}, ok
+	}
+	from, err := sender(x)
+	if err != nil {
+		d.refuse(x, message.Fail(message.Malformed, "From: %w", err))
+		return identity{}, false
+	}
+	x.Keep()
+	return identity{peer.account(from), "peer " + peer.Name}, true
 }
 
 // answerMessage waits until the message is ours, and if the plan says so for
@@ -54,30 +77,41 @@ func (d *Door) answerMessage(ctx context.Context, x *wire.Exchange, ticket plugi
 			x.Abandon() // we are closing, and don't know
 			return
 		}
-		d.refuse(x, message.AsFailure(err))
+		d.refuseMessage(x, message.AsFailure(err))
 		return
 	}
 	if answer.Within == 0 {
-		x.Answer(wire.Reply{Status: 202})
+		d.answer(x, wire.Reply{Status: 202})
 		return
 	}
 	waiting, cancel := context.WithTimeout(ctx, answer.Within)
 	defer cancel()
 	switch outcome := ticket.First(waiting); outcome.State {
 	case plugin.OutcomeDelivered:
-		x.Answer(wire.Reply{Status: 200})
+		d.answer(x, wire.Reply{Status: 200})
 	case plugin.OutcomeFailed:
 		d.refuse(x, message.AsFailure(outcome.Failure))
 	default:
-		x.Answer(wire.Reply{Status: 202})
+		d.answer(x, wire.Reply{Status: 202})
 	}
+}
+
+// refuseMessage answers a message that isn't taken. That nobody has an address
+// of another domain only says that no service leads there.
+func (d *Door) refuseMessage(x *wire.Exchange, failure *message.Failure) {
+	if failure.Reason == message.UnknownRecipient && !failure.Temporary && !d.names.include(x.URI) {
+		d.metrics.refused[failure.Reason].Inc()
+		d.answer(x, wire.Reply{Status: 403, Phrase: "Relaying Denied"})
+		return
+	}
+	d.refuse(x, failure)
 }
 
 // read makes a message of the request.
 func (d *Door) read(x *wire.Exchange, account plugin.Account, now time.Time) (*message.Message, *message.Failure) {
 	m := &message.Message{
 		Received:    now,
-		DisplayName: x.From.Display,
+		DisplayName: displayName(x),
 		ContentType: x.Get("Content-Type"),
 		Body:        x.Body,
 		Headers:     headersOf(x, now),
@@ -94,9 +128,6 @@ func (d *Door) read(x *wire.Exchange, account plugin.Account, now time.Time) (*m
 	}
 	if m.ContentType == "" {
 		m.ContentType = "text/plain"
-	}
-	if !isMediaType(m.ContentType) {
-		return nil, message.Fail(message.Malformed, "Content-Type is not one")
 	}
 	seconds, found, ok := x.Expires()
 	if !ok {
@@ -117,37 +148,12 @@ func sender(x *wire.Exchange) (message.Address, error) {
 	return wire.Address(u)
 }
 
-// isMediaType checks type and subtype; parameters are for who reads the body.
-func isMediaType(s string) bool {
-	s, _, _ = strings.Cut(s, ";")
-	main, sub, _ := strings.Cut(strings.TrimRight(s, " \t"), "/")
-	return wire.IsToken(main) && wire.IsToken(sub)
-}
-
-// headersOf returns what travels along: a Date only if it is about now.
-func headersOf(x *wire.Exchange, now time.Time) []message.Header {
-	var headers []message.Header
-	for _, h := range x.Headers() {
-		i := slices.IndexFunc(carried, func(name string) bool { return strings.EqualFold(name, h.Name) })
-		if i < 0 || h.Value == "" || carried[i] == "Date" && !isAbout(h.Value, now) {
-			continue
-		}
-		headers = append(headers, message.Header{Name: carried[i], Value: h.Value})
-	}
-	return headers
-}
-
-func isAbout(date string, now time.Time) bool {
-	t, err := time.Parse(http.TimeFormat, date)
-	return err == nil && t.Sub(now).Abs() <= clockSkew
-}
-
 // submissionKey is the same when a client repeats itself, through whatever
 // transaction, and differs when it says something new.
-func submissionKey(x *wire.Exchange, account string) string {
+func submissionKey(x *wire.Exchange, who string) string {
 	h := sha256.New()
 	b := make([]byte, 0, 512)
-	for _, field := range []string{account, x.CallID, x.FromTag, x.URIText} {
+	for _, field := range []string{who, x.CallID, x.FromTag, x.URIText} {
 		b = binary.AppendUvarint(b, uint64(len(field)))
 		b = append(b, field...)
 	}

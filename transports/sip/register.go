@@ -23,25 +23,32 @@ const (
 	maxDevice  = 256
 )
 
-// register changes or tells the bindings of an address-of-record.
-func (d *Door) register(ctx context.Context, x *wire.Exchange) {
+// register changes or tells the bindings of an address-of-record. A trusted peer
+// may bring the request; whose it is, the credentials say.
+func (d *Door) register(ctx context.Context, x *wire.Exchange, peer *Peer) {
 	now := time.Now()
-	account, ok := d.authenticate(ctx, x, now)
+	digest, found := d.credentials(x)
+	account, ok := d.authenticate(ctx, x, digest, found, now)
 	if !ok || !d.begin(x) {
 		return
 	}
-	r, refusal := d.registration(x, account, now)
+	path, refusal := pathOf(x, peer)
 	if refusal != nil {
-		x.Answer(*refusal)
+		d.answer(x, *refusal)
+		return
+	}
+	r, refusal := d.registration(x, account, path, now)
+	if refusal != nil {
+		d.answer(x, *refusal)
 		return
 	}
 	d.waiters.run(func() {
 		defer x.Recover()
-		d.answerRegistration(ctx, x, r)
+		d.answerRegistration(ctx, x, r, path)
 	})
 }
 
-func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugin.Registration) {
+func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugin.Registration, path string) {
 	bindings, err := d.gate.Register(d.accepting.Context(time.Now()), r)
 	if ctx.Err() != nil && err != nil {
 		x.Abandon()
@@ -51,7 +58,34 @@ func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugi
 		d.refuse(x, message.AsFailure(err))
 		return
 	}
-	x.Answer(wire.Reply{Status: 200, Headers: registered(bindings, time.Now())})
+	now := time.Now()
+	d.remember(x, r, path, now)
+	headers := registered(bindings, now)
+	if path != "" && supports(x, "path") {
+		headers = append(headers, wire.Header{Name: "Path", Value: path})
+	}
+	d.answer(x, wire.Reply{Status: 200, Headers: headers})
+}
+
+// remember keeps the connection on which a device has registered, for as long
+// as it lasts.
+func (d *Door) remember(x *wire.Exchange, r plugin.Registration, path string, now time.Time) {
+	d.streams.note(r, way{x.Flow, path}, now)
+	if x.Flow.ID == "" {
+		return
+	}
+	if slices.ContainsFunc(r.Bindings, func(b plugin.Binding) bool { return b.Expires.After(now) }) {
+		x.Keep()
+	}
+	if !d.endpoint.Load().Connected(x.Flow) { // it ended before it was noted
+		d.streams.closed(x.Flow)
+	}
+}
+
+// supports tells whether a request names an extension in Supported.
+func supports(x *wire.Exchange, extension string) bool {
+	extensions, _ := wire.List(x.All("Supported"))
+	return slices.Contains(extensions, extension)
 }
 
 // registered are the header fields of the 200: all bindings that there are now
@@ -72,9 +106,9 @@ func contactValue(b plugin.Binding, now time.Time) string {
 	if b.Q < 1000 {
 		value += ";q=0." + strconv.Itoa(1000 + b.Q)[1:]
 	}
-	if instance, reg, ok := strings.Cut(b.Device, regID); b.Device != "" {
+	if instance, reg := splitDevice(b.Device); instance != "" {
 		value += ";+sip.instance=" + wire.Quote(instance)
-		if ok {
+		if reg != "" {
 			value += regID + reg
 		}
 	}
@@ -84,9 +118,19 @@ func contactValue(b plugin.Binding, now time.Time) string {
 // regID stands between the instance and the number in Binding.Device.
 const regID = ";reg-id="
 
+// splitDevice takes Binding.Device apart: the instance, and the reg-id if there
+// is one.
+func splitDevice(device string) (instance, reg string) {
+	instance, reg, _ = strings.Cut(device, regID)
+	return instance, reg
+}
+
 // registration reads what a REGISTER asks for (RFC 3261 §10.3, steps 5 to 7).
-func (d *Door) registration(x *wire.Exchange, account plugin.Account, now time.Time) (plugin.Registration, *wire.Reply) {
+func (d *Door) registration(x *wire.Exchange, account plugin.Account, path string, now time.Time) (plugin.Registration, *wire.Reply) {
 	r := plugin.Registration{Account: account, CallID: x.CallID, CSeq: x.CSeq}
+	if !d.names.include(x.URI) {
+		return r, &wire.Reply{Status: 404, Phrase: "Not Our Domain"}
+	}
 	u, err := wire.ParseURI(x.To.URI)
 	if err != nil || u.User == "" {
 		return r, bad("Bad Address-Of-Record")
@@ -94,12 +138,16 @@ func (d *Door) registration(x *wire.Exchange, account plugin.Account, now time.T
 	if r.AOR, err = wire.Address(u); err != nil {
 		return r, bad("Bad Address-Of-Record")
 	}
-	if !slices.Contains(d.config.Domains, r.AOR.Host) {
+	if !d.names.hasDomain(r.AOR.Host) {
 		return r, &wire.Reply{Status: 404}
 	}
 	contacts, ok := wire.List(x.All("Contact"))
-	if !ok || len(contacts) > d.config.Limits.Contacts {
-		return r, bad("Bad Contact Or Too Many")
+	if !ok {
+		return r, bad("Bad Contact")
+	}
+	if len(contacts) > d.config.Limits.Contacts {
+		d.metrics.refused[message.LimitReached].Inc()
+		return r, &wire.Reply{Status: 403, Phrase: "Too Many Contacts"}
 	}
 	if slices.Contains(contacts, "*") {
 		seconds, found, ok := x.Expires()
@@ -110,7 +158,7 @@ func (d *Door) registration(x *wire.Exchange, account plugin.Account, now time.T
 		return r, nil
 	}
 	for _, contact := range contacts {
-		b, refusal := d.binding(x, contact, now)
+		b, refusal := d.binding(x, contact, path, now)
 		if refusal != nil {
 			return r, refusal
 		}
@@ -123,7 +171,7 @@ func (d *Door) registration(x *wire.Exchange, account plugin.Account, now time.T
 func bad(phrase string) *wire.Reply { return &wire.Reply{Status: 400, Phrase: phrase} }
 
 // binding reads one contact.
-func (d *Door) binding(x *wire.Exchange, contact string, now time.Time) (plugin.Binding, *wire.Reply) {
+func (d *Door) binding(x *wire.Exchange, contact, path string, now time.Time) (plugin.Binding, *wire.Reply) {
 	b := plugin.Binding{Transport: d.instance, CallID: x.CallID, CSeq: x.CSeq, Q: 1000}
 	a, ok := wire.ParseNameAddr(contact)
 	if !ok || len(a.URI) > maxContact {
@@ -133,7 +181,7 @@ func (d *Door) binding(x *wire.Exchange, contact string, now time.Time) (plugin.
 	if err != nil {
 		return b, bad("Bad Contact")
 	}
-	b.Contact, b.Flow = a.URI, wayBack(x, uri).String()
+	b.Contact, b.Flow = a.URI, wayBack(x, uri, path).String()
 	if q, found := a.Params.Get("q"); found {
 		if b.Q, ok = parseQ(q); !ok {
 			return b, bad("Bad Contact")
@@ -151,27 +199,25 @@ func (d *Door) binding(x *wire.Exchange, contact string, now time.Time) (plugin.
 	return b, nil
 }
 
-// wayBack is how to reach a contact: on the flow on which the request came.
-// Behind a NAT nothing else works, and nobody can make us send to a third
-// party. Only a client that isn't behind one, since its Via names the address
-// that the request came from, may name another port of its own address.
-func wayBack(x *wire.Exchange, contact sip.Uri) wire.Flow {
-	flow := x.Flow
+// wayBack is how to reach a contact: on the flow on which the request came, and
+// through the proxies that it came through. Behind a NAT nothing else works, and
+// nobody can make us send to a third party. Only a client over UDP that isn't
+// behind one, since its Via names the address that the request came from, may
+// name another port of its own address.
+func wayBack(x *wire.Exchange, contact sip.Uri, path string) way {
+	w := way{x.Flow, path}
 	port := uint16(contact.Port)
 	if port == 0 {
 		port = defaultPort
 	}
-	knowsItself := x.Via.Host == flow.Remote.Addr().Unmap().String() && x.Via.Port == flow.Remote.Port()
+	knowsItself := x.Via.Host == w.flow.Remote.Addr().Unmap().String() && x.Via.Port == w.flow.Remote.Port()
 	host, err := netip.ParseAddr(strings.Trim(contact.Host, "[]"))
-	if err != nil || !knowsItself || host.Unmap() != flow.Remote.Addr().Unmap() {
-		return flow
+	if err != nil || w.flow.ID != "" || path != "" || !knowsItself || host.Unmap() != w.flow.Remote.Addr().Unmap() {
+		return w
 	}
-	flow.Remote = netip.AddrPortFrom(flow.Remote.Addr(), port)
-	return flow
+	w.flow.Remote = netip.AddrPortFrom(w.flow.Remote.Addr(), port)
+	return w
 }
-
-// defaultPort is where SIP is spoken over UDP (RFC 3261 §19.1.2).
-const defaultPort = 5060
 
 var errTooBrief = errors.New("interval too brief")
 

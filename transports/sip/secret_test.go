@@ -83,12 +83,12 @@ func TestRepeatAfterRestart(t *testing.T) {
 	again := newClient(t, next)
 	local := c.addr()
 	c.conn.Close()
-	conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(next.Addrs()[0]))
+	conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(addressOf(next, "udp")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	again.conn = conn
+	again.conn = &packets{Conn: conn, network: "udp"}
 	again.send(message)
 	want(t, again.receive(), "202 Accepted")
 	again.send(register)
@@ -111,7 +111,7 @@ func TestWayBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		x := exchangeFrom(t, c.remote, c.via)
-		if got := wayBack(x, uri).Remote.String(); got != c.want {
+		if got := wayBack(x, uri, "").flow.Remote.String(); got != c.want {
 			t.Errorf("from %s, via %s, contact %s: %s, want %s", c.remote, c.via, c.contact, got, c.want)
 		}
 	}

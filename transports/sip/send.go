@@ -25,7 +25,7 @@ func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route)
 	if route.Binding == nil {
 		return plugin.Receipt{}, message.Fail(message.Unbuildable, "sip needs a binding to send to")
 	}
-	flow, err := wire.ParseFlow(route.Binding.Flow)
+	way, err := parseWay(route.Binding.Flow)
 	if err != nil {
 		return plugin.Receipt{}, message.FailForNow(message.Unavailable, "binding: %w", err)
 	}
@@ -33,7 +33,8 @@ func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route)
 	if err != nil {
 		return plugin.Receipt{}, message.Fail(message.Unbuildable, "%w", err)
 	}
-	response, err := endpoint.Do(ctx, flow, request)
+	request.Route = way.route
+	response, err := d.exchange(ctx, endpoint, route.Binding, way.flow, request)
 	if err != nil {
 		return plugin.Receipt{}, undelivered(err)
 	}
@@ -43,13 +44,56 @@ func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route)
 	return plugin.Receipt{Final: true}, nil
 }
 
+// exchange sends a request on a binding's flow. What leads through a proxy may
+// go over any connection of that proxy: none of them is the device's own.
+func (d *Door) exchange(ctx context.Context, endpoint *wire.Endpoint, b *plugin.Binding, flow wire.Flow, request wire.Outgoing) (*wire.Response, error) {
+	response, err := endpoint.Do(ctx, flow, request)
+	switch {
+	case errors.Is(err, wire.ErrNeedsStream):
+		return d.exchangeLarge(ctx, endpoint, b, flow, request)
+	case errors.Is(err, wire.ErrNoFlow) && request.Route != "":
+		if other, found := d.streams.through(flow.Remote.Addr()); found {
+			return endpoint.Do(ctx, other, request)
+		}
+	}
+	return response, err
+}
+
+// exchangeLarge sends what is too large for UDP: over a connection of the same
+// device, or of its proxy, if there is one; else over UDP after all, up to a
+// configured size (RFC 3261 §18.1.1): in fragments, which not every network lets
+// through.
+func (d *Door) exchangeLarge(ctx context.Context, endpoint *wire.Endpoint, b *plugin.Binding, flow wire.Flow, request wire.Outgoing) (*wire.Response, error) {
+	if stream, uri, found := d.streamFor(b, flow, request); found {
+		overStream := request
+		overStream.URI = uri
+		response, err := endpoint.Do(ctx, stream, overStream)
+		if !errors.Is(err, wire.ErrNoFlow) {
+			return response, err
+		}
+	}
+	request.MaxDatagram = d.config.Limits.UDPMessage
+	return endpoint.Do(ctx, flow, request)
+}
+
+// streamFor returns a connection that leads to the device of a binding, and its
+// contact there.
+func (d *Door) streamFor(b *plugin.Binding, flow wire.Flow, request wire.Outgoing) (stream wire.Flow, uri string, found bool) {
+	if request.Route != "" {
+		stream, found = d.streams.through(flow.Remote.Addr())
+		return stream, request.URI, found
+	}
+	s, found := d.streams.of(b, time.Now())
+	return s.flow, s.contact, found
+}
+
 // undelivered says what an attempt without a response means. What the system
 // says of a destination may pass.
 func undelivered(err error) *message.Failure {
 	switch {
 	case errors.Is(err, wire.ErrUnsafe):
 		return message.Fail(message.Unbuildable, "%w", err)
-	case errors.Is(err, wire.ErrTooLarge):
+	case errors.Is(err, wire.ErrTooLarge), errors.Is(err, wire.ErrNeedsStream):
 		return message.Fail(message.TooLarge, "%w", err)
 	case errors.Is(err, wire.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return message.FailForNow(message.NoAnswer, "%w", err)

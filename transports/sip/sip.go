@@ -10,9 +10,11 @@ package sip
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 )
 
 // Plugin is the SIP transport.
-var Plugin = plugin.DefineTransport("sip", "SIP over UDP: REGISTER and MESSAGE with digest authentication", defaults, open).AsRegistrar()
+var Plugin = plugin.DefineTransport("sip", "SIP over UDP and TCP: REGISTER and MESSAGE with digest authentication", defaults, open).AsRegistrar()
 
 // Deadlines of what is asked behind the gate.
 const (
@@ -34,17 +36,27 @@ const (
 	acceptWithin = 30 * time.Second
 )
 
+// idleMargin is how much longer than a registration lasts a client's connection
+// may be silent: not every client sends keep-alives, and each registers again in
+// time.
+const idleMargin = time.Minute
+
 // Door is a SIP transport at work.
 type Door struct {
-	config    Config
-	listen    []netip.AddrPort
-	instance  string
-	endpoint  atomic.Pointer[wire.Endpoint]
-	wire      wire.Config
-	nonces    *nonces
-	waiters   *waiters
-	gate      plugin.Gate
-	challenge challenger
+	config     Config
+	listen     []wire.Listener
+	instance   string
+	endpoint   atomic.Pointer[wire.Endpoint]
+	wire       wire.Config
+	names      names // set by Serve, which knows where we listen
+	peers      peers
+	streams    *streams
+	nonces     *nonces
+	waiters    *waiters
+	gate       plugin.Gate
+	challenge  challenger
+	metrics    *metrics
+	complaints *complaints
 
 	authenticating *plugin.Deadlines
 	accepting      *plugin.Deadlines
@@ -52,28 +64,55 @@ type Door struct {
 
 // New opens the door's plugin. Its sockets are opened by Serve.
 func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
-	listen, err := config.addresses()
+	listen, err := config.listeners()
 	if err != nil {
 		return nil, err
 	}
-	config.Domains = slices.Clone(config.Domains)
-	for i, domain := range config.Domains {
-		config.Domains[i] = strings.ToLower(domain)
+	peers, err := newPeers(config.Peers)
+	if err != nil {
+		return nil, err
 	}
+	config.Domains, config.Aliases = lower(config.Domains), lower(config.Aliases)
 	secret, err := openSecret(env.DataDir, env.Instance)
 	if err != nil {
 		return nil, err
 	}
-	n := newNonces(config.NonceLifetime, secret, time.Now())
-	return &Door{
-		config:    config,
-		listen:    listen,
-		instance:  env.Instance,
-		wire:      wire.Config{MaxBody: config.Limits.Body, Log: env.Log},
-		nonces:    n,
-		challenge: challenger{nonces: n, algorithms: config.Algorithms},
-		waiters:   newWaiters(),
-	}, nil
+	log := env.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	n, m, s := newNonces(config.NonceLifetime, secret, time.Now()), newMetrics(env.Metrics), newStreams()
+	d := &Door{
+		config:     config,
+		listen:     listen,
+		instance:   env.Instance,
+		peers:      peers,
+		streams:    s,
+		nonces:     n,
+		challenge:  challenger{nonces: n, algorithms: config.Algorithms},
+		waiters:    newWaiters(),
+		metrics:    m,
+		complaints: newComplaints(m, log),
+	}
+	d.wire = wire.Config{
+		MaxBody: config.Limits.Body,
+		MaxUDP:  udpAnyway,
+		Limits: wire.Limits{
+			MaxConnections: config.Limits.Connections,
+			MaxPerAddress:  config.Limits.ConnectionsPerAddress,
+			Idle:           config.Registration.Max + idleMargin,
+		},
+		Closed: s.closed, Instance: env.Instance, Observers: env.Observers, Metrics: env.Metrics, Log: log,
+	}
+	return d, nil
+}
+
+func lower(names []string) []string {
+	names = slices.Clone(names) // the others share the array
+	for i, name := range names {
+		names[i] = strings.ToLower(name)
+	}
+	return names
 }
 
 func open(ctx context.Context, env plugin.Env, config Config) (plugin.Transport, error) {
@@ -90,12 +129,16 @@ func (d *Door) Serve(ctx context.Context, gate plugin.Gate) error {
 	}
 	defer endpoint.Close()
 	d.gate = gate
+	d.names = newNames(d.config.Domains, d.config.Aliases, endpoint.Addrs())
 	d.authenticating = plugin.NewDeadlines(ctx, authenticateWithin)
 	d.accepting = plugin.NewDeadlines(ctx, acceptWithin)
 	d.endpoint.Store(endpoint)
 	gate.Ready()
+	var watching sync.WaitGroup
+	watching.Go(func() { d.complaints.watch(ctx, endpoint.Counts) })
 	endpoint.Serve(ctx, d.handle)
 	d.waiters.close()
+	watching.Wait()
 	return nil
 }
 
@@ -123,10 +166,12 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		x.Abandon() // never answered (RFC 3261 §17)
 		return
 	case "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "NOTIFY":
-		x.Answer(wire.Reply{Status: 481}) // there is nothing that it could belong to
+		// There is nothing that it could belong to. A CANCEL has no effect on a
+		// MESSAGE anyway (RFC 3261 §9.2).
+		d.answer(x, wire.Reply{Status: 481})
 		return
 	default:
-		x.Answer(wire.Reply{Status: 405, Headers: []wire.Header{{Name: "Allow", Value: allow}}})
+		d.answer(x, wire.Reply{Status: 405, Headers: []wire.Header{{Name: "Allow", Value: allow}}})
 		return
 	}
 	if failure := d.gate.Active(); failure != nil {
@@ -134,16 +179,21 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		return
 	}
 	if unsupported := required(x); unsupported != "" {
-		x.Answer(wire.Reply{Status: 420, Headers: []wire.Header{{Name: "Unsupported", Value: unsupported}}})
+		d.answer(x, wire.Reply{Status: 420, Headers: []wire.Header{{Name: "Unsupported", Value: unsupported}}})
+		return
+	}
+	peer := d.peers.behind(x.Flow.Remote.Addr())
+	if refusal := d.followRoute(x, peer); refusal != nil {
+		d.answer(x, *refusal)
 		return
 	}
 	switch x.Method {
 	case "OPTIONS":
-		x.Answer(wire.Reply{Status: 200, Headers: capabilities})
+		d.answer(x, wire.Reply{Status: 200, Headers: capabilities})
 	case "MESSAGE":
-		d.message(ctx, x)
+		d.message(ctx, x, peer)
 	case "REGISTER":
-		d.register(ctx, x)
+		d.register(ctx, x, peer)
 	}
 }
 
@@ -151,24 +201,40 @@ const allow = "MESSAGE, OPTIONS, REGISTER"
 
 // capabilities are what OPTIONS tells (RFC 3261 §11). Which types pass, the
 // policy says, for each message.
-var capabilities = []wire.Header{{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}}
+var capabilities = []wire.Header{
+	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: "identity"}, {Name: "Supported", Value: "path"},
+}
 
-// required returns the extensions that a request insists on (RFC 3261 §8.2.2.3):
-// we have none.
+// required returns the extensions that a request insists on and that we don't
+// have (RFC 3261 §8.2.2.3): a registration may insist on path (RFC 3327).
 func required(x *wire.Exchange) string {
 	if x.Get("Require") == "" && x.Get("Proxy-Require") == "" {
 		return ""
 	}
-	return strings.Join(slices.Concat(x.All("Require"), x.All("Proxy-Require")), ", ")
+	fields := slices.Concat(x.All("Require"), x.All("Proxy-Require"))
+	extensions, ok := wire.List(fields)
+	if !ok {
+		return strings.Join(fields, ", ")
+	}
+	return strings.Join(slices.DeleteFunc(extensions, func(extension string) bool {
+		return extension == "path" && x.Method == "REGISTER"
+	}), ", ")
+}
+
+// answer sends the final response to a request, and counts it.
+func (d *Door) answer(x *wire.Exchange, reply wire.Reply) {
+	d.metrics.answered(x.Method, reply.Status)
+	x.Answer(reply)
 }
 
 // refuse answers with what the table says of a failure.
 func (d *Door) refuse(x *wire.Exchange, failure *message.Failure) {
+	d.metrics.refused[failure.Reason].Inc()
 	if failure.Reason == message.Unauthenticated && !failure.Temporary {
-		x.Answer(d.challenge.reply(x, d.realm(x), false, time.Now()))
+		d.answer(x, d.challenge.reply(x, d.realm(x), false, time.Now()))
 		return
 	}
-	x.Answer(finalFor(failure))
+	d.answer(x, finalFor(failure))
 }
 
 // begin makes the exchange a transaction: from here on retransmissions are
@@ -185,8 +251,8 @@ func (d *Door) begin(x *wire.Exchange) bool {
 // From if it is ours, else the first.
 func (d *Door) realm(x *wire.Exchange) string {
 	if u, err := wire.ParseURI(x.From.URI); err == nil {
-		if host := strings.ToLower(u.Host); slices.Contains(d.config.Domains, host) {
-			return host
+		if d.names.hasDomain(u.Host) {
+			return strings.ToLower(u.Host)
 		}
 	}
 	return d.config.Domains[0]

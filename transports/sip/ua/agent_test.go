@@ -19,7 +19,7 @@ const domain = "sip.example.com"
 var passwords = map[string]string{"1001": "one", "1002": "two", "a b": "three"}
 
 // quick makes a transaction give up after 640 ms.
-var quick = timers{t1: 10 * time.Millisecond, t2: 80 * time.Millisecond}
+var quick = timers{t1: 10 * time.Millisecond, t2: 80 * time.Millisecond, ping: 5 * time.Millisecond, pong: 2 * time.Second}
 
 func user(name string) message.Address { return message.Address{User: name, Host: domain} }
 
@@ -31,9 +31,14 @@ func fake(t *testing.T, c fakesip.Config) *fakesip.Server {
 
 func dial(t *testing.T, s *fakesip.Server, name string, handle func(Incoming) bool) *Agent {
 	t.Helper()
-	a, err := Dial(t.Context(), Config{
-		Address: user(name), Password: passwords[name], Server: s.Address(), Handle: handle, timers: quick,
-	})
+	return dialOver(t, Config{UDP: s.Address()}, name, handle)
+}
+
+// dialOver dials where c says.
+func dialOver(t *testing.T, c Config, name string, handle func(Incoming) bool) *Agent {
+	t.Helper()
+	c.Address, c.Password, c.Handle, c.timers = user(name), passwords[name], handle, quick
+	a, err := Dial(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +184,7 @@ func TestRegistrationIsRenewed(t *testing.T) {
 
 func TestWrongPassword(t *testing.T) {
 	s := fake(t, fakesip.Config{})
-	a, err := Dial(t.Context(), Config{Address: user("1001"), Password: "wrong", Server: s.Address(), timers: quick})
+	a, err := Dial(t.Context(), Config{Address: user("1001"), Password: "wrong", UDP: s.Address(), timers: quick})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +226,7 @@ func TestSilence(t *testing.T) {
 }
 
 func TestNobodyListens(t *testing.T) {
-	a, err := Dial(t.Context(), Config{Address: user("1001"), Server: "127.0.0.1:1"})
+	a, err := Dial(t.Context(), Config{Address: user("1001"), UDP: "127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +307,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte("MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1;rport\r\nFrom: \"x\" <sip:%zz@y>;tag=1\r\nTo: <tel:123>\r\nCall-ID: c\r\nCSeq: 1 MESSAGE\r\nDate: never\r\nContent-Length: 2\r\n\r\nhi"))
 	f.Add([]byte("SIP/2.0 401 No\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nCSeq: 1 MESSAGE\r\nWWW-Authenticate: Digest realm=\"x\"\r\n\r\n"))
 	f.Add([]byte("OPTIONS * SIP/2.0\r\nVia: x\r\nTo: *\r\nFrom: *\r\nCall-ID: \r\nCSeq: 99999999999 X\r\n\r\n"))
-	a, err := Dial(f.Context(), Config{Address: user("1001"), Server: "127.0.0.1:9", Handle: func(m Incoming) bool {
+	a, err := Dial(f.Context(), Config{Address: user("1001"), UDP: "127.0.0.1:9", Handle: func(m Incoming) bool {
 		textLine(m, time.Now())
 		jsonLine(m, time.Now())
 		return true
@@ -313,6 +318,6 @@ func FuzzReceive(f *testing.F) {
 	a.Close()
 	parser := sip.NewParser()
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		a.receive(parser, datagram)
+		a.receive(a.current(), parser, datagram)
 	})
 }

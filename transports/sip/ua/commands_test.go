@@ -7,8 +7,10 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,8 +21,8 @@ import (
 // settings are a configuration as commands see it.
 type settings struct{ address string }
 
-func (settings) Validate() error         { return nil }
-func (s settings) ClientAddress() string { return s.address }
+func (settings) Validate() error               { return nil }
+func (s settings) ClientAddress(string) string { return s.address }
 
 // run calls a command as the command line does.
 func run(ctx context.Context, path string, in plugin.Invocation, args ...string) error {
@@ -85,10 +87,15 @@ func TestWrongUsage(t *testing.T) {
 		{"send", "--type", "text", "1001@x", "1002@x", "hello"},
 		{"listen"},
 		{"listen", "1001"},
+		{"send", "--transport", "sctp", "1001@x", "1002@x", "hello"},
 		{"listen", "--count", "-1", "1001@x"},
+		{"listen", "--transport", "udp", "--server", "tcp://x", "1001@x"},
+		{"bench"},
+		{"bench", "x"},
 	} {
-		if err := run(t.Context(), args[0], plugin.Invocation{Out: io.Discard, Err: io.Discard}, args[1:]...); err == nil {
-			t.Errorf("%q: no error", args)
+		err := run(t.Context(), args[0], plugin.Invocation{Out: io.Discard, Err: io.Discard}, args[1:]...)
+		if !errors.As(err, new(plugin.ErrUsage)) && !slices.Contains(args, "-1s") { // that the flag package refuses
+			t.Errorf("%q: %v", args, err)
 		}
 	}
 }
@@ -143,6 +150,29 @@ func TestListenEndsWithItsContext(t *testing.T) {
 	err := run(ctx, "listen", plugin.Invocation{Out: io.Discard, Err: io.Discard}, "--server", s.Address(), "--password", "two", "1002@"+domain)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// TestListenEndsWithItsTerminal: who closes it is unregistered all the same.
+func TestListenEndsWithItsTerminal(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		s := fake(t, fakesip.Config{})
+		out := make(lines, 1)
+		ended := make(chan error)
+		go func() {
+			ended <- run(t.Context(), "listen", plugin.Invocation{Out: out, Err: io.Discard},
+				"--server", s.Address(), "--transport", network, "--password", "two", "1002@"+domain)
+		}()
+		<-out // so the signal has somebody who takes it
+		if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if _, ok := s.Contact("1002"); ok {
+			t.Errorf("%s: still registered", network)
+		}
 	}
 }
 

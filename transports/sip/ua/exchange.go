@@ -28,6 +28,8 @@ type request struct {
 	tag     string
 	headers []string // whole lines, already checked
 	body    []byte
+
+	registers bool // it says where we are
 }
 
 // do sends a request until it has a final response that is not about
@@ -52,29 +54,45 @@ func (a *Agent) do(ctx context.Context, r request) (*sip.Response, error) {
 	}
 }
 
-// transact is one non-INVITE client transaction over UDP (RFC 3261 §17.1.2).
+// transact is one non-INVITE client transaction (RFC 3261 §17.1.2). Over TCP
+// nothing is repeated.
 func (a *Agent) transact(ctx context.Context, r request, authorization string) (*sip.Response, error) {
+	l, err := a.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
 	branch := sip.RFC3261BranchMagicCookie + rand.Text()
-	datagram := a.datagram(r, branch, authorization)
-	if len(datagram) > maxDatagram {
-		return nil, fmt.Errorf("the message is too large for UDP: %d octets with its header, at most %d", len(datagram), maxDatagram)
+	packet := a.packet(l, r, branch, authorization)
+	if len(packet) > needsStream && !l.isStream() && a.config.TCP != "" {
+		if l = a.stream(ctx, l); l.isStream() {
+			packet = a.packet(l, r, branch, authorization)
+		}
+	}
+	if len(packet) > maxDatagram && !l.isStream() {
+		return nil, fmt.Errorf("the message is too large for UDP: %d octets with its header, at most %d", len(packet), maxDatagram)
 	}
 	waiting := a.open(branch)
 	defer a.forget(branch)
+	return a.exchange(ctx, l, packet, waiting)
+}
 
+func (a *Agent) exchange(ctx context.Context, l *link, packet []byte, waiting <-chan answer) (*sip.Response, error) {
 	timeout := time.NewTimer(a.config.timers.timeout())
 	defer timeout.Stop()
 	interval := a.config.timers.t1
 	again := time.NewTimer(interval)
 	defer again.Stop()
-	if _, err := a.conn.Write(datagram); err != nil {
-		return nil, a.broken(err)
+	if l.isStream() {
+		again.Stop()
+	}
+	if err := l.write(packet); err != nil {
+		return nil, l.failed(err)
 	}
 	for {
 		select {
 		case what := <-waiting:
 			if what.err != nil {
-				return nil, a.broken(what.err)
+				return nil, l.failed(what.err)
 			}
 			if !what.response.IsProvisional() {
 				return what.response, nil
@@ -83,42 +101,47 @@ func (a *Agent) transact(ctx context.Context, r request, authorization string) (
 		case <-again.C:
 			interval = min(2*interval, a.config.timers.t2)
 			again.Reset(interval)
-			if _, err := a.conn.Write(datagram); err != nil {
-				return nil, a.broken(err)
+			if err := l.write(packet); err != nil {
+				return nil, l.failed(err)
 			}
 		case <-timeout.C:
-			return nil, a.silence()
+			return nil, fmt.Errorf("%w from %s within %s", ErrNoAnswer, l.conn.RemoteAddr(), a.config.timers.timeout())
 		case <-ctx.Done():
-			return nil, a.stopped(ctx)
+			return nil, fmt.Errorf("%w from %s yet: %w", ErrNoAnswer, l.conn.RemoteAddr(), context.Cause(ctx))
 		}
 	}
 }
 
-func (a *Agent) silence() error {
-	return fmt.Errorf("%w from %s within %s", ErrNoAnswer, a.conn.RemoteAddr(), a.config.timers.timeout())
-}
-
-func (a *Agent) stopped(ctx context.Context) error {
-	return fmt.Errorf("%w from %s yet: %w", ErrNoAnswer, a.conn.RemoteAddr(), context.Cause(ctx))
-}
-
-func (a *Agent) broken(err error) error {
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("nobody listens at %s (UDP): is the server running? %w", a.conn.RemoteAddr(), err)
+// failed says what an error of a link means. When a connection ends before the
+// answer, nobody knows whether the request arrived.
+func (l *link) failed(err error) error {
+	server := l.conn.RemoteAddr().String()
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nobodyListens(server, l.network, err)
+	case l.isStream():
+		return fmt.Errorf("%w from %s, which closed the connection: %w", ErrNoAnswer, server, err)
 	}
-	return fmt.Errorf("reach %s: %w", a.conn.RemoteAddr(), err)
+	return fmt.Errorf("reach %s: %w", server, err)
 }
 
-func (a *Agent) datagram(r request, branch, authorization string) []byte {
+func nobodyListens(server, network string, err error) error {
+	return fmt.Errorf("nobody listens at %s (%s): is the server running? %w", server, strings.ToUpper(network), err)
+}
+
+func (a *Agent) packet(l *link, r request, branch, authorization string) []byte {
 	var w strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&w, format+"\r\n", args...) }
 	line("%s %s SIP/2.0", r.method, r.uri)
-	line("Via: SIP/2.0/UDP %s;branch=%s;rport", a.local, branch)
+	line("Via: SIP/2.0/%s %s;branch=%s;rport", strings.ToUpper(l.network), l.local, branch)
 	line("Max-Forwards: 70")
 	line("From: <%s>;tag=%s", uriOf(a.config.Address), r.tag)
 	line("To: <%s>", r.to)
 	line("Call-ID: %s", r.callID)
 	line("CSeq: %d %s", a.cseq.Add(1), r.method)
+	if r.registers {
+		line("Contact: %s", a.contact(l))
+	}
 	for _, header := range r.headers {
 		line("%s", header)
 	}
@@ -129,6 +152,16 @@ func (a *Agent) datagram(r request, branch, authorization string) []byte {
 	line("")
 	w.Write(r.body)
 	return []byte(w.String())
+}
+
+// contact is where a link is reached. Over TCP that is another port each time,
+// so the device has a name by which the server can tell that it is the same.
+func (a *Agent) contact(l *link) string {
+	uri := uriOf(message.Address{User: a.config.Address.User, Host: l.local.String()})
+	if !l.isStream() {
+		return "<" + uri + ">"
+	}
+	return "<" + uri + `;transport=tcp>;+sip.instance="<` + a.instance + `>"`
 }
 
 // uriOf writes an address as a SIP URI, with what a user part may not contain

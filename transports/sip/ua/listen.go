@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"os/signal"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -22,33 +25,52 @@ const (
 )
 
 func setupListen(flags *flag.FlagSet) plugin.Run {
-	password := flags.String("password", "", "the `password` of ADDRESS")
+	var secret password
+	secret.declare(flags, "ADDRESS")
 	server := flags.String("server", "", target.Usage)
+	network := flags.String("transport", "", "udp or `tcp` (default: udp)")
 	count := flags.Int("count", 0, "end after so many messages; 0: go on until interrupted")
 	asJSON := flags.Bool("json", false, "print each message as a JSON object on a line")
 
 	return func(ctx context.Context, in plugin.Invocation) error {
 		if len(in.Args) != 1 {
-			return errors.New("expected ADDRESS, for example: 1001@sip.example.com")
+			return plugin.Usage("expected ADDRESS, for example: 1001@sip.example.com")
 		}
 		address, err := message.ParseAddress(in.Args[0])
 		if err != nil {
-			return fmt.Errorf("ADDRESS: %w", err)
+			return plugin.Usage("ADDRESS: %w", err)
 		}
 		if *count < 0 {
-			return errors.New("--count: expected a number of messages, 0 for no end")
+			return plugin.Usage("--count: expected a number of messages, 0 for no end")
+		}
+		config, err := listenConfig(*server, *network, in.Settings)
+		if err != nil {
+			return err
+		}
+		if config.Password, err = secret.read(); err != nil {
+			return err
 		}
 		l := &listener{out: in.Out, err: in.Err, asJSON: *asJSON, left: *count, endless: *count == 0, ended: make(chan struct{})}
-		return l.run(ctx, Config{
-			Address: address, Password: *password, Server: target.Of(*server, in.Settings), Handle: l.handle,
-		})
+		config.Address, config.Handle = address, l.handle
+		return l.run(ctx, config)
 	}
+}
+
+// listenConfig says where the server is: over one network, since a
+// registration stays where it was made.
+func listenConfig(asked, network string, settings plugin.Config) (Config, error) {
+	server, err := target.Of(asked, network, settings)
+	if server.UDP != "" {
+		server.TCP = ""
+	}
+	return Config{UDP: server.UDP, TCP: server.TCP}, err
 }
 
 // listener prints what an agent receives.
 type listener struct {
 	out, err io.Writer
 	asJSON   bool
+	printing sync.Mutex
 
 	// These belong to the goroutine that calls handle.
 	left    int // messages until the end
@@ -61,6 +83,9 @@ type listener struct {
 
 // run listens until ctx ends, which is no error, or enough messages came.
 func (l *listener) run(ctx context.Context, config Config) error {
+	// A terminal that is closed is an end like any other: the server shall know.
+	ctx, stopSignals := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer stopSignals()
 	agent, err := Dial(ctx, config)
 	if err != nil {
 		return err
@@ -70,7 +95,7 @@ func (l *listener) run(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(l.notes(), "listening as %s\n", Printable(config.Address.String()))
+	l.note("listening as %s\n", Printable(config.Address.String()))
 	keep, stop := context.WithCancel(ctx)
 	kept := make(chan struct{})
 	go func() {
@@ -90,12 +115,22 @@ func (l *listener) run(ctx context.Context, config Config) error {
 	return errors.Join(err, agent.Unregister(parting))
 }
 
-// notes is where what isn't a message goes.
-func (l *listener) notes() io.Writer {
+// note prints what isn't a message. What was waiting may arrive before it.
+func (l *listener) note(format string, args ...any) {
+	l.printing.Lock()
+	defer l.printing.Unlock()
+	out := l.out
 	if l.asJSON {
-		return l.err
+		out = l.err
 	}
-	return l.out
+	fmt.Fprintf(out, format, args...)
+}
+
+func (l *listener) print(line []byte) error {
+	l.printing.Lock()
+	defer l.printing.Unlock()
+	_, err := l.out.Write(line)
+	return err
 }
 
 func (l *listener) register(ctx context.Context, agent *Agent) (time.Duration, error) {
@@ -109,7 +144,7 @@ func (l *listener) handle(m Incoming) bool {
 	if l.over {
 		return false
 	}
-	if _, err := l.out.Write(l.line(m, time.Now())); err != nil {
+	if err := l.print(l.line(m, time.Now())); err != nil {
 		l.end(fmt.Errorf("print a message: %w", err))
 		return false
 	}

@@ -36,8 +36,8 @@ func (a *Agent) Message(ctx context.Context, to message.Address, contentType str
 	if err := to.Validate(); err != nil {
 		return Result{}, fmt.Errorf("recipient %q: %w", to, err)
 	}
-	if !plainHeader(contentType) || !strings.Contains(contentType, "/") {
-		return Result{}, errors.New("not a MIME type: expected one such as text/plain")
+	if !isMediaType(contentType) {
+		return Result{}, errMediaType
 	}
 	r := request{
 		method: "MESSAGE", uri: uriOf(to), to: uriOf(to),
@@ -54,6 +54,10 @@ func (a *Agent) Message(ctx context.Context, to message.Address, contentType str
 	}
 	return resultOf(response), nil
 }
+
+var errMediaType = errors.New("not a MIME type: expected one such as text/plain")
+
+func isMediaType(s string) bool { return plainHeader(s) && strings.Contains(s, "/") }
 
 // plainHeader tells whether a value can stand in a header field as it is.
 func plainHeader(value string) bool {
@@ -96,7 +100,7 @@ type RefusedError struct{ Result Result }
 // Error says in words why.
 func (e *RefusedError) Error() string { return "registration " + e.Result.Words() }
 
-// Register binds the agent's socket to its address for about expires (RFC 3261
+// Register binds the agent's socket, or connection, to its address for about expires (RFC 3261
 // §10.2) and returns for how long the server agreed. A failure response is a
 // *RefusedError.
 func (a *Agent) Register(ctx context.Context, expires time.Duration) (time.Duration, error) {
@@ -132,12 +136,9 @@ func (a *Agent) register(ctx context.Context, expires time.Duration) (*sip.Respo
 	return a.do(ctx, request{
 		method: "REGISTER", uri: "sip:" + a.config.Address.Host, to: uriOf(a.config.Address),
 		callID: a.callID, tag: rand.Text(),
-		headers: []string{"Contact: <" + a.contact() + ">", "Expires: " + seconds(expires)},
+		headers:   []string{"Expires: " + seconds(expires)},
+		registers: true,
 	})
-}
-
-func (a *Agent) contact() string {
-	return uriOf(message.Address{User: a.config.Address.User, Host: a.local.String()})
 }
 
 const statusIntervalTooBrief = 423 // RFC 3261 §21.4.17
@@ -156,7 +157,7 @@ func minExpires(r *sip.Response) time.Duration {
 func (a *Agent) granted(r *sip.Response, asked time.Duration) time.Duration {
 	for _, h := range r.GetHeaders("Contact") {
 		contact, ok := h.(*sip.ContactHeader)
-		if !ok || contact.Address.Port != int(a.local.Port()) || contact.Address.User != escapedUser(a.config.Address) {
+		if !ok || contact.Address.Port != int(a.Local().Port()) || contact.Address.User != escapedUser(a.config.Address) {
 			continue
 		}
 		if value, ok := contact.Params.Get("expires"); ok && leadingSeconds(value) > 0 {
@@ -175,22 +176,72 @@ func escapedUser(a message.Address) string {
 }
 
 // KeepRegistered repeats a registration that was granted for some time, at
-// half of it, until ctx ends. After a failure it tries again ever more slowly,
-// from one second up to half a minute, and tells failed each time.
+// half of it, until ctx ends; and at once when a connection breaks, which it
+// keeps alive and watches (RFC 5626 §4.4.1). After a failure it tries again ever
+// more slowly, from one second up to half a minute, and tells failed each time.
 func (a *Agent) KeepRegistered(ctx context.Context, granted time.Duration, failed func(error)) {
 	const first, longest = time.Second, 30 * time.Second
 	asked, pause, wait := granted, first, granted/2
-	for sleep(ctx, wait) {
+	for a.rest(ctx, wait) {
 		again, err := a.Register(ctx, asked)
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
 			failed(err)
-			wait, pause = pause, min(2*pause, longest)
+			if !sleep(ctx, pause) {
+				return
+			}
+			wait, pause = 0, min(2*pause, longest)
 			continue
 		}
 		wait, pause = again/2, first
+	}
+}
+
+// rest waits for d, or until the connection breaks; false means that ctx ended.
+// Meanwhile it pings.
+func (a *Agent) rest(ctx context.Context, d time.Duration) bool {
+	l := a.current()
+	if !l.isStream() {
+		return sleep(ctx, d)
+	}
+	until := time.NewTimer(d)
+	defer until.Stop()
+	ping := time.NewTicker(a.config.timers.ping)
+	defer ping.Stop()
+	for {
+		select {
+		case <-until.C:
+			return true
+		case <-l.ended:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-ping.C:
+			if !a.isAlive(ctx, l) {
+				l.conn.Close() // and so its reader ends
+			}
+		}
+	}
+}
+
+// isAlive tells whether the server answers a ping in time.
+func (a *Agent) isAlive(ctx context.Context, l *link) bool {
+	if l.ping() != nil {
+		return false
+	}
+	patience := time.NewTimer(a.config.timers.pong)
+	defer patience.Stop()
+	select {
+	case <-l.pongs:
+		return true
+	case <-patience.C:
+		return false
+	case <-l.ended:
+		return false
+	case <-ctx.Done():
+		return true // who knows
 	}
 }
 

@@ -18,8 +18,9 @@ const maxText = 64 << 10
 
 // sending is a call of the send command.
 type sending struct {
-	password    string
+	password    password
 	server      string
+	network     string
 	contentType string
 	timeout     time.Duration
 	options     Options
@@ -27,8 +28,9 @@ type sending struct {
 
 func setupSend(flags *flag.FlagSet) plugin.Run {
 	var s sending
-	flags.StringVar(&s.password, "password", "", "the `password` of FROM")
+	s.password.declare(flags, "FROM")
 	flags.StringVar(&s.server, "server", "", target.Usage)
+	flags.StringVar(&s.network, "transport", "", "udp or `tcp` (default: UDP, and TCP for what is larger than 1300 octets)")
 	flags.StringVar(&s.contentType, "type", "text/plain", "the MIME `type` of TEXT")
 	flags.DurationVar(&s.timeout, "timeout", 40*time.Second, "how long to wait for the answer")
 	flags.Func("expires", "how `long` to keep the message if it can't be delivered now, such as 1h; 0s: not at all (default: as the operator says)", s.setExpires)
@@ -46,21 +48,32 @@ func (s *sending) setExpires(value string) error {
 
 func (s *sending) run(ctx context.Context, in plugin.Invocation) error {
 	if len(in.Args) != 3 {
-		return errors.New(`expected FROM TO TEXT, for example: 1001@sip.example.com 1002@sip.example.com "hello"`)
+		return plugin.Usage(`expected FROM TO TEXT, for example: 1001@sip.example.com 1002@sip.example.com "hello"`)
 	}
 	from, err := message.ParseAddress(in.Args[0])
 	if err != nil {
-		return fmt.Errorf("FROM: %w", err)
+		return plugin.Usage("FROM: %w", err)
 	}
 	to, err := message.ParseAddress(in.Args[1])
 	if err != nil {
-		return fmt.Errorf("TO: %w", err)
+		return plugin.Usage("TO: %w", err)
+	}
+	if !isMediaType(s.contentType) {
+		return plugin.Usage("--type: %w", errMediaType)
+	}
+	server, err := target.Of(s.server, s.network, in.Settings)
+	if err != nil {
+		return err
+	}
+	secret, err := s.password.read()
+	if err != nil {
+		return err
 	}
 	body, err := readText(in.Args[2], in.In)
 	if err != nil {
 		return err
 	}
-	result, err := s.send(ctx, in, from, to, body)
+	result, err := s.send(ctx, Config{Address: from, Password: secret, UDP: server.UDP, TCP: server.TCP}, to, body)
 	if err != nil {
 		return err
 	}
@@ -71,10 +84,10 @@ func (s *sending) run(ctx context.Context, in plugin.Invocation) error {
 	return err
 }
 
-func (s *sending) send(ctx context.Context, in plugin.Invocation, from, to message.Address, body []byte) (Result, error) {
+func (s *sending) send(ctx context.Context, config Config, to message.Address, body []byte) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	agent, err := Dial(ctx, Config{Address: from, Password: s.password, Server: target.Of(s.server, in.Settings)})
+	agent, err := Dial(ctx, config)
 	if err != nil {
 		return Result{}, err
 	}

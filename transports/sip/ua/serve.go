@@ -26,37 +26,37 @@ const allow = "MESSAGE, OPTIONS"
 
 // serve answers a request. One without what every answer must repeat gets
 // none (RFC 3261 §8.2.6.2).
-func (a *Agent) serve(r *sip.Request) {
+func (a *Agent) serve(l *link, r *sip.Request) {
 	if r.Via() == nil || r.From() == nil || r.To() == nil || r.CallID() == nil || r.CSeq() == nil {
 		return
 	}
 	switch r.Method {
 	case sip.ACK: // has no answer
 	case sip.MESSAGE:
-		a.serveMessage(r)
+		a.serveMessage(l, r)
 	case sip.OPTIONS:
-		a.answer(r, 200, "OK", sip.NewHeader("Allow", allow), sip.NewHeader("Accept", "*/*"))
+		a.answer(l, r, 200, "OK", sip.NewHeader("Allow", allow), sip.NewHeader("Accept", "*/*"))
 	default:
-		a.answer(r, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+		a.answer(l, r, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
 	}
 }
 
 // serveMessage shows a message once, however often it comes. The gateway
 // repeats a delivery with the same Call-ID, CSeq and From tag, be it within a
 // transaction or in another one.
-func (a *Agent) serveMessage(r *sip.Request) {
+func (a *Agent) serveMessage(l *link, r *sip.Request) {
 	tag, _ := r.From().Params.Get("tag")
 	key := strings.Join([]string{r.CallID().Value(), strconv.FormatUint(uint64(r.CSeq().SeqNo), 10), tag}, "\n")
 	if a.taken.has(key) {
-		a.answer(r, 200, "OK")
+		a.answer(l, r, 200, "OK")
 		return
 	}
 	if a.config.Handle == nil || !a.config.Handle(incoming(r)) {
-		a.answer(r, 480, "Temporarily Unavailable", sip.NewHeader("Retry-After", "5"))
+		a.answer(l, r, 480, "Temporarily Unavailable", sip.NewHeader("Retry-After", "5"))
 		return
 	}
 	a.taken.add(key)
-	a.answer(r, 200, "OK")
+	a.answer(l, r, 200, "OK")
 }
 
 func incoming(r *sip.Request) Incoming {
@@ -86,10 +86,10 @@ func addressOf(uri sip.Uri) message.Address {
 }
 
 // answer sends a final response to where the request came from: the socket is
-// connected. A lost answer is asked for again by a retransmission, so an error
-// needs no care.
-func (a *Agent) answer(r *sip.Request, code int, reason string, headers ...sip.Header) {
-	r.SetSource(a.conn.RemoteAddr().String())
+// connected. A lost answer is asked for again by a retransmission or a repeat, so
+// an error needs no care.
+func (a *Agent) answer(l *link, r *sip.Request, code int, reason string, headers ...sip.Header) {
+	r.SetSource(l.conn.RemoteAddr().String())
 	if to := r.To(); !to.Params.Has("tag") {
 		to.Params.Add("tag", a.tag)
 	}
@@ -97,7 +97,7 @@ func (a *Agent) answer(r *sip.Request, code int, reason string, headers ...sip.H
 	for _, h := range headers {
 		response.AppendHeader(h)
 	}
-	_, _ = a.conn.Write([]byte(response.String()))
+	_ = l.write([]byte(response.String()))
 }
 
 // maxRecent is how many messages an agent remembers to have shown.

@@ -69,18 +69,23 @@ func AppendReply(b []byte, r *Request, reply Reply, tag string) ([]byte, error) 
 type Outgoing struct {
 	Method      string
 	URI         string // the Request-URI
+	Route       string // the value of Route: the proxies on the way; empty: none
 	From, To    string
 	CallID      string
 	CSeq        uint32
 	MaxForwards uint8
 	Headers     []Header
 	Body        []byte
+
+	// MaxDatagram is how many octets the request may have over UDP; 0: as many as
+	// Config.MaxUDP says.
+	MaxDatagram int
 }
 
 // appendRequest writes a request with our Via on top. ErrUnsafe: a value holds
 // a control character, a name is not a token, or is one of those that only this
 // function writes.
-func appendRequest(b []byte, o *Outgoing, sentBy, branch string) ([]byte, error) {
+func appendRequest(b []byte, o *Outgoing, via *way, branch string) ([]byte, error) {
 	w := writer{b: b}
 	if !IsToken(o.Method) || o.URI == "" || strings.ContainsAny(o.URI, " \t<>\"") || strings.ContainsAny(o.CallID, " \t") {
 		w.err = ErrUnsafe
@@ -88,12 +93,18 @@ func appendRequest(b []byte, o *Outgoing, sentBy, branch string) ([]byte, error)
 	w.raw(o.Method)
 	w.raw(" ")
 	w.value(o.URI)
-	w.raw(" SIP/2.0\r\nVia: SIP/2.0/UDP ")
-	w.value(sentBy)
+	w.raw(" SIP/2.0\r\nVia: SIP/2.0/")
+	w.raw(via.transport)
+	w.raw(" ")
+	w.value(via.sentBy)
 	w.raw(";rport;branch=")
 	w.value(branch)
 	w.raw("\r\nMax-Forwards: ")
 	w.number(int64(o.MaxForwards))
+	if o.Route != "" {
+		w.raw("\r\nRoute: ")
+		w.value(o.Route)
+	}
 	w.raw("\r\nFrom: ")
 	w.value(o.From)
 	w.raw("\r\nTo: ")
@@ -170,7 +181,7 @@ func (w *writer) vias(r *Request) {
 	}
 	w.value(v.value[v.rport:])
 	source := r.Flow.Remote.Addr()
-	if !v.received && (v.hasRPort || !isSame(v.Host, source)) {
+	if v.hasRPort || !isSame(v.Host, source) {
 		w.raw(";received=")
 		w.b = source.AppendTo(w.b)
 	}
@@ -257,6 +268,8 @@ func Phrase(status int) string {
 		return "Service Unavailable"
 	case 505:
 		return "Version Not Supported"
+	case 513:
+		return "Message Too Large"
 	case 603:
 		return "Decline"
 	}

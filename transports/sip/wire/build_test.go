@@ -18,7 +18,7 @@ func FuzzBuild(f *testing.F) {
 		o.To = string(AppendParty(nil, "", AppendURI(nil, a, "h"), ""))
 		o.CallID = callID
 		o.Headers = []Header{{name, value}, {"Content-Type", value}}
-		packet, err := appendRequest(nil, &o, "192.0.2.9:5060", "z9hG4bKx")
+		packet, err := appendRequest(nil, &o, testWay, "z9hG4bKx")
 		if err != nil || a.User == "" || callID == "" {
 			return
 		}
@@ -55,7 +55,7 @@ func TestBuildRefuses(t *testing.T) {
 	for _, test := range tests {
 		o := testOutgoing
 		test.change(&o)
-		if _, err := appendRequest(nil, &o, "192.0.2.9:5060", "z9hG4bKx"); err != ErrUnsafe {
+		if _, err := appendRequest(nil, &o, testWay, "z9hG4bKx"); err != ErrUnsafe {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
@@ -103,7 +103,7 @@ func BenchmarkBuildRequest(b *testing.B) {
 	buffer := make([]byte, 0, 2048)
 	b.ReportAllocs()
 	for b.Loop() {
-		buffer, _ = appendRequest(buffer[:0], &o, "192.0.2.9:5060", "z9hG4bK0123456789012345678901")
+		buffer, _ = appendRequest(buffer[:0], &o, testWay, "z9hG4bK0123456789012345678901")
 	}
 }
 
@@ -126,7 +126,7 @@ func testPacket(tb testing.TB) []byte {
 		{"User-Agent", "example/1.0"}, {"Content-Type", "text/plain"},
 	}
 	o.Body = []byte(strings.Repeat("hello ", 12))
-	packet, err := appendRequest(nil, &o, "192.0.2.9:5060", "z9hG4bK0123456789012345678901")
+	packet, err := appendRequest(nil, &o, testWay, "z9hG4bK0123456789012345678901")
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,8 +32,9 @@ func parseBranch(s string) (id branchID, ok bool) {
 // clientTable holds the non-INVITE client transactions that wait for a final
 // response.
 type clientTable struct {
-	shards [shards]clientShard
-	idle   sync.Pool // of *clientTransaction
+	shards  [shards]clientShard
+	idle    sync.Pool     // of *clientTransaction
+	repeats atomic.Uint64 // requests that were sent again
 }
 
 type clientShard struct {
@@ -45,22 +47,24 @@ const maxPooled = 16 << 10
 
 // clientTransaction is used again by later requests.
 type clientTransaction struct {
-	id     branchID
-	method string
-	cseq   uint32
-	packet []byte
-	timer  *time.Timer
-	answer chan *Response
+	id      branchID
+	method  string
+	cseq    uint32
+	packet  []byte
+	timer   *time.Timer
+	answer  chan *Response
+	repeats *atomic.Uint64 // the table's
 }
 
-func newClientTransaction() any {
+func (t *clientTable) newTransaction() any {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	return &clientTransaction{timer: timer, answer: make(chan *Response, 1)}
+	return &clientTransaction{timer: timer, answer: make(chan *Response, 1), repeats: &t.repeats}
 }
 
 func newClientTable() *clientTable {
-	t := &clientTable{idle: sync.Pool{New: newClientTransaction}}
+	t := &clientTable{}
+	t.idle.New = t.newTransaction
 	for i := range t.shards {
 		t.shards[i].waiting = map[branchID]*clientTransaction{}
 	}
@@ -70,36 +74,39 @@ func newClientTable() *clientTable {
 func (t *clientTable) shard(id branchID) *clientShard { return &t.shards[id[0]%shards] }
 
 // do sends a request and waits for its final response (RFC 3261 §17.1.2): Timer
-// E repeats it, Timer F gives up with ErrTimeout. Only the caller's goroutine
-// works.
-func (t *clientTable) do(ctx context.Context, o *Outgoing, sentBy string, send func([]byte) error) (*Response, error) {
+// E repeats it, but not on a connection; Timer F gives up with ErrTimeout.
+// ErrNoFlow: the connection has ended. Only the caller's goroutine works.
+func (t *clientTable) do(ctx context.Context, o *Outgoing, w *way, send func([]byte) error) (*Response, error) {
 	c := t.idle.Get().(*clientTransaction)
 	defer t.idle.Put(c)
-	if err := c.build(o, sentBy); err != nil {
+	if err := c.build(o, w); err != nil {
 		return nil, err
 	}
 	t.add(c)
 	defer t.remove(c)
-	return c.exchange(ctx, send)
+	return c.exchange(ctx, w, send)
 }
 
-func (c *clientTransaction) build(o *Outgoing, sentBy string) (err error) {
+func (c *clientTransaction) build(o *Outgoing, w *way) (err error) {
 	rand.Read(c.id[:]) // never fails (crypto/rand)
 	c.method, c.cseq = o.Method, o.CSeq
 	var branch [branchLength]byte
-	c.packet, err = appendRequest(c.packet[:0], o, sentBy, string(c.id.append(branch[:0])))
-	if err == nil && len(c.packet) > MaxDatagram {
-		err = ErrTooLarge
+	c.packet, err = appendRequest(c.packet[:0], o, w, string(c.id.append(branch[:0])))
+	if err == nil && len(c.packet) > w.limit {
+		err = w.tooLarge
 	}
 	return err
 }
 
-func (c *clientTransaction) exchange(ctx context.Context, send func([]byte) error) (*Response, error) {
+func (c *clientTransaction) exchange(ctx context.Context, w *way, send func([]byte) error) (*Response, error) {
 	if err := send(c.packet); err != nil {
 		return nil, err
 	}
 	deadline := time.Now().Add(timerF)
 	pause := T1
+	if w.gone != nil {
+		pause = timerF
+	}
 	c.timer.Reset(pause)
 	defer c.timer.Stop()
 	for {
@@ -114,15 +121,30 @@ func (c *clientTransaction) exchange(ctx context.Context, send func([]byte) erro
 			if left <= 0 {
 				return nil, ErrTimeout
 			}
+			c.repeats.Add(1)
 			if err := send(c.packet); err != nil {
 				return nil, err
 			}
 			pause = min(2*pause, T2)
 			c.timer.Reset(min(pause, left))
+		case <-w.gone:
+			return c.lastAnswer()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// lastAnswer returns the response that came before its connection ended.
+func (c *clientTransaction) lastAnswer() (*Response, error) {
+	select {
+	case r := <-c.answer:
+		if r.Status >= 200 {
+			return r, nil
+		}
+	default:
+	}
+	return nil, ErrNoFlow
 }
 
 func (t *clientTable) add(c *clientTransaction) {

@@ -2,154 +2,123 @@ package wire
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
-	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Config says how an endpoint works. Zero values take the defaults.
-type Config struct {
-	MaxBody  int // octets of a body; default 64 KiB
-	Workers  int // that handle requests; default 32
-	Backlog  int // requests that wait for one worker; default 512
-	Pending  int // requests without a final response; default 16,384
-	Finished int // transactions whose retransmissions are answered; default 1,000,000
-	Log      *slog.Logger
-}
-
-func (c Config) withDefaults() Config {
-	c.MaxBody = or(c.MaxBody, 64<<10)
-	c.Workers = or(c.Workers, 32)
-	c.Backlog = or(c.Backlog, 512)
-	c.Pending = or(c.Pending, 16_384)
-	c.Finished = or(c.Finished, 1_000_000)
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
-
-func or(value, fallback int) int {
-	if value == 0 {
-		return fallback
-	}
-	return value
-}
-
 // Handler handles a request. Requests from one source come to it one after the
 // other in the order of their arrival; so it must not wait for long, and answers
 // later if need be. A panic is answered with 500.
 type Handler func(ctx context.Context, x *Exchange)
 
-// Endpoint is a set of sockets with the transactions on them.
+// Endpoint is a set of sockets and connections with the transactions on them.
 type Endpoint struct {
-	config   Config
-	sockets  []*socket
-	server   *serverTable
-	client   *clientTable
-	seed     maphash.Seed
-	counters counters
-	packets  sync.Pool // of *[]byte, for responses
-	closed   atomic.Bool
+	config      Config
+	sockets     []*socket
+	acceptors   []*acceptor
+	addresses   []netip.AddrPort
+	connections *connections
+	budget      *budget
+	server      *serverTable
+	client      *clientTable
+	seed        maphash.Seed
+	counters    counters
+	pressure    pressure
+	packets     sync.Pool      // of *[]byte: responses, and what waits to be written
+	writers     sync.WaitGroup // of connections
+	closed      atomic.Bool
 }
 
-// socket is a UDP socket of ours.
-type socket struct {
-	conn   *net.UDPConn
-	local  netip.AddrPort
-	sentBy string // what we write into a Via
+// link is what carries messages to a peer: a UDP socket, or a connection.
+type link interface {
+	// send writes a message, or queues it; it doesn't keep packet. ErrNoFlow:
+	// the connection is gone.
+	send(packet []byte, to netip.AddrPort) error
 }
-
-// receiveBuffer is what we ask the kernel for, in octets, so that a burst
-// survives a pause of ours. It may give less.
-const receiveBuffer = 4 << 20
 
 // Listen opens the sockets. Nothing is read before Serve.
-func Listen(addresses []netip.AddrPort, config Config) (*Endpoint, error) {
-	config = config.withDefaults()
-	e := &Endpoint{
-		config:  config,
-		server:  newServerTable(time.Now(), config.Pending, config.Finished),
-		client:  newClientTable(),
-		seed:    maphash.MakeSeed(),
-		packets: sync.Pool{New: func() any { return new([]byte) }},
-	}
-	for _, address := range addresses {
-		s, err := listen(address)
-		if err != nil {
+func Listen(listeners []Listener, config Config) (*Endpoint, error) {
+	e := newEndpoint(config)
+	for _, l := range listeners {
+		if err := e.listen(l); err != nil {
 			e.Close()
-			return nil, fmt.Errorf("listen on udp %s: %w", address, err)
+			return nil, fmt.Errorf("listen on %s %s: %w", l.Network, l.Address, err)
 		}
-		e.sockets = append(e.sockets, s)
 	}
+	e.show(config.Metrics)
 	return e, nil
 }
 
-func listen(address netip.AddrPort) (*socket, error) {
-	network := "udp4"
-	if address.Addr().Is6() {
-		network = "udp6"
+func newEndpoint(config Config) *Endpoint {
+	config = config.withDefaults()
+	return &Endpoint{
+		config:      config,
+		connections: newConnections(config.Limits),
+		budget:      newBudget(config.Limits.MaxBuffered),
+		server:      newServerTable(time.Now(), config.Pending, config.Finished),
+		client:      newClientTable(),
+		seed:        maphash.MakeSeed(),
+		pressure:    pressure{log: config.Log},
+		packets:     sync.Pool{New: func() any { return new([]byte) }},
 	}
-	conn, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(address))
-	if err != nil {
-		return nil, err
-	}
-	// What the kernel gives is what there is: no error.
-	_ = conn.SetReadBuffer(receiveBuffer)
-	_ = conn.SetWriteBuffer(receiveBuffer)
-	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
-	return &socket{conn: conn, local: local, sentBy: sentBy(local)}, nil
 }
 
-// sentBy is the address for our Via. A socket on all addresses names the first
-// that others can reach; because of rport the answers find us anyway.
-func sentBy(local netip.AddrPort) string {
-	if !local.Addr().IsUnspecified() {
-		return local.String()
-	}
-	addresses, _ := net.InterfaceAddrs() // none: loopback it is
-	for _, a := range addresses {
-		prefix, err := netip.ParsePrefix(a.String())
-		if err == nil && prefix.Addr().Is4() == local.Addr().Is4() && prefix.Addr().IsGlobalUnicast() {
-			return netip.AddrPortFrom(prefix.Addr(), local.Port()).String()
+func (e *Endpoint) listen(l Listener) error {
+	switch l.Network {
+	case "udp":
+		s, err := listenUDP(l.Address)
+		if err != nil {
+			return err
 		}
+		e.sockets = append(e.sockets, s)
+		e.addresses = append(e.addresses, s.local)
+	case "tcp":
+		a, err := listenTCP(l.Address)
+		if err != nil {
+			return err
+		}
+		e.acceptors = append(e.acceptors, a)
+		e.addresses = append(e.addresses, a.local)
+	default:
+		return net.UnknownNetworkError(l.Network)
 	}
-	if local.Addr().Is4() {
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), local.Port()).String()
-	}
-	return netip.AddrPortFrom(netip.IPv6Loopback(), local.Port()).String()
+	return nil
 }
 
-// Addrs returns the addresses of the sockets, with the ports that the system
-// chose where the configuration says 0.
-func (e *Endpoint) Addrs() []netip.AddrPort {
-	var addresses []netip.AddrPort
-	for _, s := range e.sockets {
-		addresses = append(addresses, s.local)
-	}
-	return addresses
-}
+// Addrs returns the addresses of the listeners in their order, with the ports
+// that the system chose where the configuration says 0.
+func (e *Endpoint) Addrs() []netip.AddrPort { return slices.Clone(e.addresses) }
 
-// Close closes the sockets. What runs in Do ends with ErrClosed.
+// Close closes the sockets and the connections; what waits to be written on
+// those has a second. What runs in Do ends with ErrClosed.
 func (e *Endpoint) Close() {
 	e.closed.Store(true)
+	for _, a := range e.acceptors {
+		a.listener.Close()
+	}
 	for _, s := range e.sockets {
 		s.conn.Close()
+	}
+	all := e.connections.close()
+	for _, c := range all {
+		c.finish()
+	}
+	e.writers.Wait()
+	for _, c := range all {
+		c.close(causeShutdown)
 	}
 }
 
 // Serve reads and hands requests to handle until ctx is done or Close is
-// called, and waits for the handlers. The sockets stay open for what is still to
-// be answered, until Close.
+// called, and waits for the handlers. By then nobody is let in any more and
+// nothing is read; sockets and connections stay open for what is still to be
+// answered, until Close.
 func (e *Endpoint) Serve(ctx context.Context, handle Handler) {
 	stop := context.AfterFunc(ctx, e.stopReading)
 	defer stop()
@@ -160,7 +129,12 @@ func (e *Endpoint) Serve(ctx context.Context, handle Handler) {
 		workers.Go(func() { e.work(ctx, queues[i], handle) })
 	}
 	for _, s := range e.sockets {
-		readers.Go(func() { e.read(s, queues) })
+		readers.Go(func() { e.readUDP(s, queues) })
+	}
+	for _, a := range e.acceptors {
+		readers.Go(func() {
+			e.accept(ctx, a.listener, func(conn net.Conn) { e.admit(ctx, conn, &readers, queues) })
+		})
 	}
 	readers.Wait()
 	for _, q := range queues {
@@ -169,83 +143,67 @@ func (e *Endpoint) Serve(ctx context.Context, handle Handler) {
 	workers.Wait()
 }
 
+// stopReading ends the readers. Whoever would connect now is better off with
+// who comes after us.
 func (e *Endpoint) stopReading() {
+	for _, a := range e.acceptors {
+		a.listener.Close()
+	}
+	now := time.Now()
 	for _, s := range e.sockets {
-		_ = s.conn.SetReadDeadline(time.Now()) // fails only when it is closed
+		_ = s.conn.SetReadDeadline(now) // fails only when it is closed
+	}
+	for _, c := range e.connections.all() {
+		_ = c.conn.SetReadDeadline(now) // fails only when it is closed
 	}
 }
 
-// readPause is how long a reader waits after an error that isn't the end.
-const readPause = 10 * time.Millisecond
-
-func (e *Endpoint) read(s *socket, queues []chan *Request) {
-	buffer := make([]byte, MaxMessage+1)
-	for {
-		n, source, err := s.conn.ReadFromUDPAddrPort(buffer)
-		switch {
-		case err == nil:
-			source = netip.AddrPortFrom(source.Addr().Unmap(), source.Port())
-			e.receive(s, buffer[:n], source, queues)
-		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
-			return
-		default:
-			e.counters.readErrors.Add(1)
-			time.Sleep(readPause)
-		}
-	}
+// arrival is a message that came.
+type arrival struct {
+	link     link
+	flow     Flow
+	data     []byte // all of it, as it came
+	request  *Request
+	response *Response
+	refusal  *Refusal
 }
 
-// receive reads one datagram: a response goes to its transaction, a request to
-// the worker for its source.
-func (e *Endpoint) receive(s *socket, data []byte, source netip.AddrPort, queues []chan *Request) {
-	if isKeepAlive(data) {
-		e.counters.keepAlives.Add(1)
-		return
+// receive gives a response to its transaction, and refuses what did not pass the
+// validator. It returns true if there is a request for a worker.
+func (e *Endpoint) receive(a *arrival) bool {
+	if a.request != nil {
+		a.request.Flow, a.request.link = a.flow, a.link
 	}
-	request, response, refusal := Parse(data, e.config.MaxBody)
-	if request != nil {
-		request.Flow = Flow{Network: "udp", Local: s.local, Remote: source}
+	if e.config.Observers.Watched() {
+		e.showReceived(a)
 	}
 	switch {
-	case refusal != nil:
-		e.refuse(s, request, refusal)
-	case response != nil:
+	case a.refusal != nil:
+		e.refuse(a.request, a.refusal)
+	case a.response != nil:
 		e.counters.responses.Add(1)
-		if !e.client.deliver(response) {
+		if !e.client.deliver(a.response) {
 			e.counters.unmatched.Add(1)
 		}
 	default:
 		e.counters.requests.Add(1)
-		select {
-		case queues[maphash.Comparable(e.seed, source)%uint64(len(queues))] <- request:
-		default:
-			e.counters.overflows.Add(1) // the peer repeats it
-		}
+		return true
 	}
-}
-
-// isKeepAlive tells the empty datagrams that hold a NAT's binding open.
-func isKeepAlive(data []byte) bool {
-	if len(data) > 4 {
-		return false
-	}
-	for _, c := range data {
-		if c != 0 && c != '\r' && c != '\n' && c != ' ' {
-			return false
-		}
-	}
-	return true
+	return false
 }
 
 // refuse answers what did not pass the validator, if it can be answered.
-func (e *Endpoint) refuse(s *socket, r *Request, refusal *Refusal) {
+func (e *Endpoint) refuse(r *Request, refusal *Refusal) {
 	e.counters.malformed.Add(1)
 	e.config.Log.Debug("malformed message", "reason", refusal.Phrase, "answered", r != nil)
-	if r == nil || r.Method == "ACK" {
-		return
+	if r != nil && r.Method != "ACK" {
+		e.exchange(r).write(Reply{Status: refusal.Status, Phrase: refusal.Phrase})
 	}
-	x := Exchange{Request: r, endpoint: e, socket: s, key: e.server.key(r)}
-	x.write(Reply{Status: refusal.Status, Phrase: refusal.Phrase})
+}
+
+// queueFor is the queue of the worker for a source.
+func (e *Endpoint) queueFor(source netip.AddrPort, queues []chan *Request) chan *Request {
+	return queues[maphash.Comparable(e.seed, source)%uint64(len(queues))]
 }
 
 func (e *Endpoint) work(ctx context.Context, queue <-chan *Request, handle Handler) {
@@ -258,7 +216,7 @@ func (e *Endpoint) work(ctx context.Context, queue <-chan *Request, handle Handl
 }
 
 func (e *Endpoint) handle(ctx context.Context, r *Request, handle Handler) {
-	x := &Exchange{Request: r, endpoint: e, socket: e.socket(r.Flow.Local), key: e.server.key(r)}
+	x := e.exchange(r)
 	if o, kept, found := e.server.find(x.key, time.Now()); found {
 		e.counters.retransmissions.Add(1)
 		x.again(o, kept)
@@ -268,40 +226,77 @@ func (e *Endpoint) handle(ctx context.Context, r *Request, handle Handler) {
 	handle(ctx, x)
 }
 
-// socket finds a socket by its address; the first one if that is gone, so that
-// a binding outlives a change of the configuration.
-func (e *Endpoint) socket(local netip.AddrPort) *socket {
-	i := slices.IndexFunc(e.sockets, func(s *socket) bool { return s.local == local })
-	if i < 0 {
-		i = slices.IndexFunc(e.sockets, func(s *socket) bool { return s.local.Addr().Is4() == local.Addr().Is4() })
-	}
-	if i < 0 {
-		return nil
-	}
-	return e.sockets[i]
+func (e *Endpoint) exchange(r *Request) *Exchange {
+	return &Exchange{Request: r, endpoint: e, key: e.server.key(r)}
+}
+
+// Connected tells whether a request can be sent on a flow: over TCP whether the
+// connection is still there, over UDP whether a socket of ours can reach the
+// peer.
+func (e *Endpoint) Connected(f Flow) bool {
+	_, ok := e.way(f, 0)
+	return ok
 }
 
 // Do sends a request on a flow and waits for its final response: ErrTimeout
-// after 32 s, ErrUnsafe and ErrTooLarge if it can't be written, ErrNoFlow if no
-// socket of ours can reach the peer, ErrClosed after Close, or what the system
-// or ctx says.
+// after 32 s, ErrUnsafe and ErrTooLarge if it can't be written, ErrNeedsStream
+// if it is too large for UDP, ErrNoFlow if no socket of ours can reach the peer
+// or the connection is gone or goes meanwhile, ErrClosed after Close, or what
+// the system or ctx says. We never dial a client.
 func (e *Endpoint) Do(ctx context.Context, f Flow, o Outgoing) (*Response, error) {
-	s := e.socket(f.Local)
-	if s == nil || f.Network != "udp" || s.local.Addr().Is4() != f.Remote.Addr().Is4() {
+	w, ok := e.way(f, o.MaxDatagram)
+	if !ok {
 		return nil, ErrNoFlow
 	}
-	return e.client.do(ctx, &o, s.sentBy, func(packet []byte) error { return e.send(s, packet, f.Remote) })
+	response, err := e.client.do(ctx, &o, &w, func(packet []byte) error { return e.send(w.link, f, o.CallID, packet) })
+	if err == ErrNoFlow && e.closed.Load() {
+		err = ErrClosed
+	}
+	return response, err
 }
 
-func (e *Endpoint) send(s *socket, packet []byte, to netip.AddrPort) error {
-	_, err := s.conn.WriteToUDPAddrPort(packet, to)
-	if err == nil {
+// way is how requests of ours get to a peer.
+type way struct {
+	link      link
+	transport string          // for the Via
+	sentBy    string          // for the Via
+	limit     int             // octets of a message
+	tooLarge  error           // what it is if there are more
+	gone      <-chan struct{} // closed when the connection has ended; nil over UDP, where requests are repeated
+}
+
+// way finds the way of a flow. maxDatagram is that of Outgoing.
+func (e *Endpoint) way(f Flow, maxDatagram int) (way, bool) {
+	if f.Network == "tcp" {
+		c := e.connections.find(f)
+		if c == nil || c.isGone() {
+			return way{}, false
+		}
+		return way{link: c, transport: "TCP", sentBy: c.sentBy, limit: maxHead + e.config.MaxBody, tooLarge: ErrTooLarge, gone: c.done}, true
+	}
+	s := e.socket(f.Local)
+	if s == nil || f.Network != "udp" || s.local.Addr().Is4() != f.Remote.Addr().Is4() {
+		return way{}, false
+	}
+	limit := min(or(maxDatagram, e.config.MaxUDP), MaxDatagram)
+	return way{link: s, transport: "UDP", sentBy: s.sentBy, limit: limit, tooLarge: ErrNeedsStream}, true
+}
+
+// send writes a message to a peer.
+func (e *Endpoint) send(l link, f Flow, call string, packet []byte) error {
+	if e.config.Observers.Watched() {
+		e.showSent(f, call, packet)
+	}
+	err := l.send(packet, f.Remote)
+	switch {
+	case err == nil:
 		e.counters.sent.Add(1)
-		return nil
-	}
-	if e.closed.Load() {
+	case e.closed.Load():
 		return ErrClosed
+	case err == ErrNoFlow:
+		e.counters.lost.Add(1)
+	default:
+		e.counters.writeErrors.Add(1)
 	}
-	e.counters.writeErrors.Add(1)
 	return err
 }

@@ -15,7 +15,12 @@ import (
 // open starts an endpoint on loopback that ends with the test.
 func open(t testing.TB, config Config, handle Handler) *Endpoint {
 	t.Helper()
-	e, err := Listen([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, config)
+	return openOn(t, []Listener{{"udp", netip.MustParseAddrPort("127.0.0.1:0")}}, config, handle)
+}
+
+func openOn(t testing.TB, listeners []Listener, config Config, handle Handler) *Endpoint {
+	t.Helper()
+	e, err := Listen(listeners, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,13 +246,13 @@ func TestDo(t *testing.T) {
 }
 
 func TestFlow(t *testing.T) {
-	for _, s := range []string{"udp;127.0.0.1:5060;192.0.2.1:4000", "udp;[::1]:5060;[2001:db8::1]:4000"} {
+	for _, s := range []string{"udp;127.0.0.1:5060;192.0.2.1:4000", "udp;[::1]:5060;[2001:db8::1]:4000", "tcp;[::1]:5060;[2001:db8::1]:4000;QK3ZV"} {
 		f, err := ParseFlow(s)
 		if err != nil || f.String() != s {
 			t.Errorf("%q: %v %v", s, f, err)
 		}
 	}
-	for _, s := range []string{"", "udp", "tcp;127.0.0.1:5060;192.0.2.1:4000", "udp;x;192.0.2.1:4000", "udp;127.0.0.1:5060;192.0.2.1", "udp;127.0.0.1:5060;192.0.2.1:0"} {
+	for _, s := range []string{"", "udp", "tcp;127.0.0.1:5060;192.0.2.1:4000", "tcp;127.0.0.1:5060;192.0.2.1:4000;", "tcp;127.0.0.1:5060;192.0.2.1:4000;a;b", "udp;127.0.0.1:5060;192.0.2.1:4000;ID", "udp;x;192.0.2.1:4000", "udp;127.0.0.1:5060;192.0.2.1", "udp;127.0.0.1:5060;192.0.2.1:0"} {
 		if f, err := ParseFlow(s); err == nil {
 			t.Errorf("%q: %v", s, f)
 		}
@@ -256,7 +261,7 @@ func TestFlow(t *testing.T) {
 
 func TestListenFails(t *testing.T) {
 	e := open(t, Config{}, nil)
-	if _, err := Listen([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0"), e.Addrs()[0]}, Config{}); err == nil || !strings.Contains(err.Error(), e.Addrs()[0].String()) {
+	if _, err := Listen([]Listener{{"udp", netip.MustParseAddrPort("127.0.0.1:0")}, {"udp", e.Addrs()[0]}}, Config{}); err == nil || !strings.Contains(err.Error(), e.Addrs()[0].String()) {
 		t.Errorf("%v", err)
 	}
 }

@@ -14,7 +14,6 @@ import (
 type Exchange struct {
 	*Request
 	endpoint *Endpoint
-	socket   *socket
 	key      key
 	begun    bool
 	done     bool
@@ -30,7 +29,7 @@ func (x *Exchange) Begin() error {
 	case ErrRepeated:
 		x.endpoint.counters.retransmissions.Add(1)
 	case ErrFull:
-		x.endpoint.counters.busy.Add(1)
+		x.endpoint.pressure.note(pressureBusy, time.Now())
 	}
 	return err
 }
@@ -51,6 +50,14 @@ func (x *Exchange) Abandon() {
 		x.endpoint.server.abandon(x.key)
 	}
 	x.done = true
+}
+
+// Keep marks the connection on which the request came as one of a client that
+// we know: it may be silent for Limits.Idle. Over UDP it does nothing.
+func (x *Exchange) Keep() {
+	if c, ok := x.link.(*connection); ok {
+		c.kept.Store(true)
+	}
 }
 
 // Recover is to be deferred by whoever goes on with an exchange in a goroutine
@@ -106,8 +113,11 @@ func (x *Exchange) note(reply *Reply, packet []byte) {
 	x.endpoint.server.finish(x.key, finished(reply), whole, time.Now())
 }
 
-// send writes a response. If that fails the peer repeats its request and gets
-// it then; the failure is counted.
+// send writes a response. If that fails over UDP the peer repeats its request
+// and gets it then; over TCP the peer has gone, and the response with it. The
+// failure is counted.
 func (x *Exchange) send(packet []byte) {
-	_ = x.endpoint.send(x.socket, packet, x.destination())
+	f := x.Flow
+	f.Remote = x.destination()
+	_ = x.endpoint.send(x.link, f, x.CallID, packet)
 }

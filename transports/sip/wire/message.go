@@ -23,6 +23,7 @@ type Request struct {
 	Body        []byte
 
 	Flow Flow // on which it came
+	link link // that carries the answer
 }
 
 // Response is a response that passed the validator.
@@ -65,17 +66,48 @@ func Parse(data []byte, maxBody int) (*Request, *Response, *Refusal) {
 	if refusal != nil {
 		return nil, nil, refusal
 	}
-	if strings.HasPrefix(text, "SIP/2.0 ") {
-		response, refusal := parseResponse(text, body, maxBody)
+	d := readHead(text)
+	return d.finish(body, maxBody)
+}
+
+// draft is a message whose header section was taken apart and whose body was
+// not looked at.
+type draft struct {
+	head
+	fault *Refusal // the first of the header section
+}
+
+// readHead takes a header section apart, of which each line has its CRLF.
+func readHead(text string) draft {
+	var d draft
+	d.fault = d.scan(text)
+	if d.fault == nil && len(text) > maxHead {
+		d.fault = errHeadTooLarge
+	}
+	return d
+}
+
+// errHeadTooLarge: 513 and not 413, because it isn't the body (RFC 3261
+// §21.4.11, §21.5.7).
+var errHeadTooLarge = &Refusal{Status: 513, Phrase: "Message Too Large"}
+
+// errBodyTooLarge is the refusal of RFC 3261 §21.4.11.
+var errBodyTooLarge = &Refusal{Status: sip.StatusRequestEntityTooLarge, Phrase: "Request Entity Too Large"}
+
+func (d *draft) isResponse() bool { return strings.HasPrefix(d.start, "SIP/2.0 ") }
+
+// finish reads what the message says. It returns what Parse returns.
+func (d *draft) finish(body []byte, maxBody int) (*Request, *Response, *Refusal) {
+	if d.isResponse() {
+		response, refusal := d.response(body, maxBody)
 		return nil, response, refusal
 	}
-	request, refusal := parseRequest(text, body, maxBody)
+	request, refusal := d.request(body, maxBody)
 	return request, nil, refusal
 }
 
-func parseRequest(text string, body []byte, maxBody int) (*Request, *Refusal) {
-	r := &Request{}
-	scanned := r.scan(text)
+func (d *draft) request(body []byte, maxBody int) (*Request, *Refusal) {
+	r := &Request{head: d.head}
 	started := r.parseStartLine()
 	if r.Method == "" {
 		return nil, started
@@ -83,7 +115,7 @@ func parseRequest(text string, body []byte, maxBody int) (*Request, *Refusal) {
 	if refusal := r.parseEssential(); refusal != nil {
 		return nil, refusal
 	}
-	for _, refusal := range []*Refusal{scanned, started, r.parseRemaining(), r.takeBody(body, maxBody)} {
+	for _, refusal := range []*Refusal{d.fault, started, r.parseRemaining(), r.takeBody(body, maxBody)} {
 		if refusal != nil {
 			return r, refusal
 		}
@@ -190,7 +222,7 @@ func (h *head) body(body []byte, maxBody int) ([]byte, *Refusal) {
 		body = body[:n]
 	}
 	if len(body) > maxBody {
-		return nil, &Refusal{Status: sip.StatusRequestEntityTooLarge, Phrase: "Request Entity Too Large"}
+		return nil, errBodyTooLarge
 	}
 	if len(body) == 0 {
 		return nil, nil
@@ -198,11 +230,11 @@ func (h *head) body(body []byte, maxBody int) ([]byte, *Refusal) {
 	return append([]byte(nil), body...), nil
 }
 
-func parseResponse(text string, body []byte, maxBody int) (*Response, *Refusal) {
-	r := &Response{}
-	if refusal := r.scan(text); refusal != nil {
-		return nil, refusal
+func (d *draft) response(body []byte, maxBody int) (*Response, *Refusal) {
+	if d.fault != nil {
+		return nil, d.fault
 	}
+	r := &Response{head: d.head}
 	code, phrase, _ := strings.Cut(r.start[len("SIP/2.0 "):], " ")
 	status, ok := Number(code, 699)
 	if !ok || status < 100 || len(code) != 3 {
@@ -235,12 +267,13 @@ func (r *Request) Expires() (seconds uint32, found, ok bool) {
 	return uint32(n), true, ok
 }
 
-// destination is where a response to this request goes (RFC 3261 §18.2.2,
-// RFC 3581 §4): to the address the request came from, to the port it came from
-// if the client asked for that, else to the one in the Via. A maddr is not
-// followed and no name is looked up: it would let anybody point us at others.
+// destination is where a response to this request goes over UDP (RFC 3261
+// §18.2.2, RFC 3581 §4): to the address the request came from, to the port it
+// came from if the client asked for that, else to the one in the Via. A maddr is
+// not followed and no name is looked up: it would let anybody point us at
+// others. Over TCP it goes back on the connection.
 func (r *Request) destination() netip.AddrPort {
-	if r.Via.hasRPort {
+	if r.Via.hasRPort || r.Flow.ID != "" {
 		return r.Flow.Remote
 	}
 	port := r.Via.Port

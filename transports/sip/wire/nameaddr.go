@@ -79,7 +79,6 @@ type Via struct {
 	rest     string // what follows, with the comma
 	rport    int    // where an rport without a value ends in value; 0: there is none
 	hasRPort bool   // with or without a value
-	received bool   // the sender wrote what only we may write
 }
 
 // parseVia reads the first Via of a header field, which may hold several.
@@ -135,7 +134,8 @@ func (v *Via) parseSentBy(s string) bool {
 }
 
 func (v *Via) parseParams(at int, p Params) bool {
-	branches, rports := 0, 0
+	branches, rports, receiveds := 0, 0, 0
+	var from, to int // where a received is
 	for p != "" {
 		name, value, rest, ok := p.next()
 		if !ok {
@@ -156,10 +156,23 @@ func (v *Via) parseParams(at int, p Params) bool {
 				v.rport = end
 			}
 		case strings.EqualFold(name, "received"):
-			v.received = true
+			from, to = at-1, end // with the semicolon in front
+			receiveds++
 		}
 		at += len(p) - len(rest)
 		p = rest
 	}
-	return branches <= 1 && rports <= 1 && (v.Branch == "" || IsToken(v.Branch))
+	if receiveds > 0 {
+		v.cutReceived(from, to)
+	}
+	return branches <= 1 && rports <= 1 && receiveds <= 1 && (v.Branch == "" || IsToken(v.Branch))
+}
+
+// cutReceived takes away what the sender wrote though only we may: where it came
+// from, we know.
+func (v *Via) cutReceived(from, to int) {
+	v.value = v.value[:from] + v.value[to:]
+	if v.rport > from {
+		v.rport -= to - from
+	}
 }

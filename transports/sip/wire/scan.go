@@ -31,6 +31,21 @@ const (
 	fields
 )
 
+// compactOthers are the compact forms of fields that this package passes on
+// (IANA's list of SIP header fields).
+var compactOthers = [...]struct{ name, compact string }{
+	{"Accept-Contact", "a"},      // RFC 3841
+	{"Referred-By", "b"},         // RFC 3892
+	{"Request-Disposition", "d"}, // RFC 3841
+	{"Reject-Contact", "j"},      // RFC 3841
+	{"Identity-Info", "n"},       // RFC 4474
+	{"Event", "o"},               // RFC 6665
+	{"Refer-To", "r"},            // RFC 3515
+	{"Allow-Events", "u"},        // RFC 6665
+	{"Session-Expires", "x"},     // RFC 4028
+	{"Identity", "y"},            // RFC 8224
+}
+
 // known lists names, and compact forms (RFC 3261 §7.3.3), by field.
 var known = [fields]struct{ name, compact string }{
 	fieldVia:                {"Via", "v"},
@@ -54,11 +69,28 @@ var known = [fields]struct{ name, compact string }{
 
 // identify returns a field and its usual name.
 func identify(name string) (field, string) {
+	if len(name) == 1 {
+		return identifyCompact(name)
+	}
 	for f := fieldVia; f < fields; f++ {
 		k := &known[f]
-		if len(name) == len(k.name) && strings.EqualFold(name, k.name) ||
-			len(name) == 1 && strings.EqualFold(name, k.compact) {
+		if len(name) == len(k.name) && strings.EqualFold(name, k.name) {
 			return f, k.name
+		}
+	}
+	return fieldOther, name
+}
+
+// identifyCompact returns a field and its usual name by its compact form.
+func identifyCompact(name string) (field, string) {
+	for f := fieldVia; f < fields; f++ {
+		if strings.EqualFold(name, known[f].compact) {
+			return f, known[f].name
+		}
+	}
+	for _, other := range compactOthers {
+		if strings.EqualFold(name, other.compact) {
+			return fieldOther, other.name
 		}
 	}
 	return fieldOther, name

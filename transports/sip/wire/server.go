@@ -43,7 +43,9 @@ func finished(r *Reply) outcome {
 
 // serverTable holds the non-INVITE server transactions. A finished one takes a
 // slot in a map without pointers and a place in a queue, some 80 octets; its
-// response is made again from the request that is repeated.
+// response is made again from the request that is repeated. Over TCP Timer J is 0
+// by the book; remembering for as long as over UDP costs no more, and absorbs
+// what a client repeats on its next connection.
 type serverTable struct {
 	seeds   [3]maphash.Seed
 	start   time.Time

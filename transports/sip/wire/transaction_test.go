@@ -104,12 +104,6 @@ func TestQueue(t *testing.T) {
 // octets, so that 32 s at 12,000 a second stay under 50 MB.
 func TestFinishedTransactionIsSmall(t *testing.T) {
 	const n = 400_000
-	memory := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	before := memory()
 	table := newServerTable(testNow, n, 2*n)
 	for i := range uint64(n) {
@@ -131,6 +125,8 @@ var testOutgoing = Outgoing{
 	Method: "MESSAGE", URI: "sip:1002@192.0.2.1:5070", From: "<sip:1001@sip.example.com>;tag=x", To: "<sip:1002@sip.example.com>",
 	CallID: "ref", CSeq: 1, MaxForwards: 69, Headers: []Header{{"Content-Type", "text/plain"}}, Body: []byte("hello"),
 }
+
+var testWay = &way{transport: "UDP", sentBy: "192.0.2.9:5060", limit: MaxDatagram, tooLarge: ErrNeedsStream}
 
 // answer makes the response that a peer would send to a request of ours.
 func answer(t testing.TB, packet []byte, status int) *Response {
@@ -185,7 +181,7 @@ func TestClientTimers(t *testing.T) {
 					defer cancel()
 				}
 				o := testOutgoing
-				response, err := table.do(ctx, &o, "192.0.2.9:5060", send)
+				response, err := table.do(ctx, &o, testWay, send)
 				if !errors.Is(err, test.err) || err == nil && response.Status != test.status {
 					t.Errorf("%v, %v", response, err)
 				}
@@ -194,6 +190,32 @@ func TestClientTimers(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestClientTakesTheLastAnswer: an answer counts though its connection ended
+// right behind it, whichever is seen first.
+func TestClientTakesTheLastAnswer(t *testing.T) {
+	for _, test := range []struct {
+		status int
+		err    error
+	}{{200, nil}, {100, ErrNoFlow}, {0, ErrNoFlow}} {
+		for range 100 {
+			table, gone := newClientTable(), make(chan struct{})
+			w := *testWay
+			w.gone = gone
+			o := testOutgoing
+			response, err := table.do(t.Context(), &o, &w, func(packet []byte) error {
+				if test.status != 0 {
+					table.deliver(answer(t, packet, test.status))
+				}
+				close(gone)
+				return nil
+			})
+			if err != test.err || err == nil && response.Status != test.status {
+				t.Fatalf("%d: %v, %v", test.status, response, err)
+			}
+		}
 	}
 }
 
@@ -222,7 +244,7 @@ func TestClientIgnoresStrangers(t *testing.T) {
 			return nil
 		}
 		o := testOutgoing
-		if response, err := table.do(t.Context(), &o, "192.0.2.9:5060", send); err != nil || response.Status != 200 {
+		if response, err := table.do(t.Context(), &o, testWay, send); err != nil || response.Status != 200 {
 			t.Errorf("%v, %v", response, err)
 		}
 		if table.deliver(late) {
@@ -238,14 +260,14 @@ func TestClientRefusesWhatCantBeSent(t *testing.T) {
 		change func(*Outgoing)
 		err    error
 	}{
-		{"too large", func(o *Outgoing) { o.Body = make([]byte, MaxDatagram) }, ErrTooLarge},
+		{"too large", func(o *Outgoing) { o.Body = make([]byte, MaxDatagram) }, ErrNeedsStream},
 		{"unsafe", func(o *Outgoing) { o.CallID = "a\r\nb" }, ErrUnsafe},
 		{"write error", func(*Outgoing) {}, failing},
 	}
 	for _, test := range tests {
 		o := testOutgoing
 		test.change(&o)
-		_, err := newClientTable().do(t.Context(), &o, "h", func([]byte) error { return failing })
+		_, err := newClientTable().do(t.Context(), &o, testWay, func([]byte) error { return failing })
 		if err != test.err {
 			t.Errorf("%s: %v", test.name, err)
 		}

@@ -1,7 +1,8 @@
-// Package wire is SIP as it travels: sockets, flows, the codec with its strict
-// validator, and non-INVITE transactions (RFC 3261 §17). It hands valid
-// requests to a handler, writes what it is told to write, and answers
-// retransmissions by itself.
+// Package wire is SIP as it travels: sockets, connections and the flows on them,
+// the codec with its strict validator, and non-INVITE transactions (RFC 3261
+// §17). It hands valid requests to a handler, writes what it is told to write,
+// and answers retransmissions by itself. It bounds what peers can take of
+// memory, connections and time, and never dials one.
 //
 // It must not know the gateway: no accounts, no policies, no storage. What a
 // request means is the business of the door that uses this package.
@@ -28,8 +29,9 @@ const (
 
 // Limits of what is read and written.
 const (
-	MaxMessage    = 65_535    // octets of a message; also what a UDP datagram can hold
+	MaxMessage    = 65_535    // octets of a UDP datagram
 	MaxDatagram   = 65_000    // octets of a message that is sent over UDP
+	maxHead       = 32 << 10  // octets of a header section
 	maxHeaders    = 128       // header fields in a message
 	maxHeaderLine = 8 << 10   // octets of a header field, folded lines together
 	maxCSeq       = 1<<31 - 1 // RFC 3261 §8.1.1.5
@@ -41,10 +43,13 @@ const magicCookie = "z9hG4bK"
 // Errors of a client transaction.
 var (
 	ErrTimeout  = errors.New("no final response within 32 s")
-	ErrTooLarge = errors.New("message too large for a UDP datagram")
-	ErrUnsafe   = errors.New("value would break the header section")
-	ErrNoFlow   = errors.New("no socket for this flow")
-	ErrClosed   = errors.New("endpoint is closed")
+	ErrTooLarge = errors.New("message too large")
+	// ErrNeedsStream: a request is larger than a datagram may be. It can be sent
+	// on a stream flow of the same device, or again with a larger MaxDatagram.
+	ErrNeedsStream = errors.New("message too large for a datagram")
+	ErrUnsafe      = errors.New("value would break the header section")
+	ErrNoFlow      = errors.New("flow is gone")
+	ErrClosed      = errors.New("endpoint is closed")
 )
 
 // Header is a header field. Names are in their usual long form if this package

@@ -84,12 +84,16 @@ func setup(flags *flag.FlagSet) plugin.Run {
 
 func (b *bench) run(ctx context.Context, in plugin.Invocation) error {
 	if len(in.Args) > 0 {
-		return fmt.Errorf("%q: expected flags only", in.Args[0])
+		return plugin.Usage("%q: expected flags only", in.Args[0])
 	}
 	if err := b.check(); err != nil {
 		return err
 	}
-	b.server = target.Of(b.server, in.Settings)
+	server, err := target.Of(b.server, "udp", in.Settings)
+	if err != nil {
+		return err
+	}
+	b.server = server.UDP
 	b.notes = in.Err
 	accounts, err := b.accounts(ctx, in.Admin)
 	if err != nil {
@@ -143,7 +147,10 @@ func (b *bench) check() error {
 	expect(between(b.size, minSize, maxSize), "--size: expected %d to %d octets", minSize, maxSize)
 	expect(between(b.sockets, 1, maxSockets), "--sockets: expected 1 to %d", maxSockets)
 	expect(b.pid >= 0, "--pid: expected a process id")
-	return errors.Join(wrong...)
+	if len(wrong) == 0 {
+		return nil
+	}
+	return plugin.Usage("%w", errors.Join(wrong...))
 }
 
 // complete fills in what depends on other flags.

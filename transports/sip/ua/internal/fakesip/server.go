@@ -42,9 +42,12 @@ type Server struct {
 	config Config
 	conn   *net.UDPConn
 	parser *sip.Parser
-	done   chan struct{}
 
-	// All below belongs to the reading goroutine, but for what mu guards.
+	streams streams
+	tasks   sync.WaitGroup
+
+	turn sync.Mutex // held while a packet is worked on: it guards all below, but for what mu guards
+
 	nonces     map[string]*nonce
 	answers    map[string][]byte   // by transaction; nil while there is none
 	waiting    map[string]origin   // by the branch of a delivery
@@ -94,25 +97,46 @@ func Start(t testing.TB, config Config) *Server {
 	if len(config.Algorithms) == 0 {
 		config.Algorithms = []string{"MD5"}
 	}
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(config.Host), 0)))
-	if err != nil {
-		t.Skipf("can't listen on %s: %v", config.Host, err)
-	}
+	conn, listener := listen(t, config.Host)
 	s := &Server{
-		config: config, conn: conn, parser: sip.NewParser(), done: make(chan struct{}),
+		config: config, conn: conn, parser: sip.NewParser(),
 		nonces: map[string]*nonce{}, answers: map[string][]byte{}, waiting: map[string]origin{}, unanswered: map[string]delivery{},
 		stored: map[string][]*sip.Request{}, contacts: map[string]binding{}, methods: map[string]int{},
 		watched: map[string]chan *sip.Response{}, awaited: map[string]func(){},
 	}
-	go s.serve()
+	s.streams = streams{listener: listener, open: map[netip.AddrPort]net.Conn{}}
+	s.tasks.Go(s.serve)
+	s.tasks.Go(s.accept)
 	t.Cleanup(func() {
 		conn.Close()
-		<-s.done
+		s.streams.listener.Close()
+		s.Hangup()
+		s.tasks.Wait()
 	})
 	return s
 }
 
-// Address is where the server listens, host:port.
+// listen opens a socket for UDP and one for TCP with the same port: one that
+// neither has given to others.
+func listen(t testing.TB, host string) (*net.UDPConn, *net.TCPListener) {
+	t.Helper()
+	address := netip.AddrPortFrom(netip.MustParseAddr(host), 0)
+	for range 20 {
+		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
+		if err != nil {
+			t.Skipf("can't listen on %s: %v", host, err)
+		}
+		listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(conn.LocalAddr().(*net.UDPAddr).AddrPort()))
+		if err == nil {
+			return conn, listener
+		}
+		conn.Close()
+	}
+	t.Fatalf("no port of %s is free for UDP and TCP", host)
+	return nil, nil
+}
+
+// Address is where the server listens, over UDP and TCP, host:port.
 func (s *Server) Address() string { return s.conn.LocalAddr().String() }
 
 // Contact is where a user is registered; false: nowhere.
@@ -137,8 +161,7 @@ func (s *Server) Inject(user, datagram string) error {
 	if !ok {
 		return fmt.Errorf("%s isn't registered", user)
 	}
-	_, err := s.conn.WriteToUDPAddrPort([]byte(datagram), to)
-	return err
+	return s.writeTo([]byte(datagram), to)
 }
 
 // Watch returns where the first response to a request with this branch
@@ -158,28 +181,34 @@ func (s *Server) OnRegister(user string, f func()) {
 }
 
 func (s *Server) serve() {
-	defer close(s.done)
 	buffer := make([]byte, 65535)
 	for {
 		n, source, err := s.conn.ReadFromUDPAddrPort(buffer)
 		if err != nil {
 			return
 		}
-		s.datagrams++
-		if says(s.config.DropRequest, s.datagrams) {
-			continue
-		}
-		parsed, err := s.parser.ParseSIP(append([]byte(nil), buffer[:n]...))
-		if err != nil {
-			continue
-		}
-		parsed.SetSource(source.String())
-		switch m := parsed.(type) {
-		case *sip.Request:
-			s.request(m, source)
-		case *sip.Response:
-			s.response(m)
-		}
+		s.receive(append([]byte(nil), buffer[:n]...), source)
+	}
+}
+
+// receive works on a packet.
+func (s *Server) receive(packet []byte, source netip.AddrPort) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.datagrams++
+	if says(s.config.DropRequest, s.datagrams) {
+		return
+	}
+	parsed, err := s.parser.ParseSIP(packet)
+	if err != nil {
+		return
+	}
+	parsed.SetSource(source.String())
+	switch m := parsed.(type) {
+	case *sip.Request:
+		s.request(m, source)
+	case *sip.Response:
+		s.response(m)
 	}
 }
 
@@ -384,7 +413,11 @@ func (s *Server) delivery(r *sip.Request, b binding, damaged bool) (branch strin
 		body = body[:len(body)-1] + "?"
 	}
 	var w strings.Builder
-	fmt.Fprintf(&w, "MESSAGE %s SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=%s;rport\r\nMax-Forwards: 69\r\n", b.uri.String(), s.Address(), branch)
+	network := "UDP"
+	if isStream(b.source) {
+		network = "TCP"
+	}
+	fmt.Fprintf(&w, "MESSAGE %s SIP/2.0\r\nVia: SIP/2.0/%s %s;branch=%s;rport\r\nMax-Forwards: 69\r\n", b.uri.String(), network, s.Address(), branch)
 	fmt.Fprintf(&w, "From: %s\r\nTo: %s\r\n", r.From().Value(), r.To().Value())
 	fmt.Fprintf(&w, "Call-ID: %s\r\nCSeq: %d MESSAGE\r\n", r.CallID().Value(), r.CSeq().SeqNo)
 	if r.ContentType() != nil {
@@ -436,8 +469,21 @@ func (s *Server) send(response []byte, to netip.AddrPort) {
 
 // write ignores errors: on loopback they mean that the peer has gone, and the
 // test that cares notices.
-func (s *Server) write(datagram []byte, to netip.AddrPort) {
-	_, _ = s.conn.WriteToUDPAddrPort(datagram, to)
+func (s *Server) write(packet []byte, to netip.AddrPort) { _ = s.writeTo(packet, to) }
+
+func (s *Server) writeTo(packet []byte, to netip.AddrPort) error {
+	if !isStream(to) {
+		_, err := s.conn.WriteToUDPAddrPort(packet, to)
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conn := s.streams.open[to]
+	if conn == nil {
+		return net.ErrClosed
+	}
+	_, err := conn.Write(packet)
+	return err
 }
 
 func says(f func(int) bool, n int) bool { return f != nil && f(n) }

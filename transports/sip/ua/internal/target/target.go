@@ -5,6 +5,7 @@ package target
 import (
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/imgate/imgate/engine/plugin"
 )
@@ -15,19 +16,60 @@ const (
 )
 
 // Usage describes the flag whose value Of takes.
-const Usage = "`host:port` of the SIP server (default: as configured, else " + fallback + ")"
+const Usage = "the SIP `server`: host:port, sip:host:port, udp://host:port or tcp://host:port (default: as configured, else " + fallback + ")"
 
-// Of returns the server to talk to, host:port: the one that was asked for,
-// else the one that the configuration says clients can reach.
-func Of(asked string, settings plugin.Config) string {
-	if asked != "" {
-		return withPort(asked)
+// Server is where to send, host:port by network; empty: not over this one.
+type Server struct{ UDP, TCP string }
+
+// Of returns the server to talk to: the one that was asked for, else the one
+// that the configuration says clients can reach. network is "udp" or "tcp" if
+// the person at the terminal has chosen one, else empty.
+func Of(asked, network string, settings plugin.Config) (Server, error) {
+	if asked == "" {
+		return configured(settings).only(network)
 	}
-	door, ok := settings.(interface{ ClientAddress() string })
-	if !ok || door.ClientAddress() == "" {
-		return fallback
+	scheme, rest, found := strings.Cut(asked, "://")
+	if !found {
+		host := withPort(strings.TrimPrefix(asked, "sip:"))
+		return Server{UDP: host, TCP: host}.only(network)
 	}
-	return door.ClientAddress()
+	if network != "" && network != scheme {
+		return Server{}, plugin.Usage("the server is %s, and the transport %s", asked, network)
+	}
+	host := withPort(rest)
+	return Server{UDP: host, TCP: host}.only(scheme)
+}
+
+// configured is the server of a configuration: the same address for both
+// networks if it doesn't say.
+func configured(settings plugin.Config) Server {
+	door, ok := settings.(interface{ ClientAddress(network string) string })
+	if !ok {
+		return Server{UDP: fallback, TCP: fallback}
+	}
+	s := Server{UDP: door.ClientAddress("udp"), TCP: door.ClientAddress("tcp")}
+	if s == (Server{}) {
+		return Server{UDP: fallback, TCP: fallback}
+	}
+	return s
+}
+
+// only leaves one of the networks.
+func (s Server) only(network string) (Server, error) {
+	switch network {
+	case "":
+		return s, nil
+	case "udp":
+		s.TCP = ""
+	case "tcp":
+		s.UDP = ""
+	default:
+		return Server{}, plugin.Usage("%q isn't a transport: expected udp or tcp", network)
+	}
+	if s == (Server{}) {
+		return s, plugin.Usage("the configuration has no %s listener: say which --server", network)
+	}
+	return s, nil
 }
 
 // withPort completes a server's name: "host", "host:port", "::1" or "[::1]:5060".
@@ -36,7 +78,7 @@ func withPort(server string) string {
 		return net.JoinHostPort(ip.String(), defaultPort)
 	}
 	if _, _, err := net.SplitHostPort(server); err != nil {
-		return net.JoinHostPort(server, defaultPort)
+		return net.JoinHostPort(strings.Trim(server, "[]"), defaultPort)
 	}
 	return server
 }
@@ -52,10 +94,10 @@ func Remote(conn net.Conn) netip.AddrPort {
 }
 
 func plain(address net.Addr) netip.AddrPort {
-	udp, ok := address.(*net.UDPAddr)
+	with, ok := address.(interface{ AddrPort() netip.AddrPort })
 	if !ok {
 		return netip.AddrPort{}
 	}
-	a := udp.AddrPort()
+	a := with.AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }

@@ -1,40 +1,71 @@
 package target
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/imgate/imgate/engine/plugin"
 )
 
 // settings are a configuration that knows where clients reach the server.
-type settings struct{ address string }
+type settings struct{ udp, tcp string }
 
-func (settings) Validate() error         { return nil }
-func (s settings) ClientAddress() string { return s.address }
+func (settings) Validate() error { return nil }
+
+func (s settings) ClientAddress(network string) string {
+	if network == "tcp" {
+		return s.tcp
+	}
+	return s.udp
+}
 
 type bare struct{}
 
 func (bare) Validate() error { return nil }
 
 func TestOf(t *testing.T) {
+	both := func(address string) Server { return Server{address, address} }
 	for _, c := range []struct {
-		asked    string
-		settings plugin.Config
-		want     string
+		asked, network string
+		settings       plugin.Config
+		want           Server
 	}{
-		{"h:1", settings{"c:2"}, "h:1"},
-		{"", settings{"[::1]:5070"}, "[::1]:5070"},
-		{"", settings{}, fallback},
-		{"", bare{}, fallback},
-		{"", nil, fallback},
-		{"127.0.0.1", nil, "127.0.0.1:5060"},
-		{"127.0.0.1:5070", nil, "127.0.0.1:5070"},
-		{"::1", nil, "[::1]:5060"},
-		{"[::1]:5070", nil, "[::1]:5070"},
-		{"sip.example.com", nil, "sip.example.com:5060"},
+		{"h:1", "", settings{"c:2", "c:3"}, both("h:1")},
+		{"h:1", "tcp", settings{"c:2", "c:3"}, Server{TCP: "h:1"}},
+		{"sip:h:1", "", nil, both("h:1")},
+		{"tcp://h:1", "", nil, Server{TCP: "h:1"}},
+		{"tcp://h", "tcp", nil, Server{TCP: "h:5060"}},
+		{"udp://[::1]", "", nil, Server{UDP: "[::1]:5060"}},
+		{"", "", settings{"[::1]:5070", "[::1]:5071"}, Server{"[::1]:5070", "[::1]:5071"}},
+		{"", "tcp", settings{"[::1]:5070", "[::1]:5071"}, Server{TCP: "[::1]:5071"}},
+		{"", "", settings{tcp: "c:3"}, Server{TCP: "c:3"}},
+		{"", "", settings{}, both(fallback)},
+		{"", "", bare{}, both(fallback)},
+		{"", "", nil, both(fallback)},
+		{"127.0.0.1", "", nil, both("127.0.0.1:5060")},
+		{"127.0.0.1:5070", "", nil, both("127.0.0.1:5070")},
+		{"::1", "", nil, both("[::1]:5060")},
+		{"[::1]:5070", "", nil, both("[::1]:5070")},
+		{"sip.example.com", "", nil, both("sip.example.com:5060")},
 	} {
-		if got := Of(c.asked, c.settings); got != c.want {
-			t.Errorf("%q, %v: %s, want %s", c.asked, c.settings, got, c.want)
+		if got, err := Of(c.asked, c.network, c.settings); got != c.want || err != nil {
+			t.Errorf("%q, %q, %v: %v, %v, want %v", c.asked, c.network, c.settings, got, err, c.want)
+		}
+	}
+}
+
+func TestOfRefuses(t *testing.T) {
+	for _, c := range []struct {
+		asked, network string
+		settings       plugin.Config
+	}{
+		{"h:1", "sctp", nil},
+		{"tls://h:1", "", nil},
+		{"tcp://h:1", "udp", nil},
+		{"", "tcp", settings{udp: "c:2"}},
+	} {
+		if got, err := Of(c.asked, c.network, c.settings); !errors.As(err, new(plugin.ErrUsage)) {
+			t.Errorf("%q, %q: %v, %v", c.asked, c.network, got, err)
 		}
 	}
 }

@@ -1,0 +1,67 @@
+package sip
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// names are what we go by in the URI of a request or of a route.
+type names struct {
+	domains   []string // in lower case
+	aliases   []string // likewise
+	addresses []netip.AddrPort
+}
+
+// newNames adds where we listen to our names. A socket on all addresses goes by
+// each that this machine has.
+func newNames(domains, aliases []string, listening []netip.AddrPort) names {
+	n := names{domains: domains, aliases: aliases}
+	for _, a := range listening {
+		if !a.Addr().IsUnspecified() {
+			n.addresses = append(n.addresses, a)
+			continue
+		}
+		for _, own := range ownAddresses() {
+			n.addresses = append(n.addresses, netip.AddrPortFrom(own, a.Port()))
+		}
+	}
+	return n
+}
+
+func ownAddresses() []netip.Addr {
+	var own []netip.Addr
+	addresses, _ := net.InterfaceAddrs() // none: there are still the domains
+	for _, a := range addresses {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, prefix.Addr().Unmap())
+		}
+	}
+	return own
+}
+
+// hasDomain tells whether a domain is ours, by any port.
+func (n *names) hasDomain(host string) bool {
+	return slices.Contains(n.domains, strings.ToLower(host))
+}
+
+// include tells whether a URI leads to us: to a domain or an alias of ours, or
+// to where we listen.
+func (n *names) include(u sip.Uri) bool {
+	bare := strings.ToLower(strings.Trim(u.Host, "[]"))
+	if n.hasDomain(u.Host) || slices.Contains(n.aliases, bare) {
+		return true
+	}
+	host, err := netip.ParseAddr(bare)
+	port := uint16(u.Port)
+	if port == 0 {
+		port = defaultPort
+	}
+	return err == nil && slices.Contains(n.addresses, netip.AddrPortFrom(host.Unmap(), port))
+}
+
+// defaultPort is where SIP is spoken over UDP and TCP (RFC 3261 §19.1.2).
+const defaultPort = 5060

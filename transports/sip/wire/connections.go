@@ -1,0 +1,108 @@
+package wire
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// budget is what all connections together may still hold, in octets. So memory
+// has a bound that doesn't grow with the number of connections.
+type budget struct{ left atomic.Int64 }
+
+func newBudget(octets int) *budget {
+	b := &budget{}
+	b.left.Store(int64(octets))
+	return b
+}
+
+func (b *budget) take(n int) bool {
+	if b.left.Add(int64(-n)) >= 0 {
+		return true
+	}
+	b.give(n)
+	return false
+}
+
+func (b *budget) give(n int) { b.left.Add(int64(n)) }
+
+// connections are those that are open. Nothing is kept of an address that has
+// none.
+type connections struct {
+	limits     Limits
+	mu         sync.RWMutex
+	byID       map[string]*connection
+	perAddress map[netip.Prefix]int
+	closed     bool
+}
+
+func newConnections(limits Limits) *connections {
+	return &connections{limits: limits, byID: map[string]*connection{}, perAddress: map[netip.Prefix]int{}}
+}
+
+// sharer is whom the limit per address counts: an IPv4 address, or the /64 of
+// an IPv6 address, which is what one customer has at least.
+func sharer(address netip.Addr) netip.Prefix {
+	bits := 32
+	if address.Is6() {
+		bits = 64
+	}
+	prefix, _ := address.WithZone("").Prefix(bits) // there are that many bits
+	return prefix
+}
+
+// add lets a connection in, or says which pressure keeps it out.
+func (t *connections) add(c *connection) (pressureKind, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	address := sharer(c.flow.Remote.Addr())
+	switch {
+	case t.closed || len(t.byID) >= t.limits.MaxConnections:
+		return pressureConnections, false
+	case t.perAddress[address] >= t.limits.MaxPerAddress:
+		return pressureAddress, false
+	}
+	t.byID[c.flow.ID] = c
+	t.perAddress[address]++
+	return 0, true
+}
+
+// remove takes a connection out that was let in.
+func (t *connections) remove(c *connection) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byID, c.flow.ID)
+	address := sharer(c.flow.Remote.Addr())
+	if t.perAddress[address]--; t.perAddress[address] == 0 {
+		delete(t.perAddress, address)
+	}
+}
+
+// find returns the connection of a flow, nil if it is gone.
+func (t *connections) find(f Flow) *connection {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.byID[f.ID]
+}
+
+func (t *connections) count() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.byID)
+}
+
+func (t *connections) all() []*connection {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.Collect(maps.Values(t.byID))
+}
+
+// close lets nobody in any more and returns who is there.
+func (t *connections) close() []*connection {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	return t.all()
+}
