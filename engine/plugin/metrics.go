@@ -47,9 +47,8 @@ func (m *Metrics) Close() {
 	}
 }
 
-func (m *Metrics) with(labels []Label) []Label {
-	return append(slices.Clip(m.labels), labels...)
-}
+// with returns a list of its own: whoever gets it sorts it.
+func (m *Metrics) with(labels []Label) []Label { return slices.Concat(m.labels, labels) }
 
 // Counter returns the counter of that name and those labels, and registers it
 // if it is new.
@@ -209,25 +208,30 @@ func (h *Histogram) Quantile(part float64) float64 {
 	return math.Inf(1)
 }
 
-// registry holds series, sorted.
+// registry holds series, sorted. Two owners may have the same series for a
+// while: an instance, and the one that takes its place. The later one counts.
 type registry struct {
 	mu     sync.Mutex
 	series []*Series
 }
 
-// add returns the series like s that is there, or fills s in and adds it.
+// add returns its owner's series like s, or fills s in and adds it.
 func (r *registry) add(s *Series, fill func(*Series)) *Series {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i, found := slices.BinarySearchFunc(r.series, s, compareSeries)
-	if found && r.series[i].Kind == s.Kind && r.series[i].read == nil {
-		return r.series[i]
-	}
-	fill(s)
-	if found { // a function of an earlier owner, or a mistake that a look will show
-		r.series[i] = s
+	i, _ := slices.BinarySearchFunc(r.series, s, compareSeries)
+	for ; i < len(r.series) && compareSeries(r.series[i], s) == 0; i++ {
+		if r.series[i].owner != s.owner {
+			continue
+		}
+		if r.series[i].Kind == s.Kind && r.series[i].read == nil {
+			return r.series[i]
+		}
+		fill(s)
+		r.series[i] = s // another function, or a mistake that a look will show
 		return s
 	}
+	fill(s)
 	r.series = slices.Insert(r.series, i, s)
 	return s
 }
@@ -241,5 +245,11 @@ func (r *registry) remove(owner *int) {
 func (r *registry) list() []*Series {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.series)
+	list := make([]*Series, 0, len(r.series))
+	for i, s := range r.series {
+		if i+1 == len(r.series) || compareSeries(s, r.series[i+1]) != 0 {
+			list = append(list, s)
+		}
+	}
+	return list
 }

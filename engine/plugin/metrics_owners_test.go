@@ -1,0 +1,45 @@
+package plugin
+
+import (
+	"slices"
+	"testing"
+)
+
+// values reads all counters and gauges.
+func values(m *Metrics) (list []float64) {
+	for _, s := range m.Series() {
+		list = append(list, s.Value())
+	}
+	return list
+}
+
+// An instance and the one that takes its place have the same series for a
+// while: the later one counts, and if it goes first, the earlier one again.
+func TestMetricsOfTwoOwners(t *testing.T) {
+	m := NewMetrics()
+	want := func(when string, list ...float64) {
+		t.Helper()
+		if got := values(m); !slices.Equal(got, list) {
+			t.Errorf("%s: %v, want %v", when, got, list)
+		}
+	}
+	register := func(n uint64) *Metrics {
+		scope := m.Scope(Label{"transport", "sip"})
+		scope.Counter("packets_total", "").Add(n)
+		scope.Counter("packets_total", "").Add(n) // the same one
+		scope.Gauge("version", "", func() float64 { return 0 })
+		scope.Gauge("version", "", func() float64 { return float64(n) })
+		return scope
+	}
+	first := register(1)
+	want("one", 2, 1)
+	second := register(2)
+	want("two", 4, 2)
+	second.Close()
+	want("put back", 2, 1)
+	third := register(3)
+	first.Close()
+	want("exchanged", 6, 3)
+	third.Close()
+	want("none")
+}
