@@ -2,11 +2,17 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
+	"time"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 )
+
+// readyWait is how long an exchanged door may take to open, and to close.
+const readyWait = 10 * time.Second
 
 // door is a transport instance, and the gate that it gets: the same one for
 // its whole life, while terms come and go.
@@ -14,13 +20,99 @@ type door struct {
 	engine    *Engine
 	instance  Instance
 	transport plugin.Transport
+	metrics   *plugin.Metrics
+	wrong     func(error) error // names the instance's key
 
 	ready chan struct{}
 	once  sync.Once
+	stop  context.CancelFunc
+	ended chan struct{} // closed when Serve has returned
+	err   error         // why Serve has returned, unless it was told to; to be read after ended
+}
+
+func (e *Engine) openDoor(ctx context.Context, c Config, i Instance) (*door, error) {
+	env := e.env(i)
+	transport, err := plugin.Open[plugin.Transport](ctx, i.Plugin, env, i.Settings)
+	if err != nil {
+		env.Metrics.Close()
+		return nil, c.wrong(i.Key(), err)
+	}
+	return &door{
+		engine: e, instance: i, transport: transport, metrics: env.Metrics,
+		wrong: func(err error) error { return c.wrong(i.Key(), err) },
+		ready: make(chan struct{}), ended: make(chan struct{}),
+	}, nil
+}
+
+// serve opens a door to the world. One that fails before it is ready fails
+// for whoever awaits it; later it ends the node.
+func (e *Engine) serve(d *door) {
+	ctx, stop := context.WithCancel(e.open)
+	d.stop = stop
+	e.serving.Go(func() {
+		defer close(d.ended)
+		defer stop()
+		err := d.transport.Serve(ctx, d)
+		if ctx.Err() != nil {
+			return // it was told to
+		}
+		if err == nil {
+			err = errors.New("ended by itself")
+		}
+		d.err = d.wrong(err)
+		if d.isReady() {
+			e.fail(d.err)
+		}
+	})
+}
+
+// serveUntilReady serves a door and returns once it is open, or has failed.
+func (e *Engine) serveUntilReady(ctx context.Context, d *door) error {
+	e.serve(d)
+	ctx, cancel := context.WithTimeout(ctx, readyWait)
+	defer cancel()
+	return d.await(ctx)
+}
+
+// await waits until a door is open. An error is why it will never be, or that
+// ctx has ended before.
+func (d *door) await(ctx context.Context) error {
+	select {
+	case <-d.ready:
+		return nil
+	case <-d.ended:
+		return d.err
+	case <-ctx.Done():
+		return d.wrong(fmt.Errorf("it doesn't open: %w", ctx.Err()))
+	}
+}
+
+// end closes a door that serves. It returns when everything is let go.
+func (d *door) end() error {
+	d.stop()
+	timer := time.NewTimer(readyWait)
+	defer timer.Stop()
+	select {
+	case <-d.ended:
+		d.metrics.Close()
+		return nil
+	case <-timer.C:
+		return d.wrong(fmt.Errorf("it isn't closed after %v", readyWait))
+	}
 }
 
 // Ready is plugin.Gate.
 func (d *door) Ready() { d.once.Do(func() { close(d.ready) }) }
+
+// isReady tells whether the door is open.
+func (d *door) isReady() bool {
+	select {
+	case <-d.ready:
+		return true
+	default:
+		return false
+	}
+}
 
 // Active is plugin.Gate.
 func (d *door) Active() *message.Failure {

@@ -1,12 +1,12 @@
 // Package engine runs the gateway: it opens the plugins in order, lets this
-// node become the active one, runs the pipeline while it is, and closes
-// everything in reverse. It knows plugins only by their contract.
+// node become the active one, runs the pipeline while it is, exchanges what a
+// new configuration changes, and closes everything in reverse. It knows
+// plugins only by their contract.
 package engine
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -24,48 +24,79 @@ import (
 // TokenFile is where the admin API's token is, below the data directory.
 const TokenFile = "admin.token"
 
-// Config is a checked configuration.
-type Config struct {
-	Node        string
-	DataDir     string
-	Storage     Instance
-	Policy      Instance
-	Accounts    Instance
-	Charging    Instance
-	Transports  []Instance
-	AdminListen string
+// Options are what the engine needs besides its configuration.
+type Options struct {
+	Metrics *plugin.Metrics // nil: nothing is counted
+	Version string          // of the program, for whoever asks
+	// Load reads the configuration anew, for Refresh; nil: there is nothing to
+	// read.
+	Load func() (Config, error)
+	// Role is told when this node begins to take traffic, and when it begins
+	// to stand by for another one that does. It must not block. It may be nil.
+	Role func(active bool)
 }
 
-// Instance is a plugin with its settings, as Definition.NewConfig returned and
-// the operator filled them in.
-type Instance struct {
-	Name     string // of a transport: its key in the configuration; else its kind
-	Plugin   plugin.Definition
-	Settings plugin.Config
-}
-
-// Engine is a node at work.
+// Engine is a node. Make one with New, add pages, then Run.
 type Engine struct {
-	config  Config
 	log     *slog.Logger
+	options Options
+	node    string
 	started func(string)
+	own     *admin.Scope
+	pages   map[string]http.HandlerFunc
 
-	admin   *admin.Server
-	storage plugin.Storage
-	policy  plugin.Policy
-	doors   []*door
+	admin     *admin.Server
+	storage   *watchedStorage
+	policy    *judge
+	observers plugin.Observers
 
-	draining atomic.Bool
-	term     atomic.Pointer[term] // nil: this node isn't the active one
-	announce sync.Once
+	// turn is held by whoever changes what is in force: a reload, or the
+	// beginning of a term. It guards config and watchers.
+	turn     chan struct{}
+	config   Config
+	watchers []*watcher
+
+	slots   atomic.Pointer[[]*slot]
+	up      chan struct{}           // closed when all doors are open for the first time
+	open    context.Context         // of the doors and the admin API
+	leading context.Context         // ends when the node is to end
+	fail    context.CancelCauseFunc // ends it
+	serving sync.WaitGroup
+
+	beginning atomic.Bool          // a term begins
+	term      atomic.Pointer[term] // nil: this node isn't the active one
+	announce  sync.Once
 }
+
+// New returns a node that Run runs.
+func New(c Config, log *slog.Logger, o Options) *Engine {
+	if o.Role == nil {
+		o.Role = func(bool) {}
+	}
+	e := &Engine{
+		log: log, options: o, node: c.Node, config: c, own: admin.NewScope(), pages: map[string]http.HandlerFunc{},
+		policy: &judge{}, turn: make(chan struct{}, 1), up: make(chan struct{}),
+	}
+	e.slots.Store(&[]*slot{})
+	e.routes()
+	return e
+}
+
+// Handle adds a route below /v1 to the admin API, such as "GET /thing", for
+// callers with the token. It is called before Run; a pattern that is taken is
+// an error of Run.
+func (e *Engine) Handle(pattern string, handler http.HandlerFunc) { e.own.Handle(pattern, handler) }
+
+// HandleOpen adds a page that anybody may read, such as "/metrics". It is
+// called before Run.
+func (e *Engine) HandleOpen(path string, handler http.HandlerFunc) { e.pages[path] = handler }
 
 // Run runs a node until ctx ends, then lets it come to rest; nil means that it
 // ended as it should. started is called once, when the node first takes
-// traffic, with the address of the admin API.
-func Run(ctx context.Context, c Config, log *slog.Logger, started func(adminAddress string)) error {
-	e := &Engine{config: c, log: log, started: started}
-	closers, err := e.open(ctx)
+// traffic, with the address of the admin API. Run is called once.
+func (e *Engine) Run(ctx context.Context, started func(adminAddress string)) error {
+	e.started = started
+	closers, err := e.openAll(ctx)
 	if err == nil {
 		err = e.run(ctx)
 	}
@@ -75,40 +106,84 @@ func Run(ctx context.Context, c Config, log *slog.Logger, started func(adminAddr
 	return err
 }
 
-// open opens what lives as long as the process. What was opened before a
-// failure is returned to be closed.
-func (e *Engine) open(ctx context.Context) (closers []func() error, err error) {
-	if err := os.MkdirAll(e.config.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data directory: %w", err)
-	}
+// openAll opens what lives as long as the process, or until it is exchanged.
+// What is to be closed, also after a failure, is returned.
+func (e *Engine) openAll(ctx context.Context) (closers []func() error, err error) {
 	c := e.config
-	if e.storage, err = plugin.Open[plugin.Storage](ctx, c.Storage.Plugin, e.env(c.Storage), c.Storage.Settings); err != nil {
-		return closers, err
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return nil, c.wrong("data_dir", err)
 	}
-	closers = append(closers, e.storage.Close)
-	if e.policy, err = plugin.Open[plugin.Policy](ctx, c.Policy.Plugin, e.env(c.Policy), c.Policy.Settings); err != nil {
-		return closers, err
-	}
-	closers = append(closers, e.policy.Close)
-	for _, instance := range c.Transports {
-		transport, err := plugin.Open[plugin.Transport](ctx, instance.Plugin, e.env(instance), instance.Settings)
+	closers = append(closers, e.closeWatchers)
+	for _, i := range c.Observers {
+		w, err := e.openWatcher(ctx, c, i)
 		if err != nil {
-			return closers, fmt.Errorf("transports.%s: %w", instance.Name, err)
+			return closers, err
 		}
-		e.doors = append(e.doors, &door{engine: e, instance: instance, transport: transport, ready: make(chan struct{})})
+		e.watchers = append(e.watchers, w)
 	}
-	e.admin, err = admin.New(c.AdminListen, filepath.Join(c.DataDir, TokenFile), e.log)
+	e.observers.Use(watching(e.watchers))
+	storage, err := plugin.Open[plugin.Storage](ctx, c.Storage.Plugin, e.env(c.Storage), c.Storage.Settings)
+	if err != nil {
+		return closers, c.wrong(c.Storage.Key(), err)
+	}
+	e.storage = &watchedStorage{Storage: storage}
+	closers = append(closers, storage.Close)
+	policy, err := e.openPolicy(ctx, c)
 	if err != nil {
 		return closers, err
 	}
-	e.routes()
-	return closers, nil
+	e.policy.exchange(policy)
+	closers = append(closers, func() error { return e.policy.exchange(nil).close() })
+	if err := e.openSlots(ctx, c); err != nil {
+		return closers, err
+	}
+	return closers, e.openAdmin(c)
 }
 
+func (e *Engine) openSlots(ctx context.Context, c Config) error {
+	var slots []*slot
+	for _, i := range c.Transports {
+		d, err := e.openDoor(ctx, c, i)
+		if err != nil {
+			return err
+		}
+		slots = append(slots, newSlot(d))
+	}
+	e.slots.Store(&slots)
+	return nil
+}
+
+// openAdmin takes the address of the admin API, and opens the routes that are
+// known by now.
+func (e *Engine) openAdmin(c Config) (err error) {
+	e.admin, err = admin.New(c.AdminListen, filepath.Join(c.DataDir, TokenFile), e.log)
+	if err != nil {
+		return c.wrong("admin.listen", err)
+	}
+	e.admin.Ready(e.unready)
+	for path, page := range e.pages {
+		e.admin.HandleOpen(path, page)
+	}
+	err = e.admin.Exchange(nil, []*admin.Scope{e.own})
+	if err == nil {
+		err = c.wrong("observers", e.admin.Exchange(nil, routesOf(e.watchers)))
+	}
+	if err != nil {
+		return errors.Join(err, e.admin.Abandon())
+	}
+	return nil
+}
+
+// env is what an instance gets when it is opened.
 func (e *Engine) env(i Instance) plugin.Env {
+	labels := []plugin.Label{{Name: "plugin", Value: i.Plugin.Name}, {Name: "section", Value: i.Name}}
+	if i.Plugin.Kind == plugin.KindTransport {
+		labels = []plugin.Label{{Name: "transport", Value: i.Name}}
+	}
 	return plugin.Env{
 		Instance: i.Name, Node: e.config.Node, DataDir: e.config.DataDir,
-		Log: e.log.With("plugin", i.Plugin.Name, "instance", i.Name),
+		Log:     e.log.With("plugin", i.Plugin.Name, "instance", i.Name),
+		Metrics: e.options.Metrics.Scope(labels...), Observers: &e.observers,
 	}
 }
 
@@ -116,55 +191,51 @@ func (e *Engine) env(i Instance) plugin.Env {
 // first of them that fails ends the others. On the way out the doors stay open
 // until the term has come to rest: whoever knocks is told to go elsewhere.
 func (e *Engine) run(ctx context.Context) error {
-	open, shut := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer shut(nil)
+	open, shut := context.WithCancel(context.WithoutCancel(ctx))
+	defer shut()
 	lead, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	e.open, e.leading, e.fail = open, lead, stop
 
-	var doors sync.WaitGroup
-	serve := func(name string, f func(context.Context) error) {
-		doors.Go(func() {
-			err := f(open)
-			if open.Err() != nil {
-				return // it was told to
-			}
-			if err == nil {
-				err = errors.New("ended by itself")
-			}
-			stop(fmt.Errorf("%s: %w", name, err))
-		})
-	}
-	serve("admin", e.admin.Serve)
-	for _, d := range e.doors {
-		serve("transports."+d.instance.Name, func(ctx context.Context) error { return d.transport.Serve(ctx, d) })
+	e.serving.Go(func() {
+		if err := e.admin.Serve(open); err != nil {
+			stop(e.config.wrong("admin.listen", err))
+		}
+	})
+	for _, s := range *e.slots.Load() {
+		e.serve(s.current.Load())
 	}
 	err := e.lead(lead)
+	e.turn <- struct{}{} // a reload that is under way ends first; no other begins
 	if ctx.Err() == nil {
 		err = errors.Join(context.Cause(lead), err)
 	}
-	shut(nil)
-	doors.Wait()
+	shut()
+	e.serving.Wait()
 	return err
 }
 
 // lead waits until all doors are open and then leads while the lease allows.
 func (e *Engine) lead(ctx context.Context) error {
-	for _, d := range e.doors {
-		select {
-		case <-d.ready:
-		case <-ctx.Done():
+	for _, s := range *e.slots.Load() {
+		d := s.current.Load()
+		if err := d.await(ctx); ctx.Err() != nil {
 			return nil
+		} else if err != nil {
+			return err
 		}
 	}
-	context.AfterFunc(ctx, func() { e.draining.Store(true) })
-	return standby.Run(ctx, e.storage, e.config.Node, e.log, e.serveTerm)
+	close(e.up)
+	return standby.Run(ctx, e.storage, e.node, e.log, standby.Roles{
+		Active: e.serveTerms, Standby: func() { e.options.Role(false) },
+	})
 }
 
 // active is the running term, or why there is none.
 func (e *Engine) active() (*term, *message.Failure) {
 	t := e.term.Load()
 	switch {
-	case e.draining.Load():
+	case e.draining():
 		return nil, &message.Failure{Reason: message.Draining, Temporary: true, RetryAfter: time.Second}
 	case t == nil:
 		return nil, &message.Failure{Reason: message.Standby, Temporary: true, RetryAfter: time.Second}
@@ -172,59 +243,35 @@ func (e *Engine) active() (*term, *message.Failure) {
 	return t, nil
 }
 
-// routes are the engine's own part of the admin API.
-func (e *Engine) routes() {
-	e.admin.Ready(func() []string {
-		t, failure := e.active()
-		switch {
-		case failure != nil:
-			return []string{string(failure.Reason)}
-		case t.pipeline.Spool.Failing():
-			return []string{string(message.StorageDown)}
-		}
-		return nil
-	})
-	e.admin.Handle("GET /status", e.whileActive(func(w http.ResponseWriter, _ *http.Request, t *term) {
-		admin.Reply(w, http.StatusOK, t.pipeline.Snapshot())
-	}))
-	e.admin.Handle("GET /quarantine", e.whileActive(func(w http.ResponseWriter, _ *http.Request, t *term) {
-		admin.Reply(w, http.StatusOK, t.pipeline.Quarantined())
-	}))
-	e.admin.Handle("POST /quarantine/{id}/requeue", e.onAside(func(ctx context.Context, t *term, id message.ID) error {
-		return t.pipeline.Requeue(ctx, id)
-	}))
-	e.admin.Handle("POST /quarantine/{id}/cancel", e.onAside(func(ctx context.Context, t *term, id message.ID) error {
-		return t.pipeline.Cancel(ctx, id)
-	}))
-}
-
-// onAside serves a change to one message in quarantine.
-func (e *Engine) onAside(change func(context.Context, *term, message.ID) error) http.HandlerFunc {
-	return e.whileActive(func(w http.ResponseWriter, r *http.Request, t *term) {
-		id, err := message.ParseID(r.PathValue("id"))
-		if err != nil {
-			admin.Error(w, http.StatusBadRequest, err.Error())
-			return
-		}
-		err = change(r.Context(), t, id)
-		switch f := message.AsFailure(err); {
-		case err == nil:
-			w.WriteHeader(http.StatusNoContent)
-		case f.Reason == message.UnknownRecipient:
-			admin.Error(w, http.StatusNotFound, f.Err.Error())
-		default:
-			admin.Error(w, http.StatusServiceUnavailable, f.Error())
-		}
-	})
-}
-
-func (e *Engine) whileActive(serve func(http.ResponseWriter, *http.Request, *term)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		t, failure := e.active()
-		if failure != nil {
-			admin.Error(w, http.StatusServiceUnavailable, string(failure.Reason))
-			return
-		}
-		serve(w, r, t)
+// isUp tells whether all doors have been open.
+func (e *Engine) isUp() bool {
+	select {
+	case <-e.up:
+		return true
+	default:
+		return false
 	}
 }
+
+// draining tells whether the node is to end.
+func (e *Engine) draining() bool { return e.leading.Err() != nil }
+
+// takeTurn waits until the caller may change what is in force. If it returns
+// nil the caller gives the turn back.
+func (e *Engine) takeTurn(ctx context.Context) error {
+	select {
+	case <-e.up:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case e.turn <- struct{}{}:
+		return nil
+	case <-e.leading.Done():
+		return message.FailForNow(message.Draining, "the node stops")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (e *Engine) giveTurn() { <-e.turn }

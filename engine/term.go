@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgate/imgate/engine/admin"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
@@ -13,104 +14,201 @@ import (
 )
 
 // drainWait is how long messages that are under way may take to come to rest
-// when a node stops.
+// when a node stops, or a transport is exchanged.
 const drainWait = 5 * time.Second
 
-// term is the time during which this node is the active one: everything whose
-// memory must not be older than the disk is opened when it begins and closed
-// when it ends.
+// term is the time during which this node is the active one, with one
+// configuration: everything whose memory must not be older than the disk is
+// opened when it begins and closed when it ends.
 type term struct {
-	committer *spool.Committer
+	ctx    context.Context
+	end    context.CancelCauseFunc
+	pauses chan *pause   // a reload asks for one
+	over   chan struct{} // closed when the term has ended
+
+	committer  *spool.Committer
+	stopWrites context.CancelFunc
+	committing sync.WaitGroup
+	fenced     error // why the committer has ended, unless it was told to
+
 	accounts  plugin.Accounts
 	verifying sync.RWMutex // held for reading while accounts is asked from a door
 	closed    bool         // guarded by verifying
 	charging  plugin.Charging
-	pipeline  *pipeline.Pipeline
+	routes    *admin.Scope
+	metrics   []*plugin.Metrics // scopes that end with the term
+
+	pipeline *pipeline.Pipeline
+	running  sync.WaitGroup
 }
 
-// serveTerm works until ctx ends. plugin.ErrFenced: another node has taken over.
-func (e *Engine) serveTerm(ctx context.Context, fence plugin.Fence) error {
-	t := &term{committer: spool.NewCommitter(e.storage, fence, e.log)}
-	// Writers end before the committer does: it has a context of its own.
-	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWriting()
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
+// pause is how a reload holds up a node that is the active one: the running
+// term ends, and another begins, under the same lease, when it is told to.
+type pause struct {
+	over   chan struct{} // closed when the term has ended
+	resume chan struct{} // one for each beginning; closed when no more are wanted
+	begun  chan error    // what became of each
+}
 
-	var committing sync.WaitGroup
-	var fenced error
-	committing.Go(func() {
-		if fenced = t.committer.Run(writing); fenced != nil {
-			end(fenced)
+// serveTerms works until ctx ends. plugin.ErrFenced: another node has taken over.
+func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
+	if e.takeTurn(ctx) != nil {
+		return nil // the node stops, or the lease is lost already
+	}
+	t, err := e.begin(ctx, fence)
+	e.giveTurn()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // it was to end before it had begun
+	}
+	for t != nil {
+		p := t.serve()
+		err = e.finish(t)
+		if p == nil {
+			return err
 		}
-	})
-	err := e.work(ctx, t)
-	stopWriting()
-	committing.Wait()
-	return errors.Join(err, fenced)
+		if err != nil {
+			e.log.Warn("what ended for a reload didn't end in order", "error", err)
+		}
+		close(p.over)
+		t, err = e.beginAgain(ctx, fence, p), nil
+	}
+	return err
 }
 
-// work opens what a term needs, carries messages until ctx ends, and closes.
-func (e *Engine) work(ctx context.Context, t *term) error {
-	began := time.Now()
-	routes := e.admin.StartTerm()
-	defer e.admin.EndTerm()
-	if err := e.openBooks(ctx, t, routes); err != nil {
-		return err
-	}
-	// What is under way may end in peace: the pipeline's context outlives ctx
-	// until it is drained.
-	t.pipeline = e.newPipeline(context.WithoutCancel(ctx), t)
-	if err := t.pipeline.Restore(ctx); err != nil {
-		return errors.Join(err, t.close())
-	}
-	snapshot := t.pipeline.Snapshot()
-	e.log.Info("takes traffic", "waiting", snapshot["waiting"], "bindings", snapshot["bindings"], "took", time.Since(began).Round(time.Millisecond))
-
-	var running sync.WaitGroup
-	running.Go(t.pipeline.Run)
-	e.term.Store(t)
-	e.announce.Do(func() { e.started(e.admin.Addr()) })
-	<-ctx.Done()
-	e.term.Store(nil)
-	t.pipeline.Drain(drainWait)
-	running.Wait()
-	return t.close()
-}
-
-func (e *Engine) openBooks(ctx context.Context, t *term, routes plugin.Admin) (err error) {
-	shared := &plugin.Shared{}
-	t.accounts, err = plugin.Open[plugin.Accounts](ctx, e.config.Accounts.Plugin, e.bookEnv(e.config.Accounts, t, routes, shared), e.config.Accounts.Settings)
-	if err != nil {
-		return err
-	}
-	t.charging, err = plugin.Open[plugin.Charging](ctx, e.config.Charging.Plugin, e.bookEnv(e.config.Charging, t, routes, shared), e.config.Charging.Settings)
-	if err != nil {
-		return errors.Join(err, t.accounts.Close())
+// beginAgain begins a term when the reload says so, until one succeeds. It
+// returns nil when no more are wanted: then the lease is given back, and the
+// node tries again.
+func (e *Engine) beginAgain(ctx context.Context, fence plugin.Fence, p *pause) *term {
+	for range p.resume {
+		t, err := e.begin(ctx, fence)
+		if ctx.Err() != nil {
+			err = nil // the lease is lost, or the node stops: that isn't the configuration's fault
+		}
+		p.begun <- err
+		if t != nil || ctx.Err() != nil {
+			return t
+		}
 	}
 	return nil
 }
 
-func (e *Engine) bookEnv(i Instance, t *term, routes plugin.Admin, shared *plugin.Shared) plugin.Env {
+// begin opens what a term needs and lets messages go. The caller has the turn,
+// or a reload has it for him.
+func (e *Engine) begin(ctx context.Context, fence plugin.Fence) (*term, error) {
+	e.beginning.Store(true)
+	defer e.beginning.Store(false)
+	began := time.Now()
+	t := &term{
+		committer: spool.NewCommitter(e.storage, fence, e.log), routes: admin.NewTermScope(),
+		pauses: make(chan *pause), over: make(chan struct{}),
+	}
+	t.ctx, t.end = context.WithCancelCause(ctx)
+	t.startWrites()
+	if err := e.openBooks(t); err != nil {
+		return nil, errors.Join(err, t.stop())
+	}
+	// What is under way may end in peace: the pipeline's context outlives the
+	// term's until it is drained.
+	t.pipeline = e.newPipeline(context.WithoutCancel(ctx), t)
+	err := t.pipeline.Restore(t.ctx)
+	if err == nil {
+		err = e.admin.Exchange(nil, []*admin.Scope{t.routes})
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.closeBooks(), t.stop())
+	}
+	snapshot := t.pipeline.Snapshot()
+	e.log.Info("takes traffic", "waiting", snapshot["waiting"], "bindings", snapshot["bindings"], "took", time.Since(began).Round(time.Millisecond))
+	t.running.Go(t.pipeline.Run)
+	e.term.Store(t)
+	e.options.Role(true)
+	e.announce.Do(func() { e.started(e.admin.Addr()) })
+	return t, nil
+}
+
+// serve returns when the term is to end. What it returns is why, if a reload
+// wants that.
+func (t *term) serve() *pause {
+	defer close(t.over)
+	select {
+	case <-t.ctx.Done():
+		return nil
+	case p := <-t.pauses:
+		return p
+	}
+}
+
+// finish lets a term come to rest and closes what it has opened.
+func (e *Engine) finish(t *term) error {
+	e.term.Store(nil)
+	var closing sync.WaitGroup
+	closing.Go(func() { e.admin.Close(t.routes) })
+	t.pipeline.Drain(drainWait)
+	t.running.Wait()
+	closing.Wait()
+	return errors.Join(t.closeBooks(), t.stop())
+}
+
+// startWrites lets the committer write. Writers end before it does: it has a
+// context of its own.
+func (t *term) startWrites() {
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.ctx))
+	t.stopWrites = stop
+	t.committing.Go(func() {
+		if t.fenced = t.committer.Run(ctx); t.fenced != nil {
+			t.end(t.fenced)
+		}
+	})
+}
+
+// stop lets the committer write what is left.
+func (t *term) stop() error {
+	t.stopWrites()
+	t.committing.Wait()
+	t.end(nil)
+	for _, scope := range t.metrics {
+		scope.Close()
+	}
+	return t.fenced
+}
+
+func (e *Engine) openBooks(t *term) (err error) {
+	c, shared := e.config, &plugin.Shared{}
+	t.accounts, err = plugin.Open[plugin.Accounts](t.ctx, c.Accounts.Plugin, e.bookEnv(c.Accounts, t, shared), c.Accounts.Settings)
+	if err != nil {
+		return c.wrong(c.Accounts.Key(), err)
+	}
+	t.charging, err = plugin.Open[plugin.Charging](t.ctx, c.Charging.Plugin, e.bookEnv(c.Charging, t, shared), c.Charging.Settings)
+	if err != nil {
+		return errors.Join(c.wrong(c.Charging.Key(), err), t.accounts.Close())
+	}
+	return nil
+}
+
+func (e *Engine) bookEnv(i Instance, t *term, shared *plugin.Shared) plugin.Env {
 	env := e.env(i)
+	t.metrics = append(t.metrics, env.Metrics)
 	env.Tables = spool.NewTables(i.Plugin.Name, e.storage, t.committer)
-	env.Admin, env.Shared = routes, shared
+	env.Admin, env.Shared = t.routes, shared
 	return env
 }
 
 func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
-	doors := make(map[string]pipeline.Door, len(e.doors))
-	for _, d := range e.doors {
-		doors[d.instance.Name] = pipeline.Door{
-			Transport: d.transport, Plugin: d.instance.Plugin.Name, Registrar: d.instance.Plugin.Registrar,
-		}
+	slots := *e.slots.Load()
+	doors := make(map[string]pipeline.Door, len(slots))
+	for _, s := range slots {
+		i := s.current.Load().instance
+		doors[i.Name] = pipeline.Door{Transport: s, Plugin: i.Plugin.Name, Registrar: i.Plugin.Registrar}
 	}
+	metrics := e.options.Metrics.Scope()
+	t.metrics = append(t.metrics, metrics)
 	return pipeline.New(ctx, pipeline.Parts{
 		Policy: e.policy, Accounts: t.accounts, Charging: t.charging,
 		Tables: spool.NewTables(e.config.Charging.Plugin.Name, e.storage, t.committer),
 		Doors:  doors,
 		Spool:  spool.New(e.storage, t.committer), Seen: spool.NewSeenTable(e.storage, t.committer),
 		Locations: spool.NewLocations(e.storage, t.committer), Log: e.log,
+		Metrics: metrics, Observers: &e.observers, Limits: e.config.Limits, Retention: e.config.Retention,
 	})
 }
 
@@ -124,7 +222,7 @@ func (t *term) verify(ctx context.Context, c plugin.Credentials) (plugin.Account
 	return t.accounts.Verify(ctx, c)
 }
 
-func (t *term) close() error {
+func (t *term) closeBooks() error {
 	t.verifying.Lock()
 	defer t.verifying.Unlock()
 	t.closed = true

@@ -13,11 +13,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/imgate/imgate/engine/plugin"
 )
 
 const (
@@ -34,8 +33,8 @@ const (
 	maxConnections = 256
 )
 
-// Server is the HTTP server of one node. Make one with New, then add routes,
-// then Serve.
+// Server is the HTTP server of one node. Make one with New, then Serve; scopes
+// of routes may be opened and closed at any time.
 type Server struct {
 	log      *slog.Logger
 	listener net.Listener
@@ -43,16 +42,12 @@ type Server struct {
 	token    [sha256.Size]byte
 	slots    chan struct{}
 
-	mu       sync.Mutex
-	routes   []route
-	standing *http.ServeMux // the engine's own routes
-	term     *term          // nil while this node isn't the active one
-	probe    func() []string
-}
+	pages map[string]http.HandlerFunc // by path: what needs no token
 
-type route struct {
-	pattern string
-	handler http.HandlerFunc
+	mu     sync.Mutex
+	scopes []*Scope       // those that are open
+	mux    *http.ServeMux // all their routes
+	probe  func() []string
 }
 
 // New takes the address ("host:port", TCP) and reads the token that callers
@@ -79,7 +74,8 @@ func New(listen, tokenFile string, log *slog.Logger) (*Server, error) {
 		host:     strings.ToLower(host),
 		token:    sha256.Sum256([]byte(token)),
 		slots:    make(chan struct{}, maxRequests),
-		standing: http.NewServeMux(),
+		pages:    map[string]http.HandlerFunc{},
+		mux:      http.NewServeMux(),
 	}, nil
 }
 
@@ -91,18 +87,15 @@ func warnIfExposed(address net.Addr, log *slog.Logger) {
 	}
 }
 
+// Abandon gives the address back instead of Serve.
+func (s *Server) Abandon() error { return s.listener.Close() }
+
 // Addr returns the address that Serve answers at.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Handle adds one of the engine's own routes, which exist on every node: a
-// pattern of net/http.ServeMux below /v1, such as "GET /messages/{id}". It is
-// called before Serve. A pattern that conflicts with another one panics.
-func (s *Server) Handle(pattern string, handler http.HandlerFunc) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.standing.HandleFunc(belowV1(pattern), handler)
-	s.routes = append(s.routes, route{pattern, handler})
-}
+// HandleOpen adds a page that anybody may read, such as "/metrics". It is
+// called before Serve.
+func (s *Server) HandleOpen(path string, handler http.HandlerFunc) { s.pages[path] = handler }
 
 // Ready sets what /readyz asks: probe returns why this node isn't ready, or
 // nothing. It is called for each request, from several goroutines, and must
@@ -113,30 +106,46 @@ func (s *Server) Ready(probe func() []string) {
 	s.probe = probe
 }
 
-// StartTerm begins a term as the active node. What is added to the Admin that
-// it returns is served until EndTerm, or until the next term replaces it.
-func (s *Server) StartTerm() plugin.Admin {
-	s.EndTerm()
+// Exchange opens scopes in the place of others, which may still be closed or
+// opened again. An error names the pattern that is none, or that two of them
+// want; then nothing has changed.
+func (s *Server) Exchange(out, in []*Scope) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.term = newTerm(s.routes)
-	return s.term
+	scopes := slices.DeleteFunc(slices.Clone(s.scopes), func(open *Scope) bool { return slices.Contains(out, open) })
+	scopes = append(scopes, in...)
+	mux := http.NewServeMux()
+	for _, scope := range scopes {
+		if err := scope.addTo(mux); err != nil {
+			return fmt.Errorf("admin: %w", err)
+		}
+	}
+	s.scopes, s.mux = scopes, mux
+	return nil
 }
 
-// EndTerm ends the term, if there is one: its routes answer 503 from now on.
-// It waits for requests under way, at most 5 s; those that last longer find
-// their context cancelled and their connection cut.
-func (s *Server) EndTerm() {
+// Close takes a scope's routes away and waits for requests under way, at most
+// 5 s; those that last longer find their context cancelled and their
+// connection cut. A scope is closed once.
+func (s *Server) Close(scope *Scope) {
+	_ = s.Exchange([]*Scope{scope}, nil) // fewer routes don't conflict
+	if left := scope.close(); left > 0 {
+		s.log.Warn("admin requests outlast what answers them", "requests", left)
+	}
+}
+
+// Routes returns the patterns that are served just now, sorted, with "/v1".
+func (s *Server) Routes() []string {
 	s.mu.Lock()
-	ending := s.term
-	s.term = nil
-	s.mu.Unlock()
-	if ending == nil {
-		return
+	defer s.mu.Unlock()
+	var patterns []string
+	for _, scope := range s.scopes {
+		for _, r := range scope.routes {
+			patterns = append(patterns, r.pattern)
+		}
 	}
-	if left := ending.end(); left > 0 {
-		s.log.Warn("admin requests outlast this node's term", "requests", left)
-	}
+	slices.Sort(patterns)
+	return patterns
 }
 
 // Serve answers until ctx ends; then it lets requests under way finish for up
@@ -177,6 +186,8 @@ func (s *Server) answer(raw http.ResponseWriter, r *http.Request) {
 		s.health(w, r)
 	case r.URL.Path == "/readyz":
 		s.readiness(w, r)
+	case s.pages[r.URL.Path] != nil:
+		s.page(w, r)
 	case !strings.HasPrefix(r.URL.Path, "/v1/"):
 		Error(w, http.StatusNotFound, "no such page")
 	case !s.authorized(r):
@@ -185,6 +196,13 @@ func (s *Server) answer(raw http.ResponseWriter, r *http.Request) {
 		Error(w, http.StatusUnauthorized, "expected the header Authorization: Bearer, with the token of this server")
 	default:
 		s.call(w, r)
+	}
+}
+
+// page answers with one of the open pages.
+func (s *Server) page(w http.ResponseWriter, r *http.Request) {
+	if allowsReading(w, r) {
+		s.pages[r.URL.Path](w, r)
 	}
 }
 
@@ -249,10 +267,7 @@ func (s *Server) call(w *response, r *http.Request) {
 func (s *Server) current() (mux *http.ServeMux, active bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.term == nil {
-		return s.standing, false
-	}
-	return s.term.mux, true
+	return s.mux, slices.ContainsFunc(s.scopes, func(open *Scope) bool { return open.ofTerm })
 }
 
 // refuse answers for a mux that found no route; its own answer is plain text
@@ -281,16 +296,3 @@ type verdict struct {
 func (v *verdict) Header() http.Header         { return v.header }
 func (v *verdict) WriteHeader(status int)      { v.status = status }
 func (v *verdict) Write(p []byte) (int, error) { return len(p), nil }
-
-// belowV1 moves a pattern below /v1.
-func belowV1(pattern string) string {
-	method, path, found := strings.Cut(pattern, " ")
-	if !found {
-		method, path = "", pattern
-	}
-	path = strings.TrimLeft(path, " \t")
-	if !strings.HasPrefix(path, "/") {
-		panic(fmt.Sprintf("admin: pattern %q: expected a path such as \"GET /accounts\"", pattern))
-	}
-	return strings.TrimLeft(method+" /v1"+path, " ")
-}

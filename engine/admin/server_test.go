@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,16 @@ func (f *fixture) request(t *testing.T, method, path string, body io.Reader, cha
 	return answer, string(text)
 }
 
+// open opens a scope with what prepare adds to it.
+func open(t *testing.T, s *Server, scope *Scope, prepare func(*Scope)) *Scope {
+	t.Helper()
+	prepare(scope)
+	if err := s.Exchange(nil, []*Scope{scope}); err != nil {
+		t.Fatal(err)
+	}
+	return scope
+}
+
 func errorIn(t *testing.T, text string) string {
 	t.Helper()
 	var told struct{ Error string }
@@ -99,11 +110,14 @@ func echo(w http.ResponseWriter, r *http.Request) {
 
 func TestAnswers(t *testing.T) {
 	f := start(t, func(s *Server) {
+		s.HandleOpen("/page", echo)
+	})
+	open(t, f.Server, NewScope(), func(s *Scope) {
 		s.Handle("GET /things/{id}", echo)
 		s.Handle("POST /things", echo)
 		s.Handle("GET /broken", func(http.ResponseWriter, *http.Request) { panic("on purpose") })
 	})
-	f.StartTerm().Handle("GET /accounts", echo)
+	open(t, f.Server, NewTermScope(), func(s *Scope) { s.Handle("GET /accounts", echo) })
 	host := func(name string) func(*http.Request) { return func(r *http.Request) { r.Host = name } }
 	authorization := func(value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set("Authorization", value) }
@@ -142,6 +156,9 @@ func TestAnswers(t *testing.T) {
 		{name: "stranger's import", method: "POST", path: "/v1/things", body: 1, change: authorization(""), status: 401},
 		{name: "health without a token", method: "GET", path: "/healthz", change: authorization(""), status: 200},
 		{name: "health posted", method: "POST", path: "/healthz", status: 405},
+		{name: "open page without a token", method: "GET", path: "/page", change: authorization(""), status: 200},
+		{name: "open page posted", method: "POST", path: "/page", status: 405},
+		{name: "foreign host asks for an open page", method: "GET", path: "/page", change: host("evil.example.com"), status: 421},
 		{name: "not yet ready", method: "GET", path: "/readyz", change: authorization(""), status: 503},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -184,7 +201,8 @@ func TestReady(t *testing.T) {
 }
 
 func TestHalfAnAnswerIsCut(t *testing.T) {
-	f := start(t, func(s *Server) {
+	f := start(t, nil)
+	open(t, f.Server, NewScope(), func(s *Scope) {
 		s.Handle("GET /half", func(w http.ResponseWriter, r *http.Request) {
 			w.Write([]byte("half"))
 			http.NewResponseController(w).Flush()
@@ -205,7 +223,8 @@ func TestHalfAnAnswerIsCut(t *testing.T) {
 
 func TestRequestsAreBounded(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	f := start(t, func(s *Server) {
+	f := start(t, nil)
+	open(t, f.Server, NewScope(), func(s *Scope) {
 		s.Handle("GET /slow", func(w http.ResponseWriter, r *http.Request) {
 			entered <- struct{}{}
 			<-release
@@ -234,40 +253,71 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 }
 
-func TestTerms(t *testing.T) {
-	f := start(t, func(s *Server) { s.Handle("GET /node", echo) })
-	status := func(path string) int {
-		answer, _ := f.request(t, "GET", path, nil, nil)
-		return answer.StatusCode
+func TestScopesComeAndGo(t *testing.T) {
+	f := start(t, nil)
+	handles := func(pattern string) func(*Scope) { return func(s *Scope) { s.Handle(pattern, echo) } }
+	wants := func(when string, statuses map[string]int) {
+		t.Helper()
+		for path, want := range statuses {
+			if answer, _ := f.request(t, "GET", path, nil, nil); answer.StatusCode != want {
+				t.Errorf("%s: %s: status %d, want %d", when, path, answer.StatusCode, want)
+			}
+		}
 	}
-	if got := status("/v1/accounts"); got != 503 {
-		t.Errorf("before the first term: %d", got)
+	open(t, f.Server, NewScope(), handles("GET /node"))
+	wants("before the first term", map[string]int{"/v1/node": 200, "/v1/accounts": 503})
+	term := open(t, f.Server, NewTermScope(), handles("GET /accounts"))
+	wants("in a term", map[string]int{"/v1/node": 200, "/v1/accounts": 200, "/v1/trace": 404})
+
+	old := open(t, f.Server, NewScope(), handles("GET /trace"))
+	next := NewScope()
+	next.Handle("GET /trace", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
+	if err := f.Exchange([]*Scope{old}, []*Scope{next}); err != nil {
+		t.Fatal(err)
 	}
-	f.StartTerm().Handle("GET /accounts", echo)
-	f.StartTerm().Handle("GET /cdrs", echo)
-	if got := status("/v1/accounts"); got != 404 {
-		t.Errorf("a route of the term before: %d", got)
+	wants("exchanged", map[string]int{"/v1/trace": 202})
+	if err := f.Exchange([]*Scope{next}, []*Scope{old}); err != nil {
+		t.Fatal(err)
 	}
-	if got := status("/v1/cdrs"); got != 200 {
-		t.Errorf("a route of this term: %d", got)
+	wants("put back", map[string]int{"/v1/trace": 200})
+	if got, want := f.Routes(), []string{"GET /v1/accounts", "GET /v1/node", "GET /v1/trace"}; !slices.Equal(got, want) {
+		t.Errorf("routes %v, want %v", got, want)
 	}
-	f.EndTerm()
-	f.EndTerm()
-	if got := status("/v1/cdrs"); got != 503 {
-		t.Errorf("after the term: %d", got)
+	f.Close(old)
+	wants("closed", map[string]int{"/v1/trace": 404})
+	f.Close(term)
+	wants("after the term", map[string]int{"/v1/node": 200, "/v1/accounts": 503, "/v1/trace": 503})
+}
+
+func TestScopesThatCannotBeOpened(t *testing.T) {
+	f := start(t, nil)
+	open(t, f.Server, NewScope(), func(s *Scope) { s.Handle("GET /things/{id}", echo) })
+	for pattern, want := range map[string]string{
+		"GET /things/{other}": `route "GET /v1/things/{other}": it is taken already`,
+		"GET things":          `route "GET things": expected a path`,
+		"GET /things/{":       `no pattern of net/http`,
+	} {
+		scope := NewScope()
+		scope.Handle("GET /innocent", echo)
+		scope.Handle(pattern, echo)
+		if err := f.Exchange(nil, []*Scope{scope}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", pattern, err, want)
+		}
 	}
-	if got := status("/v1/node"); got != 200 {
-		t.Errorf("the engine's own route: %d", got)
+	if got := f.Routes(); len(got) != 1 {
+		t.Errorf("routes of scopes that weren't opened: %v", got)
 	}
 }
 
-func TestEndTermCutsASlowUpload(t *testing.T) {
+func TestCloseCutsASlowUpload(t *testing.T) {
 	f := start(t, nil)
 	reading, ended := make(chan struct{}), make(chan error, 1)
-	f.StartTerm().Handle("POST /import", func(w http.ResponseWriter, r *http.Request) {
-		close(reading)
-		_, err := io.Copy(io.Discard, r.Body)
-		ended <- err
+	scope := open(t, f.Server, NewTermScope(), func(s *Scope) {
+		s.Handle("POST /import", func(w http.ResponseWriter, r *http.Request) {
+			close(reading)
+			_, err := io.Copy(io.Discard, r.Body)
+			ended <- err
+		})
 	})
 	conn, err := net.Dial("tcp", f.Addr())
 	if err != nil {
@@ -278,11 +328,11 @@ func TestEndTermCutsASlowUpload(t *testing.T) {
 		"\r\nContent-Type: text/csv\r\nContent-Length: 1000\r\n\r\nhalf")
 	<-reading
 	begin := time.Now()
-	f.EndTerm()
+	f.Close(scope)
 	if err := <-ended; err == nil {
 		t.Error("half an upload passed for a whole one")
 	}
-	if took := time.Since(begin); took > 5*(termGrace+termCut) {
+	if took := time.Since(begin); took > 5*(scopeGrace+scopeCut) {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -292,16 +342,26 @@ func TestPatterns(t *testing.T) {
 		"GET /accounts": "GET /v1/accounts",
 		"/accounts/{a}": "/v1/accounts/{a}",
 	} {
-		if got := belowV1(in); got != want {
-			t.Errorf("belowV1(%q) = %q, want %q", in, got, want)
+		if got, err := belowV1(in); got != want || err != nil {
+			t.Errorf("belowV1(%q) = %q, %v, want %q", in, got, err, want)
 		}
 	}
-	defer func() {
-		if recover() == nil {
-			t.Error("a pattern without a path passed")
-		}
-	}()
-	belowV1("GET accounts")
+}
+
+func TestAbandonGivesTheAddressBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "t")
+	first, err := New("127.0.0.1:0", path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := New(first.Addr(), path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Abandon()
 }
 
 func TestNewRefuses(t *testing.T) {

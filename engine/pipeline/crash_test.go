@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
 	"github.com/imgate/imgate/plugins/memory"
 )
 
@@ -77,8 +80,9 @@ func (d *dying) Renew(ctx context.Context, f plugin.Fence, ttl time.Duration) er
 func (d *dying) Release(context.Context, plugin.Fence) error { return nil }
 
 // TestCrash lets the storage die at each of its calls in turn. Then, on the
-// same disk: what was acknowledged is delivered, and charged exactly once;
-// what was refused is neither held nor charged.
+// same disk: what was acknowledged is delivered, and charged exactly once, or
+// the operator has cancelled it, and it isn't charged; there is a record of
+// each; what was refused is neither held nor charged.
 func TestCrash(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		for k := 0; ; k++ {
@@ -94,13 +98,20 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// told is what callers of a node were told before its storage died.
+type told struct {
+	accepted  map[string]message.ID // by body
+	refused   []string
+	cancelled map[string]bool // by body; false: whether it was isn't known
+}
+
 // crashAt runs until the storage dies, then takes over on what it left. It
 // tells whether the storage survived the run.
 func crashAt(t *testing.T, k int, late bool) (survived bool) {
 	disk := memory.NewDisk()
 	storage := newDying(disk, k, late)
 	before := newDoor()
-	accepted, refused := runUntilDeath(t, storage, before)
+	told := runUntilDeath(t, storage, before)
 	select {
 	case <-storage.dead:
 	default:
@@ -118,9 +129,12 @@ func crashAt(t *testing.T, k int, late bool) (survived bool) {
 		}
 	}
 	eventually(t, "everything that waits is delivered and settled", func() bool {
+		for _, aside := range next.messages(t, spool.StateQuarantined) {
+			next.call(t, "POST", "/v1/messages/"+aside.ID.String()+"/requeue", 204)
+		}
 		return len(rows(t, next.storage, "messages")) == 0 && len(rows(t, next.storage, "outbox")) == 0
 	})
-	checkBooks(t, next, append(before.bodies(), after.bodies()...), accepted, refused, late)
+	checkBooks(t, next, append(before.bodies(), after.bodies()...), told, late)
 	if err := next.end(); err != nil {
 		t.Errorf("the next node ends with %v", err)
 	}
@@ -128,44 +142,101 @@ func crashAt(t *testing.T, k int, late bool) (survived bool) {
 }
 
 // runUntilDeath sends messages to a recipient who is there and to one who
-// isn't, and tells which were accepted, by body.
-func runUntilDeath(t *testing.T, storage *dying, door *testDoor) (accepted map[string]message.ID, refused []string) {
+// isn't, and tells what became of them. Then the operator cancels and requeues.
+func runUntilDeath(t *testing.T, storage *dying, door *testDoor) told {
+	var sound atomic.Bool
+	door.take = func(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+		if strings.HasPrefix(string(m.Body), "poison") && !sound.Load() {
+			return plugin.Receipt{}, message.Fail(message.Unbuildable, "x")
+		}
+		return taken(m, r)
+	}
 	k := start(t, storage, door, charged())
 	defer k.end() // it may well fail: its storage is dead
-	accepted = map[string]message.ID{}
+	said := told{accepted: map[string]message.ID{}, cancelled: map[string]bool{}}
 	select {
 	case <-k.up:
 	case <-storage.dead:
-		return accepted, nil
+		return said
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), testWait)
 	defer cancel()
 	door.register(ctx, "online", "online") // whether it is kept doesn't matter
-	for i := range 4 {
-		for _, to := range []string{"online", "offline"} {
-			body := fmt.Sprint(to, " ", i)
-			ticket := door.submit("sender", to, body)
-			answer, err := ticket.Accepted(ctx)
-			if err != nil {
-				refused = append(refused, body)
-				continue
-			}
-			accepted[body] = answer.ID
-			ticket.First(ctx)
+	submit := func(to, body string) {
+		ticket := door.submit("sender", to, body)
+		answer, err := ticket.Accepted(ctx)
+		if err != nil {
+			said.refused = append(said.refused, body)
+			return
 		}
+		said.accepted[body] = answer.ID
+		ticket.First(ctx)
 	}
-	return accepted, refused
+	for i := range 3 {
+		submit("online", fmt.Sprint("online ", i))
+		submit("offline", fmt.Sprint("offline ", i))
+	}
+	submit("offline", "offline, cancelled")
+	submit("online", "poison, cancelled")
+	submit("online", "poison, requeued")
+	sound.Store(true)
+	for _, body := range []string{"offline, cancelled", "poison, cancelled"} {
+		said.cancelled[body] = k.operate(storage, said.accepted[body], "cancel")
+	}
+	if k.operate(storage, said.accepted["poison, requeued"], "requeue") {
+		eventually(t, "it is delivered, or the storage is dead", func() bool {
+			return storage.left.Load() < 0 || slices.Contains(door.bodies(), "poison, requeued")
+		})
+	}
+	return said
 }
 
-func checkBooks(t *testing.T, k *kit, delivered []string, accepted map[string]message.ID, refused []string, late bool) {
+// operate asks the node for a change to a message and tells whether it said
+// that this was done.
+func (k *kit) operate(storage *dying, id message.ID, change string) bool {
+	ctx, cancel := context.WithTimeout(k.t.Context(), testWait)
+	defer cancel()
+	go func() {
+		select {
+		case <-storage.dead:
+			time.AfterFunc(100*time.Millisecond, cancel) // an answer that was on its way may come
+		case <-ctx.Done():
+		}
+	}()
+	answer, err := k.ask(ctx, "POST", "/v1/messages/"+id.String()+"/"+change)
+	if err != nil {
+		return false
+	}
+	answer.Body.Close()
+	return answer.StatusCode == 204
+}
+
+func checkBooks(t *testing.T, k *kit, delivered []string, said told, late bool) {
 	t.Helper()
 	paid := rows(t, k.storage, "test/paid")
-	for body, id := range accepted {
+	history := map[message.ID]pipeline.View{}
+	for _, v := range k.messages(t, "") {
+		history[v.ID] = v
+	}
+	for body, id := range said.accepted {
+		sure, asked := said.cancelled[body]
+		v := history[id]
+		if cancelled := v.Reason == message.Cancelled; sure && !cancelled || cancelled && !asked {
+			t.Errorf("%q was cancelled (asked %t, sure %t) and is %+v", body, asked, sure, v)
+		} else if cancelled {
+			if paid[string(id[:])] != "" || slices.Contains(delivered, body) {
+				t.Errorf("%q was cancelled, and delivered or charged", body)
+			}
+			continue
+		}
 		if !slices.Contains(delivered, body) {
 			t.Errorf("%q was acknowledged and is lost", body)
 		}
 		if paid[string(id[:])] != "\x01" {
 			t.Errorf("%q was delivered and not charged", body)
+		}
+		if v.State != spool.StateDelivered || v.Ended.IsZero() {
+			t.Errorf("the record of %q is %+v", body, v)
 		}
 	}
 	if holds := rows(t, k.storage, "test/holds"); len(holds) > 0 {
@@ -177,15 +248,15 @@ func checkBooks(t *testing.T, k *kit, delivered []string, accepted map[string]me
 	if late {
 		spare = 1
 	}
-	if len(paid) > len(accepted)+spare {
-		t.Errorf("%d payments for %d messages", len(paid), len(accepted))
+	if len(paid) > len(said.accepted)+spare || len(history) > len(said.accepted)+spare {
+		t.Errorf("%d payments and %d records for %d messages", len(paid), len(history), len(said.accepted))
 	}
-	for _, body := range refused {
+	for _, body := range said.refused {
 		if slices.Contains(delivered, body) && !late {
 			t.Errorf("%q was refused and delivered", body)
 		}
 	}
-	inOrder(t, "online", delivered, accepted)
+	inOrder(t, "online", delivered, said.accepted)
 }
 
 // inOrder checks that each first delivery comes after those of the messages
@@ -193,7 +264,7 @@ func checkBooks(t *testing.T, k *kit, delivered []string, accepted map[string]me
 func inOrder(t *testing.T, to string, delivered []string, accepted map[string]message.ID) {
 	t.Helper()
 	last := -1
-	for i := range 4 {
+	for i := range 3 {
 		body := fmt.Sprint(to, " ", i)
 		if _, ok := accepted[body]; !ok {
 			continue

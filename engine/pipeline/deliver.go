@@ -27,7 +27,7 @@ func (p *Pipeline) runLane(l *lane) {
 	for range burst {
 		t, ok := p.lanes.begin(l, time.Now())
 		if t.passed != nil {
-			p.Stats.Passed.Add(1)
+			p.meter.passed.Inc()
 			p.Log.Debug("message can't go; those behind it pass", "id", t.passed.id)
 		}
 		if !ok {
@@ -39,10 +39,11 @@ func (p *Pipeline) runLane(l *lane) {
 }
 
 func (p *Pipeline) takeTurn(l *lane, t turn) {
+	var e *spool.Entry
 	defer func() {
 		if cause := recover(); cause != nil {
 			p.Log.Error("delivering panicked; the message is set aside", "id", t.it.id, "reason", cause, "stack", string(debug.Stack()))
-			p.quarantine(l, t.it, message.Internal)
+			p.quarantine(l, t.it, e, message.Internal)
 		}
 	}()
 	if t.do == actSend && p.Spool.Failing() {
@@ -50,13 +51,12 @@ func (p *Pipeline) takeTurn(l *lane, t turn) {
 		p.lanes.pause(t, time.Now().Add(storageRecheck))
 		return
 	}
-	e, ok := p.payload(l, t)
-	if !ok {
+	if e = p.payload(l, t); e == nil {
 		return
 	}
 	switch t.do {
 	case actExpire:
-		p.fail(l, t.it, e, &message.Failure{Reason: message.Expired})
+		p.fail(l, t.it, e, &message.Failure{Reason: message.Expired}, nil)
 	case actDrop:
 		p.drop(l, t.it, e, &message.Failure{Reason: message.Unavailable, Temporary: true})
 	default:
@@ -64,10 +64,10 @@ func (p *Pipeline) takeTurn(l *lane, t turn) {
 	}
 }
 
-// payload returns a message's entry, from memory or read back.
-func (p *Pipeline) payload(l *lane, t turn) (*spool.Entry, bool) {
+// payload returns a message's entry, from memory or read back; nil: not now.
+func (p *Pipeline) payload(l *lane, t turn) *spool.Entry {
 	if t.it.payload != nil {
-		return t.it.payload, true
+		return t.it.payload
 	}
 	e, err := p.Spool.Load(p.ctx, t.it.id)
 	switch {
@@ -79,7 +79,7 @@ func (p *Pipeline) payload(l *lane, t turn) (*spool.Entry, bool) {
 		p.lanes.finish(l, t.it)
 		p.forget(t.it.digest)
 	}
-	return e, e != nil
+	return e
 }
 
 // send makes one attempt at every device that the message hasn't reached.
@@ -89,23 +89,22 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 	switch {
 	case len(targets) > 0:
 	case refusal != "":
-		p.refusedByAll(l, it, e, &message.Failure{Reason: refusal})
+		p.refusedByAll(l, it, e, &message.Failure{Reason: refusal}, nil)
 		return
 	case !p.hasWay(e):
 		p.Log.Error("no transport of the message's plan exists any more; it is set aside", "id", it.id)
-		p.quarantine(l, it, message.Undelivered)
+		p.quarantine(l, it, e, message.Undelivered)
 		return
 	default:
 		p.unreachable(l, t, e)
 		return
 	}
 	defer p.noting(targets)()
-	p.Stats.Attempts.Add(1)
 	if it.state.Attempts > 0 {
-		p.Stats.Repeated.Add(1)
+		p.meter.repeated.Inc()
 	}
 	taken := func() { it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeDelivered}) }
-	results := p.fork(l.recipient, e.Message, targets, taken)
+	results := p.fork(l.recipient, e.Message, targets, it.state.Attempts+1, taken)
 	p.judge(l, t, e, results)
 }
 
@@ -136,6 +135,7 @@ func (p *Pipeline) unreachable(l *lane, t turn, e *spool.Entry) {
 		return
 	}
 	p.lanes.offline(l, t)
+	p.tell(plugin.Step{Name: plugin.StepWaiting, Message: e.Message, Reason: message.Unavailable})
 }
 
 // target is one contact or next hop, with the delivery that it belongs to.
@@ -150,6 +150,14 @@ type result struct {
 	target
 	receipt plugin.Receipt
 	failure *message.Failure // nil: it was taken
+}
+
+// reason is why the target didn't take the message; empty: it did.
+func (r *result) reason() message.Reason {
+	if r.failure == nil {
+		return ""
+	}
+	return r.failure.Reason
 }
 
 // targets are the ways to the devices that haven't refused the message.
@@ -226,12 +234,17 @@ func deviceOf(r plugin.Route) string {
 	return r.Binding.Device
 }
 
+// peer is the contact, or the next hop.
+func (t target) peer() string {
+	if t.route.Binding == nil {
+		return t.route.Address
+	}
+	return t.route.Binding.Contact
+}
+
 // key names a target among those of its recipient.
 func (t target) key() string {
-	if t.route.Binding == nil {
-		return t.route.Transport + "\x00" + t.route.Address
-	}
-	return t.route.Transport + "\x00" + t.route.Binding.Contact
+	return t.route.Transport + "\x00" + t.peer()
 }
 
 // reference names a delivery to its peer: the message's public id, which
@@ -244,15 +257,15 @@ func reference(publicID, transport, device string) string {
 // fork sends to all targets at once. It returns when all have answered, or one
 // has taken the message and the others have had their grace. It calls taken as
 // soon as one of several has.
-func (p *Pipeline) fork(r *recipient, m *message.Message, targets []target, taken func()) []result {
+func (p *Pipeline) fork(r *recipient, m *message.Message, targets []target, n int, taken func()) []result {
 	if len(targets) == 1 {
-		return []result{p.attempt(r, m, targets[0])}
+		return []result{p.attempt(r, m, targets[0], n)}
 	}
 	answers := make(chan result, len(targets))
 	for _, t := range targets {
 		p.lanes.sent(r, t.key(), 1)
 		p.sending.Go(func() {
-			answer := p.attempt(r, m, t)
+			answer := p.attempt(r, m, t, n)
 			p.lanes.sent(r, t.key(), -1)
 			answers <- answer
 		})
@@ -278,10 +291,12 @@ func gather(answers <-chan result, n int, taken func()) []result {
 	return results
 }
 
-// attempt is one call of a transport. One that panics is as good as a message
-// that can't be built.
-func (p *Pipeline) attempt(to *recipient, m *message.Message, t target) (r result) {
+// attempt is one call of a transport, the n-th for this message. One that panics
+// is as good as a message that can't be built.
+func (p *Pipeline) attempt(to *recipient, m *message.Message, t target, n int) (r result) {
 	r.target = t
+	began := time.Now()
+	defer p.attempted(m, &r, began, n)
 	defer func() {
 		if cause := recover(); cause != nil {
 			p.Log.Error("transport panicked", "transport", t.route.Transport, "id", m.ID, "reason", cause, "stack", string(debug.Stack()))
@@ -291,8 +306,7 @@ func (p *Pipeline) attempt(to *recipient, m *message.Message, t target) (r resul
 	underWay := p.sends[t.route.Transport]
 	underWay.Add(1)
 	defer underWay.Add(-1)
-	now := time.Now()
-	ctx, f := p.lanes.departs(p.attempting.Context(now), to, now)
+	ctx, f := p.lanes.departs(p.attempting.Context(began), to, began)
 	defer p.lanes.lands(to, f)
 	receipt, err := t.door.Send(ctx, m, t.route)
 	if err != nil {
@@ -301,6 +315,16 @@ func (p *Pipeline) attempt(to *recipient, m *message.Message, t target) (r resul
 	}
 	r.receipt = receipt
 	return r
+}
+
+// attempted counts an attempt and tells those who watch.
+func (p *Pipeline) attempted(m *message.Message, r *result, began time.Time, n int) {
+	ended := time.Now()
+	p.meter.attempted(r.route.Transport, ended.Sub(began), r.failure)
+	p.tell(plugin.Step{
+		Name: plugin.StepAttempted, Message: m, Began: began, Ended: ended, Attempt: n,
+		Call: r.route.Reference, Transport: r.route.Transport, Peer: r.peer(), Reason: r.reason(),
+	})
 }
 
 // judge derives a message's fate from what its devices said.
@@ -320,13 +344,13 @@ func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 	}
 	switch {
 	case taken != nil:
-		p.delivered(l, it, e, *taken)
+		p.delivered(l, it, e, *taken, results)
 	case p.ctx.Err() != nil:
 		return // the node stops: the message is on disk as it was
 	case pending == nil && p.nextRoute(l, e, it, results):
 		p.lanes.retry(l, t, time.Now(), time.Time{})
 	case pending == nil:
-		p.refusedByAll(l, it, e, gravest(results))
+		p.refusedByAll(l, it, e, gravest(results), results)
 	default:
 		it.state.note(results)
 		p.tryLater(l, t, e, *pending)
@@ -356,13 +380,13 @@ func gravest(results []result) *message.Failure {
 }
 
 // refusedByAll is for a message that every device refused for good.
-func (p *Pipeline) refusedByAll(l *lane, it *item, e *spool.Entry, f *message.Failure) {
+func (p *Pipeline) refusedByAll(l *lane, it *item, e *spool.Entry, f *message.Failure, results []result) {
 	if f.Reason == message.Unbuildable {
 		p.Log.Warn("message can't be built; it is set aside", "id", it.id, "reason", f)
-		p.quarantine(l, it, message.Unbuildable)
+		p.quarantine(l, it, e, message.Unbuildable)
 		return
 	}
-	p.fail(l, it, e, f)
+	p.fail(l, it, e, f, results)
 }
 
 // tryLater lets a message wait for its next attempt.
@@ -378,79 +402,5 @@ func (p *Pipeline) tryLater(l *lane, t turn, e *spool.Entry, last result) {
 	p.Log.Debug("attempt failed", "transport", last.route.Transport, "id", it.id, "attempt", it.state.Attempts, "reason", last.failure)
 	now := time.Now()
 	p.lanes.retry(l, t, now, now.Add(max(pause, last.failure.RetryAfter)))
-}
-
-// delivered ends a message that a device, or the next hop, has taken.
-func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result) {
-	p.Stats.Delivered.Add(1)
-	outcome := plugin.Outcome{State: plugin.OutcomeDelivered}
-	charge := p.settlement(e, true, by.route.Transport)
-	p.lanes.finish(l, it)
-	if !by.receipt.Final {
-		p.handOver(it, e, by, charge)
-	} else {
-		p.end(it, e, outcome, charge)
-	}
-	it.ticket.resolve(outcome)
-}
-
-// fail ends a message that will never be delivered. The money goes back.
-func (p *Pipeline) fail(l *lane, it *item, e *spool.Entry, f *message.Failure) {
-	p.Stats.Failed.Add(1)
-	p.Log.Debug("message failed", "id", it.id, "attempt", it.state.Attempts, "reason", f)
-	p.lanes.finish(l, it)
-	p.ended(it, e, plugin.Outcome{State: plugin.OutcomeFailed, Failure: f})
-}
-
-// drop ends a message that had to go at once and couldn't. A typing notice
-// vanishes; for anything else the sender is told.
-func (p *Pipeline) drop(l *lane, it *item, e *spool.Entry, f *message.Failure) {
-	if e.Message.Class != message.Composing {
-		p.fail(l, it, e, f)
-		return
-	}
-	p.Stats.Discarded.Add(1)
-	p.lanes.finish(l, it)
-	p.ended(it, e, plugin.Outcome{State: plugin.OutcomeWaiting})
-}
-
-// ended writes the end of a message that wasn't delivered and tells its sender.
-func (p *Pipeline) ended(it *item, e *spool.Entry, o plugin.Outcome) {
-	p.end(it, e, o, p.settlement(e, false, ""))
-	it.ticket.resolve(o)
-}
-
-// settlement is the record that charging gets; nil: nothing was reserved.
-func (p *Pipeline) settlement(e *spool.Entry, charged bool, transport string) *plugin.Record {
-	if e.Record == nil {
-		return nil
-	}
-	record := *e.Record
-	record.Charged, record.Transport, record.Settled = charged, transport, time.Now()
-	return &record
-}
-
-// end writes a message's end: fate and money in one transaction.
-func (p *Pipeline) end(it *item, e *spool.Entry, o plugin.Outcome, charge *plugin.Record) {
-	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: charge}
-	if it.keyed {
-		seen := it.seen(o)
-		p.remember(seen)
-		f.Seen = &seen
-	}
-	if it.onDisk {
-		p.Spool.Move(f, p.settleWhenMoved(charge))
-	}
-}
-
-// settleWhenMoved hands the record on once the outbox has it.
-func (p *Pipeline) settleWhenMoved(charge *plugin.Record) func(error) {
-	if charge == nil {
-		return nil
-	}
-	return func(err error) {
-		if err == nil {
-			p.settler.add(*charge)
-		}
-	}
+	p.tell(plugin.Step{Name: plugin.StepWaiting, Message: e.Message, Reason: last.failure.Reason})
 }

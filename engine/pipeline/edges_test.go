@@ -8,10 +8,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
 	"github.com/imgate/imgate/plugins/memory"
 )
 
@@ -163,13 +166,13 @@ func TestNowOrNever(t *testing.T) {
 		}
 		k.door.register(t.Context(), "bob", "phone")
 		wantOutcome(t, k.door.submit("alice", "bob", "x", expires(0)), plugin.OutcomeWaiting)
-		if n := len(k.quarantine(t)); n != 1 {
+		if n := len(k.messages(t, spool.StateQuarantined)); n != 1 {
 			t.Errorf("%d messages in quarantine, want 1", n)
 		}
 	})
 }
 
-func TestRequeueThatCantBeWrittenChangesNothing(t *testing.T) {
+func TestRequeueWaitsForTheDisk(t *testing.T) {
 	m := &moody{}
 	k := moodyNode(t, m, charged())
 	var sound atomic.Bool
@@ -182,18 +185,20 @@ func TestRequeueThatCantBeWrittenChangesNothing(t *testing.T) {
 	k.door.register(t.Context(), "bob", "phone")
 	wantOutcome(t, k.door.submit("alice", "bob", "poison"), plugin.OutcomeWaiting)
 	eventually(t, "its state is on disk", func() bool { return len(rows(t, k.storage, "states")) == 1 })
-	path := "/v1/quarantine/" + k.quarantine(t)[0].ID.String() + "/requeue"
+	path := "/v1/messages/" + k.messages(t, spool.StateQuarantined)[0].ID.String() + "/requeue"
 
 	m.ill.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := k.ask(ctx, "POST", path); err == nil {
-		t.Error("a change that can't be written is answered")
+		t.Error("a change that isn't on disk is answered")
 	}
-	eventually(t, "it is back in quarantine", func() bool { return len(k.quarantine(t)) == 1 })
-	m.ill.Store(false)
 	sound.Store(true)
-	k.call(t, "POST", path, 204)
+	k.call(t, "POST", path, 409) // it is on its way
+	if n := len(k.door.bodies()); n != 0 {
+		t.Error("it is sent before that is on disk")
+	}
+	m.ill.Store(false)
 	eventually(t, "it arrives and leaves nothing behind", func() bool {
 		return len(k.door.bodies()) == 1 && len(rows(t, k.storage, "messages"))+len(rows(t, k.storage, "states")) == 0
 	})
@@ -281,34 +286,116 @@ func TestNoReportIsLost(t *testing.T) {
 		wantOutcome(t, k.door.submit("alice", "bob", fmt.Sprint(i)), plugin.OutcomeDelivered)
 		<-reported
 	}
-	eventually(t, "none waits for its report", func() bool { return len(rows(t, k.storage, "messages")) == 0 })
+	eventually(t, "none waits for its report", func() bool {
+		return len(rows(t, k.storage, "messages"))+len(rows(t, k.storage, "states")) == 0
+	})
 }
 
 // TestPhoneThatComesBackElsewhere: the attempt at the old contact hangs when the
 // phone registers from another port. It isn't waited for.
 func TestPhoneThatComesBackElsewhere(t *testing.T) {
-	k, _ := node(t, charged())
-	hangs := make(chan struct{})
-	k.door.taking = func(ctx context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
-		if r.Binding.Contact == "new" {
-			return taken(m, r)
+	inBubble(t, charged(), nil, func(t *testing.T, s *solo) {
+		s.door.taking = func(ctx context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+			if r.Binding.Contact == "new" {
+				return taken(m, r)
+			}
+			<-ctx.Done()
+			return plugin.Receipt{}, message.FailForNow(message.NoAnswer, "silent: %w", ctx.Err())
 		}
-		select {
-		case hangs <- struct{}{}:
-		default:
+		s.door.register(t.Context(), "bob", "old")
+		s.send(t, "alice", "bob", "one")
+		s.send(t, "alice", "bob", "two")
+		time.Sleep(600 * time.Millisecond) // of the bubble: it counts as silent only after 500 ms
+		s.door.register(t.Context(), "bob", "new")
+		time.Sleep(time.Second) // the old contact, which is still bound, has its grace
+		if got := s.door.bodies(); !slices.Equal(got, []string{"one", "two"}) {
+			t.Errorf("then come %q", got)
 		}
-		<-ctx.Done()
-		return plugin.Receipt{}, message.FailForNow(message.NoAnswer, "silent: %w", ctx.Err())
-	}
-	k.door.register(t.Context(), "bob", "old")
-	k.door.submit("alice", "bob", "one")
-	k.door.submit("alice", "bob", "two")
-	<-hangs
-	time.Sleep(600 * time.Millisecond) // it counts as silent only after 500 ms
-	began := time.Now()
-	k.door.register(t.Context(), "bob", "new")
-	eventually(t, "both arrive", func() bool { return slices.Equal(k.door.bodies(), []string{"one", "two"}) })
-	if waited := time.Since(began); waited > 5*time.Second {
-		t.Errorf("after %s", waited)
-	}
+	})
+}
+
+// TestReportOfAStrangerIsAnsweredInTheEnd, although attempts are always under way.
+func TestReportOfAStrangerIsAnsweredInTheEnd(t *testing.T) {
+	inBubble(t, charged(), nil, func(t *testing.T, s *solo) {
+		s.door.taking = func(ctx context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+			<-ctx.Done()
+			return plugin.Receipt{}, message.FailForNow(message.NoAnswer, "silent")
+		}
+		s.door.register(t.Context(), "bob", "phone")
+		began := time.Now()
+		for s.door.gate.Report(t.Context(), "stranger", plugin.Status{Delivered: true}) != nil || time.Since(began) == 0 {
+			s.send(t, fmt.Sprint("sender", time.Since(began)), "bob", "hangs")
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(began); took < 40*time.Second || took > 50*time.Second {
+			t.Errorf("after %s", took)
+		}
+	})
+}
+
+// TestReportIsCountedOnce although the storage is slow and the peer impatient.
+func TestReportIsCountedOnce(t *testing.T) {
+	m := &moody{Storage: memory.Open(memory.NewDisk())}
+	metrics := plugin.NewMetrics()
+	synctest.Test(t, func(t *testing.T) {
+		s := alone(t, m, charged(), func(p *pipeline.Parts) { p.Metrics = metrics })
+		s.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{PeerID: "p"}, nil }
+		s.door.register(t.Context(), "bob", "phone")
+		id := s.send(t, "alice", "bob", "hello")
+		wait := make(chan struct{})
+		m.slow.Store(&wait)
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := s.door.gate.Report(ctx, "p", plugin.Status{Reason: message.Declined}); !message.AsFailure(err).Temporary || err == nil {
+				t.Errorf("a report that isn't on disk: %v", err)
+			}
+			cancel()
+		}
+		m.slow.Store(nil)
+		close(wait)
+		synctest.Wait()
+		if err := s.door.gate.Report(t.Context(), "p", plugin.Status{}); err != nil {
+			t.Errorf("once more: %v", err)
+		}
+		if v := s.state(t, id); v.State != spool.StateFailed || v.Reason != message.Declined || v.Deliveries[0].State != spool.StateFailed {
+			t.Errorf("the record is %+v", v)
+		}
+		if n := value(metrics, "messages_ended_total"); n != 1 {
+			t.Errorf("counted %v times", n)
+		}
+	})
+}
+
+// TestReportThatNeverComes: the message ends all the same, and is listed as
+// handed over.
+func TestReportThatNeverComes(t *testing.T) {
+	inBubble(t, charged(), nil, func(t *testing.T, s *solo) {
+		s.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{PeerID: "p"}, nil }
+		s.door.register(t.Context(), "bob", "phone")
+		id := s.send(t, "alice", "bob", "hello")
+		time.Sleep(26 * time.Hour)
+		synctest.Wait()
+		v := s.state(t, id)
+		if v.State != spool.StateHandedOver || v.Ended.IsZero() || v.Reason != message.NoAnswer {
+			t.Errorf("it is %+v", v)
+		}
+		if n := len(rows(t, s.storage, "messages")) + len(rows(t, s.storage, "states")); n != 0 {
+			t.Errorf("%d rows are left", n)
+		}
+	})
+}
+
+func TestLifeEndsInQuarantine(t *testing.T) {
+	inBubble(t, charged(), nil, func(t *testing.T, s *solo) {
+		ids, release := everyState(t, s)
+		release()
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if v := s.state(t, ids[spool.StateQuarantined]); v.State != spool.StateFailed || v.Reason != message.Expired {
+			t.Errorf("it is %+v", v)
+		}
+		if holds := rows(t, s.storage, "test/holds"); len(holds) != 0 {
+			t.Errorf("%d reservations stand", len(holds))
+		}
+	})
 }

@@ -11,10 +11,11 @@ import (
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
 )
 
 // first returns a message's first outcome, or why it wasn't accepted.
-func first(t *testing.T, ticket plugin.Ticket) (plugin.Outcome, error) {
+func first(t testing.TB, ticket plugin.Ticket) (plugin.Outcome, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testWait)
 	defer cancel()
@@ -302,14 +303,14 @@ func TestQuarantine(t *testing.T) {
 			again := k.door.submit("alice", "bob", "poison", func(a *plugin.Arrival) { a.Key = "another" })
 			wantOutcome(t, again, plugin.OutcomeWaiting)
 
-			list := k.quarantine(t)
+			list := k.messages(t, spool.StateQuarantined)
 			if len(list) != 2 {
 				t.Fatalf("%d messages in quarantine, want 2: %s", len(list), asJSON(list))
 			}
 			sound.Store(true)
-			k.call(t, "POST", "/v1/quarantine/"+list[0].ID.String()+"/requeue", 204)
-			k.call(t, "POST", "/v1/quarantine/"+list[1].ID.String()+"/cancel", 204)
-			k.call(t, "POST", "/v1/quarantine/"+list[1].ID.String()+"/cancel", 404)
+			k.call(t, "POST", "/v1/messages/"+list[0].ID.String()+"/requeue", 204)
+			k.call(t, "POST", "/v1/messages/"+list[1].ID.String()+"/cancel", 204)
+			k.call(t, "POST", "/v1/messages/"+list[1].ID.String()+"/cancel", 409)
 			eventually(t, "one arrives and the other's money is back", func() bool {
 				return len(k.door.bodies()) == 2 && len(rows(t, k.storage, "messages")) == 0 && len(rows(t, k.storage, "test/holds")) == 0
 			})

@@ -20,6 +20,7 @@ import (
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
 	"github.com/imgate/imgate/plugins/memory"
 )
 
@@ -73,7 +74,7 @@ func startAs(t *testing.T, name string, storage plugin.Storage, door *testDoor, 
 	}
 	log := slog.New(slog.DiscardHandler)
 	go func() {
-		k.done <- engine.Run(ctx, config, log, func(admin string) {
+		k.done <- engine.New(config, log, engine.Options{}).Run(ctx, func(admin string) {
 			k.admin = admin
 			close(k.up)
 		})
@@ -216,8 +217,9 @@ type testDoor struct {
 	taking func(context.Context, *message.Message, plugin.Route) (plugin.Receipt, error)
 	trunk  *testTrunk
 
-	mu   sync.Mutex
-	sent []sent
+	mu    sync.Mutex
+	sent  []sent
+	quiet bool // nothing is noted in sent
 }
 
 type sent struct {
@@ -251,7 +253,7 @@ func (d *testDoor) Send(ctx context.Context, m *message.Message, r plugin.Route)
 		}
 	}
 	receipt, err := taking(ctx, m, r)
-	if err == nil {
+	if err == nil && !d.quiet {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		contact := ""
@@ -398,14 +400,18 @@ func (k *kit) ask(ctx context.Context, method, path string) (*http.Response, err
 	return http.DefaultClient.Do(r)
 }
 
-// quarantine asks the node what it has set aside.
-func (k *kit) quarantine(t *testing.T) []pipeline.Aside {
+// messages asks the node for those in a state; "" for all.
+func (k *kit) messages(t *testing.T, state spool.StateName) []pipeline.View {
 	t.Helper()
-	var list []pipeline.Aside
-	if err := json.Unmarshal(k.call(t, "GET", "/v1/quarantine", 200), &list); err != nil {
+	path := "/v1/messages"
+	if state != "" {
+		path += "?state=" + string(state)
+	}
+	var page pipeline.Page
+	if err := json.Unmarshal(k.call(t, "GET", path, 200), &page); err != nil {
 		t.Fatal(err)
 	}
-	return list
+	return page.Messages
 }
 
 func asJSON(v any) string {

@@ -21,6 +21,13 @@ type pair struct {
 	to   string // the recipient's account, or its address if it isn't ours
 }
 
+func pairOf(e *spool.Entry) pair {
+	if e.Account == "" {
+		return pair{from: e.Message.From, to: e.Message.Recipient.String()}
+	}
+	return pair{from: e.Message.From, to: e.Account}
+}
+
 // clone copies the names: they may be parts of a datagram, which would stay in
 // memory for as long as the lane does.
 func (p pair) clone() pair {
@@ -56,11 +63,8 @@ type item struct {
 func newItem(e *spool.Entry, t *ticket) *item {
 	m := e.Message
 	it := &item{
-		id: m.ID, pair: pair{from: m.From, to: e.Account}, expiry: e.Expiry,
+		id: m.ID, pair: pairOf(e), expiry: e.Expiry,
 		public: m.PublicID, received: m.Received, payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
-	}
-	if e.Account == "" {
-		it.pair.to = m.Recipient.String()
 	}
 	if e.Key != "" {
 		it.digest, it.keyed = spool.DigestKey(e.Key), true
@@ -87,6 +91,7 @@ type lane struct {
 	heldSince time.Time // since when the first one holds the lane; zero: it doesn't
 	offline   bool      // asleep until the recipient registers
 	active    bool      // queued for a worker, or at work
+	atWork    *item     // the one that the worker has just now; nil: none
 	wakeAt    time.Time // when it must be looked at again, while it is at rest
 	index     int       // in the schedule; -1: not in it
 }

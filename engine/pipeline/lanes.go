@@ -47,8 +47,8 @@ func (ls *lanes) init(p *Pipeline) {
 	ls.work = make(chan *lane)
 }
 
-// add puts a message at the end of its lane.
-func (ls *lanes) add(it *item) {
+// add puts a message at the end of its lane and tells whether it rests there.
+func (ls *lanes) add(it *item) (rests bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	l := ls.append(it)
@@ -56,26 +56,27 @@ func (ls *lanes) add(it *item) {
 		if len(l.items) > burst {
 			ls.unload(it) // its worker won't come to it soon
 		}
-		return
+		return false
 	}
 	if l.offline || !l.heldSince.IsZero() || len(l.items) > 1 {
-		ls.queueBehind(l, it)
-		return
+		return ls.queueBehind(l, it)
 	}
 	ls.activate(l)
+	return false
 }
 
-// queueBehind lets a message wait in a lane that rests.
-func (ls *lanes) queueBehind(l *lane, it *item) {
+// queueBehind lets a message wait in a lane that rests, if it may.
+func (ls *lanes) queueBehind(l *lane, it *item) (rests bool) {
 	if it.transient {
 		ls.activate(l) // its worker drops it: it must go now and can't
-		return
+		return false
 	}
 	ls.waits(it)
 	ls.unload(it)
 	if it.expiry.Before(l.wakeAt) {
 		ls.rest(l)
 	}
+	return true
 }
 
 // resume puts a message that was found on disk into its lane. The lanes work
@@ -122,17 +123,15 @@ func (ls *lanes) recipient(name string) *recipient {
 	return r
 }
 
-// full tells whether no more messages may wait, for this recipient or at all.
-func (ls *lanes) full(recipient string) *message.Failure {
+// load is how many messages wait or are set aside in all, and how many wait for
+// one recipient.
+func (ls *lanes) load(recipient string) (inAll, forThem int) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if n := ls.count + len(ls.quarantined); n >= maxWaiting {
-		return message.FailForNow(message.Overloaded, "%d messages wait already", n)
+	if r, ok := ls.recipients[recipient]; ok {
+		forThem = r.waiting
 	}
-	if r, ok := ls.recipients[recipient]; ok && r.waiting >= maxPerAccount {
-		return message.FailForNow(message.LimitReached, "%d messages wait for %s already", r.waiting, recipient)
-	}
-	return nil
+	return ls.count + len(ls.quarantined), forThem
 }
 
 // activate gives a lane to a worker, as soon as its recipient's pace allows.
@@ -225,6 +224,7 @@ func (ls *lanes) begin(l *lane, now time.Time) (turn, bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	t := turn{wakes: l.recipient.wakes}
+	defer func() { l.atWork = t.it }()
 	if ls.p.draining.Load() {
 		ls.release(l, false)
 		return t, false
@@ -257,7 +257,7 @@ func (ls *lanes) release(l *lane, more bool) {
 	r := l.recipient
 	r.active--
 	ls.active--
-	l.active = false
+	l.active, l.atWork = false, nil
 	switch {
 	case l.empty():
 		ls.drop(l)
@@ -440,9 +440,11 @@ func (ls *lanes) running() int {
 	return ls.active
 }
 
-// waiting is how many messages are in the lanes or set aside.
-func (ls *lanes) waiting() int {
+// laneCounts is how much is in the lanes.
+type laneCounts struct{ messages, quarantined, lanes, asleep int }
+
+func (ls *lanes) counts() laneCounts {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	return ls.count + len(ls.quarantined)
+	return laneCounts{messages: ls.count, quarantined: len(ls.quarantined), lanes: len(ls.byPair), asleep: len(ls.asleep)}
 }

@@ -11,39 +11,61 @@ import (
 // noticeEvery is how often the log says again that something fails.
 const noticeEvery = time.Minute
 
+// What is refused, as it is counted and said.
+const (
+	refusedMessages      = "messages"
+	refusedRegistrations = "registrations"
+)
+
 // notices are log lines for what fails for each message: the first one at once,
 // then one a minute that says how often.
 type notices struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	pending map[message.Reason]*notice
+	pending map[notice]*pendingNotice
 }
 
+// notice is what a line says; there are few different ones.
 type notice struct {
+	what   string
+	reason message.Reason
+}
+
+type pendingNotice struct {
 	said   time.Time
 	unsaid int
 }
 
-// refused notes a message that was refused through a fault of the operator's or
-// of ours, which nobody else would tell them.
-func (n *notices) refused(m *message.Message, f *message.Failure) {
-	if f.Reason != message.PolicyFailed && f.Reason != message.ChargingFailed && f.Reason != message.Internal {
+// worthSaying tells whether something is refused through a fault of the
+// operator's or of ours, or because of a limit: nobody else would tell them.
+func worthSaying(r message.Reason) bool {
+	switch r {
+	case message.PolicyFailed, message.ChargingFailed, message.Internal,
+		message.LimitReached, message.Overloaded, message.TooLarge:
+		return true
+	}
+	return false
+}
+
+// refused notes that something of a peer's was refused; about says whose.
+func (n *notices) refused(what string, now time.Time, f *message.Failure, about ...any) {
+	if !worthSaying(f.Reason) {
 		return
 	}
-	if times := n.due(f.Reason, m.Received); times > 0 {
-		n.log.Warn("messages are refused", "transport", m.Transport, "id", m.ID, "reason", f, "times", times)
+	if times := n.due(notice{what, f.Reason}, now); times > 0 {
+		n.log.Warn(what+" are refused", append(about, "reason", f, "times", times)...)
 	}
 }
 
 // due counts, and returns how many are to be said now; zero: not yet.
-func (n *notices) due(r message.Reason, now time.Time) int {
+func (n *notices) due(what notice, now time.Time) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	pending := n.pending[r]
+	pending := n.pending[what]
 	if pending == nil {
-		pending = &notice{}
-		n.pending[r] = pending
+		pending = &pendingNotice{}
+		n.pending[what] = pending
 	}
 	pending.unsaid++
 	if now.Sub(pending.said) < noticeEvery {

@@ -8,6 +8,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -30,11 +31,8 @@ const (
 	deciders      = 32                      // goroutines that decide; each takes the messages of its pairs in order
 	maxUndecided  = deciders * deciderQueue // submitted and neither accepted nor refused
 	deciderQueue  = 512                     // submissions that wait for one of them
-	maxWaiting    = 1 << 20                 // messages in the spool
-	maxPerAccount = 10_000                  // messages in the spool for one recipient
 	authorizeWait = 5 * time.Second
 	receiptWait   = 24 * time.Hour // how long after a message's life a receipt may come
-	sweepEvery    = 30 * time.Second
 )
 
 // Door is a transport instance as the pipeline sees it.
@@ -55,12 +53,38 @@ type Parts struct {
 	Seen      *spool.SeenTable
 	Locations *spool.Locations
 	Log       *slog.Logger
+
+	// Metrics and Observers may be nil. Who gives Metrics closes it when the
+	// pipeline has ended.
+	Metrics   *plugin.Metrics
+	Observers *plugin.Observers
+	// Limits has defaults where it is zero.
+	Limits Limits
+	// Retention is how long the record of a message is kept, from its receipt:
+	// DefaultRetention if it is 0, at least MinRetention.
+	Retention time.Duration
 }
+
+// Limits bound what may be kept for others.
+type Limits struct {
+	Messages     int // in the spool; default DefaultMessages
+	PerRecipient int // of these, that wait for one recipient; default DefaultPerRecipient
+	Contacts     int // that an address-of-record may have; default DefaultContacts
+}
+
+// What Parts has where it is zero.
+const (
+	DefaultMessages     = 1_000_000
+	DefaultPerRecipient = 10_000
+	DefaultContacts     = 64
+	DefaultRetention    = 168 * time.Hour
+	MinRetention        = time.Minute
+)
 
 // Pipeline carries messages from the doors to the doors.
 type Pipeline struct {
 	Parts
-	Stats Stats
+	meter *meter
 
 	ids       message.Generator
 	jobs      [deciders]chan job
@@ -78,6 +102,8 @@ type Pipeline struct {
 	authorizing *plugin.Deadlines
 	attempting  *plugin.Deadlines
 
+	oldest atomic.Int64 // when the oldest message was received, as of the last sweep: ms since 1970; 0: there was none
+
 	draining atomic.Bool
 	sending  sync.WaitGroup // lane workers and the attempts they wait for
 	ctx      context.Context
@@ -87,7 +113,7 @@ type Pipeline struct {
 // New returns a pipeline. Its context ends what it does when the node stops
 // being the active one.
 func New(ctx context.Context, parts Parts) *Pipeline {
-	p := &Pipeline{Parts: parts}
+	p := &Pipeline{Parts: parts.withDefaults()}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for i := range p.jobs {
 		p.jobs[i] = make(chan job, deciderQueue)
@@ -103,8 +129,19 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	p.lanes.init(p)
 	p.settler.init(p)
 	p.reports.init()
-	p.notices = notices{log: parts.Log, pending: map[message.Reason]*notice{}}
+	p.notices = notices{log: parts.Log, pending: map[notice]*pendingNotice{}}
+	p.Locations.Limit(p.Limits.Contacts)
+	p.meter = newMeter(parts.Metrics, p.instances)
+	p.gauges(parts.Metrics)
 	return p
+}
+
+func (parts Parts) withDefaults() Parts {
+	parts.Limits.Messages = cmp.Or(parts.Limits.Messages, DefaultMessages)
+	parts.Limits.PerRecipient = cmp.Or(parts.Limits.PerRecipient, DefaultPerRecipient)
+	parts.Limits.Contacts = cmp.Or(parts.Limits.Contacts, DefaultContacts)
+	parts.Retention = max(MinRetention, cmp.Or(parts.Retention, DefaultRetention))
+	return parts
 }
 
 // Restore rebuilds memory from the disk. It comes before Run.
@@ -130,6 +167,9 @@ func (p *Pipeline) Restore(ctx context.Context) error {
 // resume takes up a message that was accepted before this node became active.
 func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 	p.ids.Seen(e.Message.ID)
+	if p.oldest.Load() == 0 { // they come in order
+		p.oldest.Store(e.Message.ID.Time().UnixMilli())
+	}
 	it := newItem(e, nil)
 	it.state.State = state
 	if e.Key != "" && !state.HandedOver { // then there is a row
@@ -155,7 +195,8 @@ func (p *Pipeline) Run() {
 	}
 	all.Go(p.lanes.schedule)
 	all.Go(p.settler.run)
-	all.Go(p.sweep)
+	all.Go(func() { p.every(sweepEvery, p.sweep) })
+	all.Go(func() { p.every(sweepEvery, p.forgetHistory) })
 	p.lanes.start()
 	all.Wait()
 	p.draining.Store(true)
@@ -193,59 +234,53 @@ func (p *Pipeline) underWay() bool {
 
 // Register carries out a registration and wakes what waits for the account.
 func (p *Pipeline) Register(ctx context.Context, transport string, r plugin.Registration) ([]plugin.Binding, error) {
+	now := time.Now()
+	bindings, err := p.register(ctx, transport, r, now)
+	if err != nil {
+		p.refused(refusedRegistrations, transport, now, message.AsFailure(err), "transport", transport, "address", r.AOR)
+	}
+	return bindings, err
+}
+
+func (p *Pipeline) register(ctx context.Context, transport string, r plugin.Registration, now time.Time) ([]plugin.Binding, error) {
 	if !r.Account.Owns(r.AOR) {
 		return nil, message.Fail(message.Forbidden, "account %s doesn't own %s", r.Account.ID, r.AOR)
 	}
 	if p.Spool.Failing() {
 		return nil, message.FailForNow(message.StorageDown, "the storage fails")
 	}
-	done := make(chan error, 1)
-	bindings, err := p.Locations.Register(transport, r, time.Now(), func(err error) {
-		if err == nil && len(r.Bindings) > 0 {
-			p.lanes.wake(r.Account.ID) // also if nobody waits any more
-		}
-		done <- err
+	var bindings []plugin.Binding
+	err := written(ctx, func(done func(error)) (err error) {
+		bindings, err = p.Locations.Register(transport, r, now, func(err error) {
+			if err == nil && len(r.Bindings) > 0 {
+				p.lanes.wake(r.Account.ID) // also if nobody waits any more
+			}
+			done(err)
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case err := <-done:
-		if err != nil {
-			return nil, err
-		}
-	case <-ctx.Done():
-		return nil, message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
-	}
 	return bindings, nil
 }
 
-// sweep does the housekeeping that nobody waits for.
-func (p *Pipeline) sweep() {
-	ticker := time.NewTicker(sweepEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-p.ctx.Done():
-			return
-		case now := <-ticker.C:
-			p.sweepOnce(now)
-		}
+// written waits until what write has begun to write is on disk.
+func written(ctx context.Context, write func(done func(error)) error) error {
+	done := make(chan error, 1)
+	if err := write(func(err error) { done <- err }); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
 	}
 }
 
-func (p *Pipeline) sweepOnce(now time.Time) {
-	const page = 4096
-	p.Locations.Sweep(now, page)
-	p.expireQuarantined(now)
-	p.expireReports(now)
-	for {
-		n, err := p.Seen.Sweep(p.ctx, now, page)
-		if err != nil {
-			p.Log.Warn("housekeeping failed; it will be tried again", "reason", err)
-		}
-		if n < page || err != nil {
-			return
-		}
-	}
+// held is how many messages are ours and have not ended.
+func (p *Pipeline) held() int {
+	c := p.lanes.counts()
+	return c.messages + c.quarantined + int(p.reports.held.Load())
 }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -10,38 +11,95 @@ import (
 	"github.com/imgate/imgate/engine/spool"
 )
 
+const (
+	// attemptLimit is how long an attempt takes at most until its outcome is
+	// noted. See plugin.Deadlines for the second.
+	attemptLimit = sendWait + time.Second + forkGrace
+	maxStrangers = 10_000 // reports that are about no message we know
+)
+
 // reports are the messages whose next hop is responsible and says later what
-// became of them.
+// became of them. Each is in the spool, whose limit bounds them.
 type reports struct {
+	held atomic.Int64 // messages
+
 	mu     sync.Mutex
-	byPeer map[peerName]*item
+	byID   map[message.ID]*handedOver
+	byPeer map[peerName]*handedOver
+	// strangers are the names that were reported and that nobody knew, by when
+	// that was first.
+	strangers map[peerName]time.Time
+}
+
+// handedOver is a message whose report is expected.
+type handedOver struct {
+	it     *item
+	ending bool // a report of it, or its end without one, is being written
 }
 
 // peerName is a message as the peer of an instance calls it.
 type peerName struct{ transport, id string }
 
 func (r *reports) init() {
-	r.byPeer = map[peerName]*item{}
+	r.byID = map[message.ID]*handedOver{}
+	r.byPeer = map[peerName]*handedOver{}
+	r.strangers = map[peerName]time.Time{}
 }
 
 // expect waits for the report of a message that was handed over.
 func (r *reports) expect(it *item) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	h := &handedOver{it: it}
+	r.byID[it.id] = h
+	for _, name := range names(it) {
+		r.byPeer[name] = h
+	}
+	r.held.Store(int64(len(r.byID)))
+}
+
+// names are what the peers call a message.
+func names(it *item) (names []peerName) {
 	for _, d := range it.state.Deliveries {
 		if d.PeerID != "" {
-			r.byPeer[peerName{d.Transport, d.PeerID}] = it
+			names = append(names, peerName{d.Transport, d.PeerID})
 		}
 	}
+	return names
+}
+
+// forget is for a message that has ended.
+func (r *reports) forget(h *handedOver) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byID, h.it.id)
+	for _, name := range names(h.it) {
+		if r.byPeer[name] == h { // a peer may use a name twice
+			delete(r.byPeer, name)
+		}
+	}
+	r.held.Store(int64(len(r.byID)))
+}
+
+// claim lets the caller alone end a message; release takes that back.
+func (r *reports) claim(h *handedOver) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := !h.ending
+	h.ending = true
+	return first
+}
+
+func (r *reports) release(h *handedOver) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h.ending = false
 }
 
 // handOver keeps a message until its report comes. It is charged now: what
 // costs is the hand-over.
 func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.Record) {
-	if by.receipt.PeerID == "" || !it.onDisk {
-		p.end(it, e, plugin.Outcome{State: plugin.OutcomeDelivered}, charge)
-		return
-	}
+	p.tell(plugin.Step{Name: plugin.StepHandedOver, Message: e.Message, Transport: by.route.Transport})
 	it.payload = nil
 	it.state.HandedOver = true
 	it.state.Delivery(by.route.Transport, by.device).PeerID = by.receipt.PeerID
@@ -51,49 +109,122 @@ func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.
 		p.remember(seen)
 		f.Seen = &seen
 	}
-	p.reports.expect(it)
-	p.Spool.Move(f, p.settleWhenMoved(charge))
+	p.Spool.Move(f, p.settleWhenMoved(charge, nil))
+	p.reports.expect(it) // only now: what a report writes comes behind
 }
 
 // Report ends a message that was handed over. See plugin.Gate.
 func (p *Pipeline) Report(ctx context.Context, transport, peerID string, s plugin.Status) error {
-	underWay := p.sends[transport].Load()
-	it, ok := p.reports.take(peerName{transport, peerID})
-	if !ok && underWay > 0 {
-		return message.FailForNow(message.Unavailable, "%d attempts are under way, and it may be about one of these", underWay)
+	name := peerName{transport, peerID}
+	underWay := p.sends[transport].Load() > 0 // before the look: the one that it is about may be noted meanwhile
+	h := p.reports.find(name)
+	if h == nil {
+		return p.reports.unknown(name, underWay, time.Now())
 	}
-	if !ok {
+	x := ending{state: spool.StateDelivered, transport: transport, at: time.Now()}
+	if !s.Delivered {
+		x.state, x.failure = spool.StateFailed, &message.Failure{Reason: s.Reason}
+		p.Log.Debug("message failed after it was handed over", "transport", transport, "id", h.it.id, "reason", s.Reason)
+	}
+	return written(ctx, func(done func(error)) error { return p.endHandedOver(ctx, h, x, done) })
+}
+
+func (r *reports) find(name peerName) *handedOver {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byPeer[name]
+}
+
+// unknown answers a report that is about no message we know. While attempts are
+// under way it may have overtaken the receipt of one of these; once all that
+// were when it first came must have ended, nobody waits for it.
+func (r *reports) unknown(name peerName, underWay bool, now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	since, again := r.strangers[name]
+	if !underWay || again && now.Sub(since) > attemptLimit {
+		delete(r.strangers, name)
 		return nil
 	}
-	if !s.Delivered {
-		p.Stats.Failed.Add(1)
-		p.Log.Debug("message failed after it was handed over", "transport", transport, "id", it.id, "reason", s.Reason)
+	if !again {
+		r.makeRoom()
+		r.strangers[name] = now
 	}
-	err := p.written(ctx, spool.Fate{ID: it.id, State: it.state.State, Final: true})
+	return message.FailForNow(message.Unavailable, "attempts are under way, and it may be about one of these")
+}
+
+// makeRoom forgets some stranger if there are too many: those who say it again
+// are told to try later once more.
+func (r *reports) makeRoom() {
+	for name := range r.strangers {
+		if len(r.strangers) < maxStrangers {
+			return
+		}
+		delete(r.strangers, name)
+	}
+}
+
+// endHandedOver writes the end of a message that was handed over. An error: it
+// isn't being written, and done isn't told.
+func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, done func(error)) error {
+	if !p.reports.claim(h) {
+		return message.FailForNow(message.StorageDown, "its report is being noted")
+	}
+	e, err := p.Spool.Load(ctx, h.it.id)
 	if err != nil {
-		p.reports.expect(it)
+		p.reports.release(h)
 		return message.AsFailure(err)
 	}
+	if e == nil {
+		p.reports.forget(h)
+		done(nil)
+		return nil
+	}
+	x.results = reported(h.it, x)
+	p.end(h.it, e, x, func(err error) {
+		if err == nil {
+			p.reports.forget(h)
+		}
+		done(err)
+	})
 	return nil
 }
 
-func (r *reports) take(name peerName) (*item, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	it, ok := r.byPeer[name]
-	delete(r.byPeer, name)
-	return it, ok
+// reported is what has become of the parts that were handed over.
+func reported(it *item, x ending) (results []result) {
+	for _, d := range it.state.Deliveries {
+		if d.PeerID == "" {
+			continue
+		}
+		r := result{target: target{route: plugin.Route{Transport: d.Transport}, device: d.Device}}
+		r.receipt.Final = x.state == spool.StateDelivered
+		if x.state == spool.StateFailed {
+			r.failure = x.failure
+		}
+		results = append(results, r)
+	}
+	return results
 }
 
 // expireReports ends the messages whose report is overdue.
 func (p *Pipeline) expireReports(now time.Time) {
-	p.reports.mu.Lock()
-	defer p.reports.mu.Unlock()
-	for name, it := range p.reports.byPeer {
-		if it.expiry.Add(receiptWait).After(now) {
-			continue
-		}
-		delete(p.reports.byPeer, name)
-		p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State, Final: true}, nil)
+	for _, h := range p.reports.overdue(now, sweepPage) {
+		x := ending{state: spool.StateHandedOver, at: now, failure: &message.Failure{Reason: message.NoAnswer}}
+		p.sweepFailed(p.endHandedOver(p.ctx, h, x, func(error) {}))
 	}
+}
+
+// overdue returns up to n messages whose report has not come in time.
+func (r *reports) overdue(now time.Time, n int) (overdue []*handedOver) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range r.byID {
+		if len(overdue) == n {
+			break
+		}
+		if !h.ending && !h.it.expiry.Add(receiptWait).After(now) {
+			overdue = append(overdue, h)
+		}
+	}
+	return overdue
 }

@@ -36,19 +36,42 @@ func (s *settler) init(p *Pipeline) {
 	s.overflow = true // what an earlier node left is on disk
 }
 
-// add takes a record that is in the outbox, or needn't be.
+// add takes a record that is in the outbox: one that the queue has no room for
+// is read from there.
 func (s *settler) add(r plugin.Record) {
-	s.mu.Lock()
-	if len(s.queue) < maxUnsettled {
-		s.queue = append(s.queue, r)
-	} else {
+	if !s.enqueue(r) {
+		s.mu.Lock()
 		s.overflow = true
+		s.mu.Unlock()
+	}
+}
+
+// release gives back the reservation of a message that wasn't accepted: it is in
+// no outbox. If the queue has no room the reservation lapses by itself.
+func (s *settler) release(r plugin.Record) {
+	if !s.enqueue(r) {
+		s.p.meter.unsettled.Inc()
+	}
+}
+
+func (s *settler) enqueue(r plugin.Record) bool {
+	s.mu.Lock()
+	room := len(s.queue) < maxUnsettled
+	if room {
+		s.queue = append(s.queue, r)
 	}
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+	return room
+}
+
+func (s *settler) queueLength() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue)
 }
 
 // busy tells whether records wait or are being settled.
@@ -63,7 +86,7 @@ func (s *settler) run() {
 		batch, err := s.next()
 		if err != nil {
 			s.p.Log.Error("reading the outbox failed; it will be tried again", "reason", err)
-			if !s.pause(settleBackoff) {
+			if !pause(s.p.ctx, settleBackoff) {
 				return
 			}
 			continue
@@ -124,8 +147,9 @@ func (s *settler) settle(batch []plugin.Record) bool {
 		if err == nil {
 			return s.written(batch, changes)
 		}
+		s.p.meter.settleFailed.Inc()
 		s.p.Log.Error("charging settles nothing; it will be tried again", "records", len(batch), "reason", err)
-		if !s.pause(backoff) {
+		if !pause(s.p.ctx, backoff) {
 			return false
 		}
 		backoff = min(2*backoff, settleBackoffTo)
@@ -150,13 +174,6 @@ func (s *settler) written(batch []plugin.Record, changes []plugin.Change) bool {
 	case <-s.p.ctx.Done():
 		return false // the outbox still has the batch
 	}
-	s.p.Stats.Settled.Add(int64(len(batch)))
+	s.p.meter.settled.Add(uint64(len(batch)))
 	return true
-}
-
-func (s *settler) pause(d time.Duration) bool {
-	waiting, cancel := context.WithTimeout(s.p.ctx, d)
-	defer cancel()
-	<-waiting.Done()
-	return s.p.ctx.Err() == nil
 }

@@ -1,33 +1,39 @@
 package pipeline
 
-import "sync/atomic"
-
-// Stats counts what happens, since this node became active.
-type Stats struct {
-	Submitted   atomic.Int64 // handed in by doors
-	Joined      atomic.Int64 // repeats of a submission, which joined the first one's outcome
-	Refused     atomic.Int64 // not accepted
-	Accepted    atomic.Int64
-	Delivered   atomic.Int64
-	Failed      atomic.Int64 // accepted, and never to be delivered
-	Discarded   atomic.Int64 // by the policy, or typing notices nobody was there for
-	Attempts    atomic.Int64 // at delivering
-	Repeated    atomic.Int64 // attempts at a message that was attempted before
-	Passed      atomic.Int64 // lanes that passed a message which couldn't go
-	Quarantined atomic.Int64
-	Settled     atomic.Int64
-	PolicyFails atomic.Int64 // messages without a verdict
-}
+import (
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
+)
 
 // Snapshot reads the counters and what is in memory now, for people and programs.
 func (p *Pipeline) Snapshot() map[string]int64 {
-	s := &p.Stats
+	m := p.meter
+	doors := func(counters ...func(*doorMeter) *plugin.Counter) (n int64) {
+		for _, door := range m.doors {
+			for _, counter := range counters {
+				n += int64(counter(door).Value())
+			}
+		}
+		return n
+	}
+	ended := func(outcome spool.StateName) int64 {
+		return int64(m.ended.sum(func(l endLabels) bool { return l.outcome == outcome }))
+	}
+	refused := func(reason message.Reason) int64 {
+		return int64(m.refused.sum(func(l refusalLabels) bool {
+			return l.what == refusedMessages && (reason == "" || reason == l.reason)
+		}))
+	}
 	return map[string]int64{
-		"submitted": s.Submitted.Load(), "joined": s.Joined.Load(), "refused": s.Refused.Load(),
-		"accepted": s.Accepted.Load(), "delivered": s.Delivered.Load(), "failed": s.Failed.Load(),
-		"discarded": s.Discarded.Load(), "attempts": s.Attempts.Load(), "repeated": s.Repeated.Load(),
-		"passed": s.Passed.Load(), "quarantined": s.Quarantined.Load(), "settled": s.Settled.Load(),
-		"policy_fails": s.PolicyFails.Load(),
-		"waiting":      int64(p.lanes.waiting()), "bindings": int64(p.Locations.Count()),
+		"submitted": doors(func(d *doorMeter) *plugin.Counter { return d.received }),
+		"accepted":  doors(func(d *doorMeter) *plugin.Counter { return d.accepted }),
+		"attempts": doors(func(d *doorMeter) *plugin.Counter { return d.taken }, func(d *doorMeter) *plugin.Counter { return d.refused },
+			func(d *doorMeter) *plugin.Counter { return d.failed }),
+		"joined": int64(m.joined.Value()), "refused": refused(""), "policy_fails": refused(message.PolicyFailed),
+		"delivered": ended(spool.StateDelivered) + ended(spool.StateHandedOver), "failed": ended(spool.StateFailed), "discarded": ended(spool.StateDiscarded),
+		"repeated": int64(m.repeated.Value()), "passed": int64(m.passed.Value()),
+		"quarantined": int64(m.quarantined.Value()), "settled": int64(m.settled.Value()),
+		"waiting": int64(p.held()), "bindings": int64(p.Locations.Count()),
 	}
 }

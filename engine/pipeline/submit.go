@@ -26,10 +26,10 @@ var pairSeed = maphash.MakeSeed()
 
 // Submit takes a message from a door. See plugin.Gate.
 func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
-	p.Stats.Submitted.Add(1)
+	p.meter.doors[transport].received.Inc()
 	now := time.Now()
 	if f := p.admit(a); f != nil {
-		p.Stats.Refused.Add(1)
+		p.refused(refusedMessages, transport, now, f, "transport", transport, "peer", a.Message.Peer)
 		return refused(f)
 	}
 	j := job{Arrival: a}
@@ -41,10 +41,11 @@ func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
 		j.ticket, joined = p.join(now, j.digest)
 	}
 	if joined {
-		p.Stats.Joined.Add(1)
+		p.meter.joined.Inc()
 		return j.ticket
 	}
 	p.receive(now, transport, a.Message)
+	p.tell(plugin.Step{Name: plugin.StepReceived, Message: a.Message, Began: now, Ended: now, Call: a.Call, Transport: transport})
 	p.undecided.Add(1)
 	select {
 	case p.jobs[decider(a.Message)] <- j:
@@ -129,16 +130,19 @@ func (p *Pipeline) refuseLeft(jobs <-chan job) {
 }
 
 func (p *Pipeline) refuse(j job, err error) {
-	f := message.AsFailure(err)
+	f, m := message.AsFailure(err), j.Message
 	p.undecided.Add(-1)
-	p.Stats.Refused.Add(1)
-	if f.Reason == message.PolicyFailed {
-		p.Stats.PolicyFails.Add(1)
-	}
-	p.Log.Debug("message refused", "transport", j.Message.Transport, "id", j.Message.ID, "peer", j.Message.Peer, "reason", f)
-	p.notices.refused(j.Message, f)
+	p.Log.Debug("message refused", "transport", m.Transport, "id", m.ID, "peer", m.Peer, "reason", f)
+	p.refused(refusedMessages, m.Transport, m.Received, f, "transport", m.Transport, "peer", m.Peer, "id", m.ID)
+	p.tell(plugin.Step{Name: plugin.StepRefused, Message: m, Reason: f.Reason})
 	p.forget(j.digest)
 	j.ticket.refuse(f)
+}
+
+// refused counts what is refused and tells the operator; about says whose it was.
+func (p *Pipeline) refused(what, transport string, now time.Time, f *message.Failure, about ...any) {
+	p.meter.refused.of(refusalLabels{what, transport, f.Reason}).Inc()
+	p.notices.refused(what, now, f, about...)
 }
 
 // decide asks policy and charging, and puts the message.
@@ -154,10 +158,8 @@ func (p *Pipeline) decide(j job) {
 		p.refuse(j, err)
 		return
 	}
-	if e == nil {
-		p.Stats.Discarded.Add(1)
-		p.undecided.Add(-1)
-		p.conclude(j, answer, plugin.Outcome{State: plugin.OutcomeWaiting})
+	if e.Plan.Processing == plugin.Discard {
+		p.discard(j, e, answer)
 		return
 	}
 	reservation, err := p.authorize(j.Message, e)
@@ -168,55 +170,81 @@ func (p *Pipeline) decide(j job) {
 	p.put(j, e, answer, reservation)
 }
 
-// conclude answers a submission that nothing more will happen to.
-func (p *Pipeline) conclude(j job, answer plugin.Answer, o plugin.Outcome) {
-	if j.Key != "" {
-		p.remember(spool.Seen{Digest: j.digest, ID: j.Message.ID, PublicID: j.Message.PublicID, At: j.Message.Received, State: o.State})
-	}
+// discard throws a message away, as the policy wants; its sender thinks that it waits.
+func (p *Pipeline) discard(j job, e *spool.Entry, answer plugin.Answer) {
+	p.undecided.Add(-1)
+	p.meter.doors[j.Message.Transport].accepted.Inc()
+	it := newItem(e, j.ticket) // which is never on disk
+	p.end(it, e, ending{state: spool.StateDiscarded, at: time.Now()}, nil)
 	j.ticket.accept(answer)
-	j.ticket.resolve(o)
+	j.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
 }
 
-// plan asks the policy. No entry and no error: the message is to be discarded.
+// plan asks the policy what is to happen to a message, or why it is refused.
 func (p *Pipeline) plan(j job) (*spool.Entry, plugin.Answer, error) {
 	m := j.Message
+	answer := plugin.Answer{ID: m.ID, PublicID: m.PublicID}
 	recipient, known, err := p.lookup(m.Recipient)
 	if err != nil {
-		return nil, plugin.Answer{}, err
+		return nil, answer, err
 	}
-	if f := p.lanes.full(cmp.Or(recipient.ID, m.Recipient.String())); f != nil {
-		return nil, plugin.Answer{}, f
+	if f := p.full(cmp.Or(recipient.ID, m.Recipient.String())); f != nil {
+		return nil, answer, f
 	}
-	plan, err := p.Policy.Decide(p.authorizing.Context(m.Received), p.question(j.Arrival, recipient, known))
+	plan, err := p.ask(j.Arrival, recipient, known)
 	if err != nil {
-		return nil, plugin.Answer{}, err
+		return nil, answer, err
 	}
-	plan = plan.WithDefaults()
-	answer := plugin.Answer{ID: m.ID, PublicID: m.PublicID}
-	if plan.Answer == plugin.AnswerDelivered {
-		answer.Within = min(plan.Within, plugin.MaxWithin)
-	}
+	e := &spool.Entry{Message: m, Account: recipient.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
 	switch plan.Processing {
 	case plugin.Reject:
 		return nil, answer, message.Fail(plan.Reason, "service %s rejects it", plan.Service)
 	case plugin.Discard:
-		return nil, plugin.Answer{ID: m.ID, PublicID: m.PublicID}, nil
+		return e, answer, nil
 	case plugin.Deliver:
 	default:
 		return nil, answer, message.FailForNow(message.PolicyFailed, "service %s wants it to be processed as %q", plan.Service, plan.Processing)
 	}
-	if plan.Transports, err = p.passable(plan, content.MediaType(m.ContentType)); err != nil {
+	if e.Plan.Transports, err = p.passable(plan, content.MediaType(m.ContentType)); err != nil {
 		return nil, answer, err
 	}
-	e := &spool.Entry{Message: m, Account: recipient.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
-	if !known && !slices.ContainsFunc(plan.Transports, p.leadsOutside) {
+	if !known && !slices.ContainsFunc(e.Plan.Transports, p.leadsOutside) {
 		return nil, answer, message.Fail(message.UnknownRecipient, "nobody has the address")
+	}
+	if plan.Answer == plugin.AnswerDelivered {
+		answer.Within = min(plan.Within, plugin.MaxWithin)
 	}
 	if e.Transient() && m.Class != message.Composing && answer.Within == 0 {
 		answer.Within = plugin.DefaultWithin // now or not at all: its sender is told which
 	}
 	e.Record = record(j.Account, e)
 	return e, answer, nil
+}
+
+// ask asks the policy.
+func (p *Pipeline) ask(a plugin.Arrival, recipient plugin.Account, known bool) (plugin.Plan, error) {
+	q := p.question(a, recipient, known)
+	began := time.Now()
+	plan, err := p.Policy.Decide(p.authorizing.Context(a.Message.Received), q)
+	ended := time.Now()
+	p.meter.policy.Observe(ended.Sub(began))
+	if err != nil {
+		return plugin.Plan{}, err
+	}
+	p.tell(plugin.Step{Name: plugin.StepDecided, Message: a.Message, Began: began, Ended: ended, Service: plan.Service})
+	return plan.WithDefaults(), nil
+}
+
+// full tells whether no more messages may wait, for this recipient or at all.
+func (p *Pipeline) full(recipient string) *message.Failure {
+	inAll, forThem := p.lanes.load(recipient)
+	if inAll += int(p.reports.held.Load()); inAll >= p.Limits.Messages {
+		return message.FailForNow(message.Overloaded, "%d messages wait already", inAll)
+	}
+	if forThem >= p.Limits.PerRecipient {
+		return message.FailForNow(message.LimitReached, "%d messages wait for %s already", forThem, recipient)
+	}
+	return nil
 }
 
 // leadsOutside tells whether an instance reaches others than those who register.
@@ -347,13 +375,17 @@ func (p *Pipeline) authorize(m *message.Message, e *spool.Entry) ([]plugin.Chang
 	if e.Record == nil {
 		return nil, nil
 	}
-	a, err := p.Charging.Authorize(p.authorizing.Context(time.Now()), plugin.Request{
+	began := time.Now()
+	a, err := p.Charging.Authorize(p.authorizing.Context(began), plugin.Request{
 		Key: m.ID, Payer: e.Record.Payer, Destination: e.Record.Destination, Units: e.Record.Units,
 		From: m.From, Recipient: m.Recipient, HoldUntil: e.Expiry.Add(receiptWait),
 	})
+	ended := time.Now()
+	p.meter.charging.Observe(ended.Sub(began))
 	if err != nil {
 		return nil, err
 	}
+	p.tell(plugin.Step{Name: plugin.StepAuthorized, Message: m, Began: began, Ended: ended})
 	e.Record.Reserved = a.Reserved
 	e.Routes = a.Routes
 	return p.Tables.Own(a.Changes), nil
@@ -366,7 +398,7 @@ func (p *Pipeline) release(e *spool.Entry) {
 	}
 	back := *e.Record
 	back.Settled = time.Now()
-	p.settler.add(back)
+	p.settler.release(back)
 }
 
 // put makes the message ours. Once it is on disk its lane has it.
@@ -377,12 +409,14 @@ func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation 
 		return
 	}
 	it.onDisk = true
+	began := time.Now()
 	p.Spool.Put(e, reservation, func(err error) {
 		if err != nil {
 			p.release(e)
 			p.refuse(j, err)
 			return
 		}
+		p.tell(plugin.Step{Name: plugin.StepStored, Message: e.Message, Began: began})
 		p.accept(j, it, answer)
 	})
 }
@@ -390,7 +424,9 @@ func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation 
 // accept runs on the committer's goroutine, in the order of the Puts.
 func (p *Pipeline) accept(j job, it *item, answer plugin.Answer) {
 	p.undecided.Add(-1)
-	p.Stats.Accepted.Add(1)
+	p.meter.doors[j.Message.Transport].accepted.Inc()
 	j.ticket.accept(answer)
-	p.lanes.add(it)
+	if rests := p.lanes.add(it); rests {
+		p.tell(plugin.Step{Name: plugin.StepWaiting, Message: j.Message})
+	}
 }

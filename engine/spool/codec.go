@@ -156,12 +156,27 @@ func (r *reader) address() message.Address {
 	return message.Address{User: r.string(), Host: r.string()}
 }
 
+func (r *reader) labels() map[string]string {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	labels := make(map[string]string, n)
+	for range n {
+		key := r.string()
+		labels[key] = r.string()
+	}
+	return labels
+}
+
 // version reads the first field of each row.
-func (r *reader) version(want uint64) {
-	if got := r.uint(); r.err == nil && got != want {
-		r.err = fmt.Errorf("row has format %d, this version reads %d", got, want)
+func (r *reader) version(oldest, newest uint64) uint64 {
+	got := r.uint()
+	if r.err == nil && (got < oldest || got > newest) {
+		r.err = fmt.Errorf("row has format %d, this version reads %d to %d", got, oldest, newest)
 		r.b = nil
 	}
+	return got
 }
 
 // done returns the fault, if any; octets that are left over are one.

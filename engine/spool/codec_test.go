@@ -18,6 +18,7 @@ func sampleEntry() *Entry {
 		From: message.Address{User: "1001", Host: "example.com"}, DisplayName: "Alice", Recipient: message.Address{User: "+4930123"},
 		ContentType: "text/plain;charset=utf-8", Class: message.Text, Body: []byte("grüß Gott"),
 		Headers: []message.Header{{Name: "Subject", Value: "x"}}, Expires: &expires, Hops: 69, Transport: "sip", Peer: "127.0.0.1:5060",
+		Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	}
 	return &Entry{
 		Message: m, Account: "1002", Key: "k", Expiry: received.Add(time.Hour),
@@ -68,12 +69,20 @@ func TestStateSurvives(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(encodeEntry(sampleEntry()))
+	summary := sampleSummary()
+	f.Add(summary.row().Value)
 	f.Add(encodeState(State{Attempts: 1, Deliveries: []Delivery{{Device: "d"}}}))
 	f.Add(encodeBinding(plugin.Binding{Account: "a", Contact: "sip:a@b", Expires: time.Unix(1, 0)}))
 	f.Fuzz(func(t *testing.T, row []byte) {
 		if e, err := decodeEntry(row); err == nil {
 			if again, err := decodeEntry(encodeEntry(e)); err != nil || !reflect.DeepEqual(again, e) {
 				t.Errorf("an entry changes when it is written again: %v", err)
+			}
+		}
+		if s, err := decodeSummary(make([]byte, len(message.ID{})), row); err == nil {
+			again := s.row()
+			if _, err := decodeSummary(again.Key, again.Value); err != nil {
+				t.Errorf("a record can't be read when it is written again: %v", err)
 			}
 		}
 		decodeState(row)

@@ -21,6 +21,13 @@ const (
 	applyWait      = 10 * time.Second // for one Apply
 )
 
+// commitBounds are the buckets for the time of a transaction.
+var commitBounds = []time.Duration{
+	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond,
+	5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond,
+	250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+}
+
 // errStopped is what a writer gets when the committer has ended.
 var errStopped = message.FailForNow(message.Standby, "this node is no longer the active one")
 
@@ -45,7 +52,14 @@ type Committer struct {
 	stopped bool
 	wake    chan struct{}
 
-	failing atomic.Bool
+	failing  atomic.Bool
+	measured atomic.Pointer[measures]
+}
+
+// measures are what is counted of a committer that Measure was called for.
+type measures struct {
+	commits, errors *plugin.Counter
+	took            *plugin.Histogram
 }
 
 // write is one caller's changes: all or nothing.
@@ -58,7 +72,23 @@ type write struct {
 
 // NewCommitter returns a committer that writes under a fence. Run makes it work.
 func NewCommitter(storage plugin.Storage, fence plugin.Fence, log *slog.Logger) *Committer {
-	return &Committer{storage: storage, fence: fence, log: log, wake: make(chan struct{}, 1)}
+	c := &Committer{storage: storage, fence: fence, log: log, wake: make(chan struct{}, 1)}
+	c.measure(nil)
+	return c
+}
+
+func (c *Committer) measure(m *plugin.Metrics) {
+	c.measured.Store(&measures{
+		commits: m.Counter("storage_commits_total", "Transactions that the storage has taken."),
+		errors:  m.Counter("storage_commit_errors_total", "Transactions that the storage has refused."),
+		took:    m.Histogram("storage_commit_seconds", "How long the storage took for a transaction, until it was on disk.", commitBounds),
+	})
+	m.Gauge("storage_failing", "Whether the storage refuses writes just now.", func() float64 {
+		if c.Failing() {
+			return 1
+		}
+		return 0
+	})
 }
 
 // Failing tells whether the storage refuses writes just now.
@@ -83,6 +113,18 @@ func (c *Committer) Move(changes []plugin.Change, done func(error)) {
 	err := c.add(write{changes: changes, bytes: size(changes), done: done})
 	if err != nil && done != nil {
 		done(err)
+	}
+}
+
+// wait commits changes and waits until they are on disk, or ctx ends.
+func (c *Committer) wait(ctx context.Context, changes []plugin.Change) error {
+	done := make(chan error, 1)
+	c.Move(changes, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
 	}
 }
 
@@ -183,7 +225,15 @@ func (c *Committer) commit(ctx context.Context, batch []write) error {
 func (c *Committer) apply(ctx context.Context, batch []write) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyWait)
 	defer cancel()
-	return c.storage.Apply(ctx, c.fence, join(batch))
+	measured, began := c.measured.Load(), time.Now()
+	err := c.storage.Apply(ctx, c.fence, join(batch))
+	measured.took.Observe(time.Since(began))
+	if err != nil {
+		measured.errors.Inc()
+		return err
+	}
+	measured.commits.Inc()
+	return nil
 }
 
 func (c *Committer) fails(err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -177,4 +178,19 @@ func TestCommitterBoundsItsQueue(t *testing.T) {
 	if c.bytes > maxQueuedBytes {
 		t.Errorf("%d octets are queued", c.bytes)
 	}
+}
+
+// tableStorage reads what a fakeStorage was given, which has one table.
+type tableStorage struct{ *fakeStorage }
+
+func (s *tableStorage) Scan(_ context.Context, table string, from, to []byte, n int) ([]plugin.Change, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []plugin.Change
+	for _, key := range slices.Sorted(maps.Keys(s.rows)) {
+		if key >= string(from) && (to == nil || key < string(to)) && len(found) < n {
+			found = append(found, plugin.Change{Table: table, Key: []byte(key), Value: []byte(s.rows[key])})
+		}
+	}
+	return found, nil
 }

@@ -4,6 +4,10 @@
 // committer over a plugin.Storage, so it is written once for every storage.
 // Memory caches the disk and can be rebuilt from it.
 //
+// The text of a message is in table messages alone, and its row is deleted when
+// the message ends. When its octets leave the disk is the storage's business:
+// Pebble overwrites nothing, and lets go of old blocks when it compacts.
+//
 // The package must not know what a message goes through: that is the business
 // of package pipeline.
 package spool
@@ -15,6 +19,7 @@ const (
 	tableStates   = "states"   // id → State, for messages that didn't go at once
 	tableOutbox   = "outbox"   // id → plugin.Record, until it is settled
 	tableBindings = "bindings" // account, transport, contact → plugin.Binding
+	tableHistory  = "history"  // id → Summary, once the message has ended
 	tableSeen     = "seen"     // when, digest of the key → what became of it
 )
 

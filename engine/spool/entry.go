@@ -8,8 +8,9 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-// entryFormat is the version of the rows in table messages.
-const entryFormat = 1
+// entryFormat is the version of the rows in table messages. Version 1 had no
+// trace; its rows are still read.
+const entryFormat = 2
 
 // Entry is a message with all that was decided about it: what Put writes,
 // once, and nobody changes.
@@ -81,8 +82,11 @@ func encodeEntry(e *Entry) []byte {
 
 func decodeEntry(b []byte) (*Entry, error) {
 	r := &reader{b: b}
-	r.version(entryFormat)
+	version := r.version(1, entryFormat)
 	e := &Entry{Message: decodeMessage(r)}
+	if version > 1 {
+		e.Message.Trace = r.string()
+	}
 	e.Account = r.string()
 	e.Key = r.string()
 	e.Expiry = r.time()
@@ -119,6 +123,7 @@ func encodeMessage(w *writer, m *message.Message) {
 	w.uint(uint64(m.Hops))
 	w.string(m.Transport)
 	w.string(m.Peer)
+	w.string(m.Trace)
 }
 
 func decodeMessage(r *reader) *message.Message {
@@ -162,14 +167,7 @@ func decodePlan(r *reader) plugin.Plan {
 	for range r.count() {
 		p.Retry = append(p.Retry, r.duration())
 	}
-	n := r.count()
-	if n > 0 {
-		p.Labels = make(map[string]string, n)
-	}
-	for range n {
-		key := r.string()
-		p.Labels[key] = r.string()
-	}
+	p.Labels = r.labels()
 	return p
 }
 
@@ -230,7 +228,7 @@ func encodeState(s State) []byte {
 
 func decodeState(b []byte) (State, error) {
 	r := &reader{b: b}
-	r.version(stateFormat)
+	r.version(stateFormat, stateFormat)
 	s := State{Attempts: int(r.uint()), Quarantined: message.Reason(r.string()), HandedOver: r.bool()}
 	for range r.count() {
 		s.Deliveries = append(s.Deliveries, Delivery{

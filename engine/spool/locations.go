@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"crypto/sha256"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -10,9 +11,6 @@ import (
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 )
-
-// MaxBindings is how many bindings an address-of-record may have at once.
-const MaxBindings = 64
 
 const bindingFormat = 1
 
@@ -24,11 +22,20 @@ type Locations struct {
 
 	mu       sync.RWMutex
 	accounts map[string][]plugin.Binding
+	count    int
+	max      int // bindings of an address-of-record
 }
 
 // NewLocations returns an empty table.
 func NewLocations(storage plugin.Storage, committer *Committer) *Locations {
-	return &Locations{storage: storage, committer: committer, accounts: map[string][]plugin.Binding{}}
+	return &Locations{storage: storage, committer: committer, accounts: map[string][]plugin.Binding{}, max: math.MaxInt}
+}
+
+// Limit sets how many bindings an address-of-record may have at once.
+func (l *Locations) Limit(contacts int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.max = contacts
 }
 
 // Restore fills the table from disk.
@@ -44,6 +51,7 @@ func (l *Locations) Restore(ctx context.Context, now time.Time) error {
 			return nil
 		}
 		l.accounts[b.Account] = append(l.accounts[b.Account], b)
+		l.count++
 		return nil
 	})
 	if err != nil {
@@ -91,8 +99,8 @@ func (l *Locations) Register(transport string, r plugin.Registration, now time.T
 		after = bind(after, b, now)
 	}
 	current := slices.DeleteFunc(slices.Clone(after), func(b plugin.Binding) bool { return b.AOR != r.AOR })
-	if len(current) > MaxBindings {
-		return nil, message.Fail(message.LimitReached, "more than %d bindings for %s", MaxBindings, r.AOR)
+	if len(current) > l.max {
+		return nil, message.Fail(message.LimitReached, "more than %d bindings for %s", l.max, r.AOR)
 	}
 	l.set(r.Account.ID, after)
 	l.committer.Move(difference(before, after), done)
@@ -152,14 +160,11 @@ func (l *Locations) Sweep(now time.Time, n int) {
 func (l *Locations) Count() int {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	n := 0
-	for _, bindings := range l.accounts {
-		n += len(bindings)
-	}
-	return n
+	return l.count
 }
 
 func (l *Locations) set(account string, bindings []plugin.Binding) {
+	l.count += len(bindings) - len(l.accounts[account])
 	if len(bindings) == 0 {
 		delete(l.accounts, account)
 		return
@@ -211,7 +216,7 @@ func encodeBinding(b plugin.Binding) []byte {
 
 func decodeBinding(row []byte) (plugin.Binding, error) {
 	r := &reader{b: row}
-	r.version(bindingFormat)
+	r.version(bindingFormat, bindingFormat)
 	b := plugin.Binding{
 		Account: r.string(), AOR: r.address(), Transport: r.string(), Contact: r.string(), Flow: r.string(),
 		Device: r.string(), Q: int(r.int()), Expires: r.time(), CallID: r.string(), CSeq: uint32(r.uint()),

@@ -20,6 +20,10 @@ const (
 	SeenFor         = 10 * time.Minute
 	seenGeneration  = 2 * time.Minute
 	seenGenerations = int(SeenFor/seenGeneration) + 1
+
+	// maxSeen bounds the memory: about 60 octets for each. At 8,000 messages a
+	// second it is reached, and the oldest are forgotten before their time.
+	maxSeen = 5_000_000
 )
 
 // Digest is what is kept of a submission's key.
@@ -58,11 +62,52 @@ type SeenTable struct {
 	mu          sync.Mutex
 	generations [seenGenerations]map[Digest]seenRow
 	current     int64 // number of the newest generation since 1970
+	max         int   // entries
+	early       uint64
 }
 
 // NewSeenTable returns an empty table.
 func NewSeenTable(storage plugin.Storage, committer *Committer) *SeenTable {
-	return &SeenTable{storage: storage, committer: committer}
+	return &SeenTable{storage: storage, committer: committer, max: maxSeen}
+}
+
+// Measure registers how much is remembered.
+func (t *SeenTable) Measure(m *plugin.Metrics) {
+	m.Gauge("seen_submissions", "Submissions that are remembered, to know a repeat.", func() float64 { return float64(t.count()) })
+	m.CounterFunc("seen_forgotten_early_total", "Submissions forgotten before their time because too many were remembered.", func() float64 {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return float64(t.early)
+	})
+}
+
+func (t *SeenTable) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.size()
+}
+
+func (t *SeenTable) size() int {
+	n := 0
+	for _, generation := range t.generations {
+		n += len(generation)
+	}
+	return n
+}
+
+// makeRoom forgets the oldest generation that holds anything, if the table is full.
+func (t *SeenTable) makeRoom() {
+	if t.size() < t.max {
+		return
+	}
+	for n := t.current + 1; n <= t.current+int64(seenGenerations); n++ {
+		slot := &t.generations[n%int64(seenGenerations)] // the one after the current is the oldest
+		if len(*slot) > 0 {
+			t.early += uint64(len(*slot))
+			*slot = nil
+			return
+		}
+	}
 }
 
 // Lookup finds a submission that was seen.
@@ -89,6 +134,7 @@ func (t *SeenTable) Remember(now time.Time, s Seen) {
 		return
 	}
 	n = min(n, t.current)
+	t.makeRoom()
 	slot := &t.generations[n%int64(seenGenerations)]
 	if *slot == nil {
 		*slot = map[Digest]seenRow{}
@@ -127,14 +173,7 @@ func (t *SeenTable) Sweep(ctx context.Context, now time.Time, n int) (int, error
 	if len(rows) == 0 {
 		return 0, nil
 	}
-	done := make(chan error, 1)
-	t.committer.Move(deletions(rows), func(err error) { done <- err })
-	select {
-	case err := <-done:
-		return len(rows), err
-	case <-ctx.Done():
-		return 0, nil
-	}
+	return len(rows), t.committer.wait(ctx, deletions(rows))
 }
 
 // row orders submissions by time, so that those to delete come first.

@@ -1,9 +1,11 @@
 package spool
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
@@ -25,6 +27,9 @@ func New(storage plugin.Storage, committer *Committer) *Spool {
 // be sent, since it couldn't be noted that it was.
 func (s *Spool) Failing() bool { return s.committer.Failing() }
 
+// Measure registers what is counted of the writes to the storage.
+func (s *Spool) Measure(m *plugin.Metrics) { s.committer.measure(m) }
+
 // Put writes a new message, together with rows that make its reservation
 // durable. done gets nil once it is on disk, else a *message.Failure; then
 // nothing is left of it.
@@ -44,8 +49,10 @@ type Fate struct {
 	ID message.ID
 	// State is written where Final is false.
 	State State
-	// Final: the message leaves the spool, and Seen is remembered.
+	// Final: the message leaves the spool, and Seen is remembered. What is then
+	// kept of it is Ended; nil: nothing.
 	Final bool
+	Ended *Summary
 	Seen  *Seen
 	// Record is for charging: it goes to the outbox. Nil: nothing to settle.
 	Record *plugin.Record
@@ -54,14 +61,18 @@ type Fate struct {
 // Move writes what happened to a message, in one transaction with the record
 // that charges for it. done may be nil.
 func (s *Spool) Move(f Fate, done func(error)) {
-	changes := make([]plugin.Change, 0, 4)
+	key := bytes.Clone(f.ID[:]) // f stays on the stack, and what it points to
+	changes := make([]plugin.Change, 0, 5)
 	if f.Final {
-		changes = append(changes, plugin.Change{Table: tableMessages, Key: f.ID[:]})
+		changes = append(changes, plugin.Change{Table: tableMessages, Key: key})
 		if f.State.stored() {
-			changes = append(changes, plugin.Change{Table: tableStates, Key: f.ID[:]})
+			changes = append(changes, plugin.Change{Table: tableStates, Key: key})
 		}
 	} else {
-		changes = append(changes, plugin.Change{Table: tableStates, Key: f.ID[:], Value: encodeState(f.State)})
+		changes = append(changes, plugin.Change{Table: tableStates, Key: key, Value: encodeState(f.State)})
+	}
+	if f.Ended != nil {
+		changes = append(changes, f.Ended.row())
 	}
 	if f.Seen != nil {
 		changes = append(changes, f.Seen.row())
@@ -69,7 +80,7 @@ func (s *Spool) Move(f Fate, done func(error)) {
 	if f.Record != nil {
 		w := &writer{}
 		encodeRecord(w, *f.Record)
-		changes = append(changes, plugin.Change{Table: tableOutbox, Key: f.ID[:], Value: w.b})
+		changes = append(changes, plugin.Change{Table: tableOutbox, Key: key, Value: w.b})
 	}
 	s.committer.Move(changes, done)
 }
@@ -105,6 +116,15 @@ func (s *Spool) Load(ctx context.Context, id message.ID) (*Entry, error) {
 	return e, nil
 }
 
+// State reads what has happened to one message; the zero State if it went at once.
+func (s *Spool) State(ctx context.Context, id message.ID) (State, error) {
+	rows, err := s.storage.Scan(ctx, tableStates, id[:], append(id[:], 0), 1)
+	if err != nil || len(rows) == 0 {
+		return State{}, err
+	}
+	return decodeState(rows[0].Value)
+}
+
 // States reads what has happened to each message that didn't go at once.
 func (s *Spool) States(ctx context.Context) (map[message.ID]State, error) {
 	states := map[message.ID]State{}
@@ -117,6 +137,33 @@ func (s *Spool) States(ctx context.Context) (map[message.ID]State, error) {
 		return nil
 	})
 	return states, err
+}
+
+// Page reads up to n messages from an id on, in the order of arrival. All of
+// them are in memory then, with their bodies.
+func (s *Spool) Page(ctx context.Context, from message.ID, n int) ([]*Entry, error) {
+	rows, err := s.storage.Scan(ctx, tableMessages, from[:], nil, n)
+	if err != nil {
+		return nil, fmt.Errorf("read messages: %w", err)
+	}
+	entries := make([]*Entry, len(rows))
+	for i, row := range rows {
+		if entries[i], err = decodeEntry(row.Value); err != nil {
+			return nil, fmt.Errorf("message %x: %w", row.Key, err)
+		}
+	}
+	return entries, nil
+}
+
+// Oldest returns the id of the oldest message among those received since; zero:
+// there is none.
+func (s *Spool) Oldest(ctx context.Context, since time.Time) (message.ID, error) {
+	from := firstID(since)
+	rows, err := s.storage.Scan(ctx, tableMessages, from[:], nil, 1)
+	if err != nil || len(rows) == 0 {
+		return message.ID{}, err
+	}
+	return message.ID(rows[0].Key), nil
 }
 
 // Entries calls f with each waiting message in the order of arrival.

@@ -26,19 +26,28 @@ const (
 // errLost is why a node stops being the active one without wanting to.
 var errLost = errors.New("the lease couldn't be renewed in time")
 
-// Run tries to acquire the lease for node and calls lead while it holds it,
-// again and again, until ctx ends. lead's context ends when the lease is lost
-// or ctx ends; lead must then return soon, and the lease is released. If lead
-// fails the first time, Run returns its error: a person is watching. Later it
-// is tried again.
-func Run(ctx context.Context, leases plugin.Leases, node string, log *slog.Logger, lead func(context.Context, plugin.Fence) error) error {
+// Roles is what a node does as the active one, and as a standby.
+type Roles struct {
+	// Active is called when this node holds the lease. Its context ends when
+	// the lease is lost or Run's context ends; it must then return soon, and
+	// the lease is released.
+	Active func(context.Context, plugin.Fence) error
+	// Standby is called when this node begins to wait for the lease, and
+	// returns at once. It may be nil.
+	Standby func()
+}
+
+// Run tries to acquire the lease for node and has it play its roles, again and
+// again, until ctx ends. If Active fails the first time, Run returns its error:
+// a person is watching. Later it is tried again.
+func Run(ctx context.Context, leases plugin.Leases, node string, log *slog.Logger, do Roles) error {
 	waiting, led := false, false
 	for ctx.Err() == nil {
 		fence, err := acquire(ctx, leases, node)
 		if err == nil {
 			waiting = false
 			log.Info("this node holds the lease", "node", node, "fence", fence)
-			if err = hold(ctx, leases, fence, log, lead); err != nil && !led {
+			if err = hold(ctx, leases, fence, log, do.Active); err != nil && !led {
 				return err
 			}
 			led = true
@@ -46,6 +55,9 @@ func Run(ctx context.Context, leases plugin.Leases, node string, log *slog.Logge
 		if err != nil && !waiting && ctx.Err() == nil {
 			log.Info("this node is a standby", "node", node, "reason", err)
 			waiting = true
+			if do.Standby != nil {
+				do.Standby()
+			}
 		}
 		pause(ctx, acquireEvery)
 	}

@@ -75,15 +75,16 @@ type terms struct {
 	began chan plugin.Fence
 	ended chan time.Time
 	fail  chan error // what the next term returns at once
+	waits chan struct{}
 	stop  context.CancelFunc
 	done  chan error
 }
 
 func run(t *testing.T, l *lease) *terms {
 	ctx, stop := context.WithCancel(t.Context())
-	r := &terms{began: make(chan plugin.Fence, 100), ended: make(chan time.Time, 100), fail: make(chan error, 1), stop: stop, done: make(chan error, 1)}
+	r := &terms{began: make(chan plugin.Fence, 100), ended: make(chan time.Time, 100), fail: make(chan error, 1), waits: make(chan struct{}, 100), stop: stop, done: make(chan error, 1)}
 	go func() {
-		r.done <- Run(ctx, l, "me", slog.New(slog.DiscardHandler), func(ctx context.Context, f plugin.Fence) error {
+		r.done <- Run(ctx, l, "me", slog.New(slog.DiscardHandler), Roles{Standby: func() { r.waits <- struct{}{} }, Active: func(ctx context.Context, f plugin.Fence) error {
 			r.began <- f
 			defer func() { r.ended <- time.Now() }()
 			select {
@@ -92,7 +93,7 @@ func run(t *testing.T, l *lease) *terms {
 			case <-ctx.Done():
 				return nil
 			}
-		})
+		}})
 	}()
 	return r
 }
@@ -131,6 +132,9 @@ func TestWaitsForItsTurn(t *testing.T) {
 		<-r.began
 		if waited := time.Since(began); waited < 10*time.Second || waited > 10*time.Second+acquireEvery {
 			t.Errorf("took over after %s", waited)
+		}
+		if told := len(r.waits); told != 1 {
+			t.Errorf("told %d times that it waits", told)
 		}
 		r.end(t)
 	})

@@ -32,10 +32,10 @@ var Plugin = plugin.DefinePolicy("rego", "decides with domain service policies i
 type Config struct {
 	// Dir holds policies (*.rego, but for *_test.rego) and their data (*.json,
 	// *.yaml). Empty: the policies built in.
-	Dir string `yaml:"dir"`
+	Dir string `yaml:"dir" doc:"the directory of the policies, *.rego, and of their data; default: the policies built in"`
 	// Deadline is how long one decision may take, 1 ms to 1 s. OPA looks at it
 	// before each expression, so that a single large builtin may pass it.
-	Deadline time.Duration `yaml:"deadline"`
+	Deadline time.Duration `yaml:"deadline" doc:"how long one decision may take, 1ms to 1s"`
 }
 
 // Validate reports values out of range.

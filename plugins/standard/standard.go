@@ -5,8 +5,11 @@ package standard
 import (
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/plugins/free"
+	"github.com/imgate/imgate/plugins/hep"
+	"github.com/imgate/imgate/plugins/ladder"
 	"github.com/imgate/imgate/plugins/ledger"
 	"github.com/imgate/imgate/plugins/memory"
+	"github.com/imgate/imgate/plugins/otlp"
 	"github.com/imgate/imgate/plugins/pebble"
 	"github.com/imgate/imgate/plugins/rego"
 	"github.com/imgate/imgate/transports/loop"
@@ -28,4 +31,8 @@ var Plugins = []plugin.Definition{
 	ledger.Accounts,
 	ledger.Charging,
 	free.Charging,
+	// Who watches.
+	ladder.Plugin,
+	hep.Plugin,
+	otlp.Plugin,
 }

@@ -16,7 +16,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/imgate/imgate/engine"
 	"github.com/imgate/imgate/engine/plugin"
 )
 
@@ -76,12 +78,16 @@ func report(ctx context.Context, w io.Writer, command *cobra.Command, err error)
 		return exitOK
 	}
 	failed, ok := errors.AsType[failure](err)
-	if !ok {
+	if _, wrong := errors.AsType[plugin.ErrUsage](err); wrong || !ok {
 		fmt.Fprintf(w, "imgate: %v\nsee %s --help\n", err, command.CommandPath())
 		return exitUsage
 	}
 	if config, ok := errors.AsType[*configError](failed); ok {
 		fmt.Fprintln(w, config)
+		return exitError
+	}
+	if key, ok := errors.AsType[*engine.KeyError](failed); ok && key.Place != "" {
+		fmt.Fprintln(w, failed)
 		return exitError
 	}
 	if ctx.Err() != nil && errors.Is(failed, context.Canceled) {
@@ -104,18 +110,33 @@ func newRoot(t terminal, plugins []plugin.Definition) (*cobra.Command, error) {
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetIn(t.in)
 	root.SetOut(t.out)
 	root.SetErr(t.err)
 	config := root.PersistentFlags().String("config", "",
 		"configuration `file`; paths in it are relative to the working directory (default: what is built in)")
+	root.PersistentPreRunE = refuseEmptyFlags
 	load := &source{path: config, plugins: plugins}
 	root.AddCommand(
 		serveCommand(load), checkCommand(load), pluginsCommand(plugins), versionCommand(),
+		statusCommand(load), reloadCommand(load), messageCommand(load), topCommand(load),
+		healthCommand(load), completionCommand(), manualCommand(plugins),
 	)
-	return root, addPluginCommands(root, load, t)
+	return root, errors.Join(addPluginCommands(root, load, t), completeValues(root))
+}
+
+// refuseEmptyFlags: a flag that was given without a value is most often a
+// shell's variable that isn't set, and not meant as "none".
+func refuseEmptyFlags(cmd *cobra.Command, _ []string) error {
+	var err error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.String() == "" && f.Value.Type() == "string" {
+			err = fmt.Errorf("--%s: expected a value, which is not empty", f.Name)
+		}
+	})
+	return err
 }
 
 // checkDefinitions finds mistakes of whoever put the list of plugins together.

@@ -22,12 +22,15 @@ func checkCommand(load *source) *cobra.Command {
 		Short: "check the configuration and the policies, and touch nothing else",
 		Args:  cobra.NoArgs,
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			config, err := load.load()
+			config, err := load.read()
 			if err != nil {
 				return err
 			}
-			if err := checkPolicy(cmd.Context(), config, cmd.ErrOrStderr()); err != nil {
-				return fmt.Errorf("%s: policy: %w", load.name(), err)
+			for _, warning := range config.warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
+			}
+			if err := checkPolicy(cmd.Context(), config.Config, cmd.ErrOrStderr()); err != nil {
+				return &engine.KeyError{Key: config.Policy.Key(), Place: config.Place(config.Policy.Key()), Err: err}
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", load.name())
 			return err

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/imgate/imgate/engine"
 	"github.com/imgate/imgate/engine/plugin"
 )
@@ -27,11 +29,13 @@ const (
 	streamTimeout = 30 * time.Minute // as long as the server takes for one request
 	maxAnswer     = 64 << 20         // octets of the answer to a call
 	maxErrorText  = 64 << 10         // octets of an error
+	maxOpenPage   = 16 << 20         // octets of a page that needs no token
 )
 
 // client talks to the admin API of the server that runs with the same
 // configuration on this machine.
 type client struct {
+	node      string // what the configuration calls it
 	address   string
 	tokenFile string
 	http      *http.Client
@@ -41,6 +45,7 @@ var _ plugin.AdminClient = (*client)(nil)
 
 func newClient(config engine.Config) *client {
 	return &client{
+		node:      config.Node,
 		address:   reachable(config.AdminListen),
 		tokenFile: filepath.Join(config.DataDir, engine.TokenFile),
 		http: &http.Client{
@@ -49,6 +54,19 @@ func newClient(config engine.Config) *client {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
+}
+
+// withAdmin runs a command that talks to the server of the configuration.
+func withAdmin(load *source, do func(cmd *cobra.Command, admin *client, args []string) error) func(*cobra.Command, []string) error {
+	return work(func(cmd *cobra.Command, args []string) error {
+		config, err := load.load()
+		if err != nil {
+			return err
+		}
+		admin := newClient(config)
+		defer admin.close()
+		return do(cmd, admin, args)
+	})
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }
@@ -116,6 +134,25 @@ func (c *client) Stream(ctx context.Context, method, path, contentType string, b
 	return nil
 }
 
+// page reads a page that is open to all, such as /readyz, whatever its status
+// is. It takes as long as ctx lasts, and at most 16 MiB.
+func (c *client) page(ctx context.Context, path string) (status int, content []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.address+path, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("admin API: %w", err)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return 0, nil, c.explain(ctx, err)
+	}
+	defer response.Body.Close()
+	content, err = io.ReadAll(io.LimitReader(response.Body, maxOpenPage))
+	if err != nil {
+		return 0, nil, fmt.Errorf("the answer of the server at %s broke off: %w", c.address, err)
+	}
+	return response.StatusCode, content, nil
+}
+
 // send returns a response that says yes.
 func (c *client) send(ctx context.Context, method, path, contentType string, body io.Reader) (*http.Response, error) {
 	token, err := c.token()
@@ -174,7 +211,10 @@ func (c *client) explain(ctx context.Context, err error) error {
 // refusal says in words what the server said.
 func (c *client) refusal(response *http.Response) error {
 	text := c.refusalText(response)
-	if response.StatusCode == http.StatusUnauthorized {
+	switch response.StatusCode {
+	case http.StatusServiceUnavailable:
+		text = fmt.Sprintf("the server at %s can't do that now: %s", c.address, text)
+	case http.StatusUnauthorized:
 		text = fmt.Sprintf("the server at %s refuses the token in %s: does it run with this configuration and in this directory?", c.address, c.tokenFile)
 	}
 	return &apiError{response.StatusCode, text}

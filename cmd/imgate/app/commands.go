@@ -48,6 +48,7 @@ func pluginsCommand(plugins []plugin.Definition) *cobra.Command {
 // kinds is the order in which plugins are listed.
 var kinds = [...]plugin.Kind{
 	plugin.KindTransport, plugin.KindStorage, plugin.KindAccounts, plugin.KindCharging, plugin.KindPolicy,
+	plugin.KindObserver,
 }
 
 func printPlugins(out io.Writer, plugins []plugin.Definition) error {
@@ -89,21 +90,15 @@ func versionCommand() *cobra.Command {
 // versionLine tells the module's version, the commit it was built from, the
 // version of Go, and the platform. info may be nil.
 func versionLine(info *debug.BuildInfo) string {
-	version, commit, modified := "(unknown version)", "", ""
-	if info != nil && info.Main.Version != "" {
-		version = info.Main.Version
+	built := readBuild(info)
+	commit := ""
+	if built.revision != "" {
+		commit = " commit " + built.revision
 	}
-	if info != nil {
-		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision":
-				commit = " commit " + s.Value
-			case s.Key == "vcs.modified" && s.Value == "true":
-				modified = " (modified)"
-			}
-		}
+	if built.modified {
+		commit += " (modified)"
 	}
-	return fmt.Sprintf("imgate %s%s%s %s %s/%s", version, commit, modified, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("imgate %s%s %s %s/%s", built.version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // addPluginCommands adds what the plugins bring. The words of a path become
@@ -170,7 +165,7 @@ func invoke(ctx context.Context, load *source, t terminal, d plugin.Definition, 
 // defaults.
 func settingsOf(config engine.Config, d plugin.Definition) plugin.Config {
 	single := []engine.Instance{config.Storage, config.Policy, config.Accounts, config.Charging}
-	for _, instance := range append(single, config.Transports...) {
+	for _, instance := range slices.Concat(single, config.Observers, config.Transports) {
 		if instance.Plugin.Kind == d.Kind && instance.Plugin.Name == d.Name {
 			return instance.Settings
 		}

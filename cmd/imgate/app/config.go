@@ -13,12 +13,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
 	"gopkg.in/yaml.v3"
 
 	"github.com/imgate/imgate/engine"
+	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
 )
 
@@ -28,10 +30,9 @@ import (
 // case, joins duplicate keys and overlooks empty sections.
 
 const (
-	maxConfig    = 1 << 20             // octets of a configuration file
-	builtInName  = "built-in defaults" // stands for the file's name in errors
-	variableRoot = "IMGATE"
-	delimiter    = "\x1f" // between the keys of viper, so that keys may have dots
+	maxConfig   = 1 << 20             // octets of a configuration file
+	builtInName = "built-in defaults" // stands for the file's name in errors
+	delimiter   = "\x1f"              // between the keys of viper, so that keys may have dots
 )
 
 //go:embed default.yaml
@@ -45,27 +46,63 @@ var usualPlugin = map[plugin.Kind]string{
 	plugin.KindCharging: "ledger",
 }
 
+// usualObserver keeps what `imgate trace` shows.
+const usualObserver = "ladder"
+
 // general is what the configuration says besides the plugins.
 type general struct {
-	Node    string `yaml:"node"`
-	DataDir string `yaml:"data_dir"`
+	Node    string `yaml:"node" doc:"what this node is called among the others; default: the name of the machine"`
+	DataDir string `yaml:"data_dir" doc:"the directory for all data, which nobody else may use"`
 	Admin   struct {
-		Listen string `yaml:"listen"`
+		Listen string `yaml:"listen" doc:"host:port for the admin API, the probes and the metrics"`
 	} `yaml:"admin"`
+	Limits struct {
+		Messages     int `yaml:"messages" doc:"how many messages the spool holds at most"`
+		PerRecipient int `yaml:"per_recipient" doc:"how many of them may wait for one recipient"`
+		Contacts     int `yaml:"contacts" doc:"how many contacts an address-of-record may have"`
+	} `yaml:"limits"`
+	Retention time.Duration `yaml:"retention" doc:"how long the record of a message is kept, without its text, from its receipt"`
+}
+
+// Keys whose values are instances, by their names.
+const (
+	transportsKey = "transports"
+	observersKey  = "observers"
+)
+
+// Bounds of what the file may say.
+const (
+	maxMessages  = 100_000_000
+	maxContacts  = 1024
+	maxRetention = 10 * 365 * 24 * time.Hour
+)
+
+// configuration is what was read, and what is worth a word about it.
+type configuration struct {
+	engine.Config
+	warnings []string
 }
 
 // loadConfig reads the configuration, from the built-in defaults if path is
 // empty. Relative paths in it are relative to the working directory. What is
 // wrong with it is told all at once, in a *configError.
 func loadConfig(path string, plugins []plugin.Definition) (engine.Config, error) {
+	c, err := loadConfiguration(path, plugins)
+	return c.Config, err
+}
+
+// read reads the configuration that the command was called with.
+func (s *source) read() (configuration, error) { return loadConfiguration(*s.path, s.plugins) }
+
+func loadConfiguration(path string, plugins []plugin.Definition) (configuration, error) {
 	if path == "" {
-		return parseConfig(builtInName, builtIn, plugins)
+		return parseConfiguration(builtInName, builtIn, plugins)
 	}
 	content, err := readConfig(path)
 	if err != nil {
-		return engine.Config{}, err
+		return configuration{}, err
 	}
-	return parseConfig(path, content, plugins)
+	return parseConfiguration(path, content, plugins)
 }
 
 func readConfig(path string) ([]byte, error) {
@@ -89,14 +126,20 @@ func readConfig(path string) ([]byte, error) {
 
 // parseConfig reads a configuration; name stands before each error.
 func parseConfig(name string, content []byte, plugins []plugin.Definition) (engine.Config, error) {
+	c, err := parseConfiguration(name, content, plugins)
+	return c.Config, err
+}
+
+func parseConfiguration(name string, content []byte, plugins []plugin.Definition) (configuration, error) {
 	found := &problems{file: name}
 	root, err := parseYAML(content)
 	if err != nil {
 		found.note(yamlLine(err), "", "%s", yamlText(err))
-		return engine.Config{}, found.err()
+		return configuration{}, found.err()
 	}
-	l := &loader{tree: tree{found}, plugins: plugins, variables: map[string]string{}}
-	return l.config(root), found.err()
+	l := &loader{tree: tree{found}, root: root, plugins: plugins, variables: map[string]string{}}
+	c := l.config()
+	return configuration{c, l.unknownVariables(os.Environ())}, found.err()
 }
 
 // parseYAML returns the root of the one document; nil if it is empty.
@@ -132,56 +175,76 @@ func yamlText(err error) string {
 // loader turns the file into what the engine runs.
 type loader struct {
 	tree
+	root      *yaml.Node
 	plugins   []plugin.Definition
 	variables map[string]string // the path that each environment variable in use stands for
+	asked     []string          // all variables that could have been used
 }
 
-func (l *loader) config(root *yaml.Node) engine.Config {
+func (l *loader) config() engine.Config {
 	sections := map[string]*yaml.Node{}
 	var own []entry
-	for _, e := range l.entries("", root) {
+	for _, e := range l.entries("", l.root) {
 		if isPluginKey(e.key) {
 			sections[e.key] = e.value
 			continue
 		}
 		own = append(own, e)
 	}
-	settings := l.general(root, own)
-	return engine.Config{
+	settings := l.general(own)
+	c := engine.Config{
 		Node:        settings.Node,
 		DataDir:     settings.DataDir,
 		AdminListen: settings.Admin.Listen,
+		Limits:      engine.Limits(settings.Limits),
+		Retention:   settings.Retention,
 		Storage:     l.single(plugin.KindStorage, sections),
 		Policy:      l.single(plugin.KindPolicy, sections),
 		Accounts:    l.single(plugin.KindAccounts, sections),
 		Charging:    l.single(plugin.KindCharging, sections),
-		Transports:  l.transports(sections["transports"]),
+		Observers:   l.observers(sections[observersKey]),
+		Transports:  l.transports(sections[transportsKey]),
+		Place:       l.place,
 	}
+	l.checkListeners(c)
+	return c
 }
 
 func isPluginKey(key string) bool {
 	_, single := usualPlugin[plugin.Kind(key)]
-	return single || key == "transports"
+	return single || key == transportsKey || key == observersKey
 }
 
 // general reads what is not a plugin's.
-func (l *loader) general(root *yaml.Node, own []entry) general {
-	settings := general{Node: hostname(), DataDir: "./imgate-data"}
+func (l *loader) general(own []entry) general {
+	settings := general{Node: hostname(), DataDir: "./imgate-data", Retention: pipeline.DefaultRetention}
 	settings.Admin.Listen = "127.0.0.1:8060"
+	limits := &settings.Limits
+	limits.Messages, limits.PerRecipient, limits.Contacts = pipeline.DefaultMessages, pipeline.DefaultPerRecipient, pipeline.DefaultContacts
 	values := l.structure("", own, reflect.TypeFor[general](),
-		"storage", "policy", "accounts", "charging", "transports")
+		"storage", "policy", "accounts", "charging", observersKey, transportsKey)
 	l.overlay("", values, &settings)
-	if !nodeName.MatchString(settings.Node) {
-		l.wrongValue("", root, "node", `expected a name of letters, digits, ".", "_" and "-", at most 64`)
-	}
-	if settings.DataDir == "" {
-		l.wrongValue("", root, "data_dir", "expected a directory, such as ./imgate-data")
-	}
-	if !isAddress(settings.Admin.Listen) {
-		l.wrongValue("", root, "admin.listen", `expected host:port, such as "127.0.0.1:8060"`)
+	for _, rule := range []struct {
+		ok            bool
+		key, expected string
+	}{
+		{nodeName.MatchString(settings.Node), "node", `a name of letters, digits, ".", "_" and "-", at most 64`},
+		{settings.DataDir != "", "data_dir", "a directory, such as ./imgate-data"},
+		{isAddress(settings.Admin.Listen), "admin.listen", `host:port, such as "127.0.0.1:8060"`},
+		{within(limits.Messages, maxMessages), "limits.messages", fmt.Sprintf("a number from 1 to %d", maxMessages)},
+		{within(limits.PerRecipient, maxMessages), "limits.per_recipient", fmt.Sprintf("a number from 1 to %d", maxMessages)},
+		{within(limits.Contacts, maxContacts), "limits.contacts", fmt.Sprintf("a number from 1 to %d", maxContacts)},
+		{settings.Retention >= pipeline.MinRetention && settings.Retention <= maxRetention, "retention",
+			fmt.Sprintf("a time from %v to %v", pipeline.MinRetention, maxRetention)},
+	} {
+		if !rule.ok {
+			l.wrongValue("", rule.key, "expected "+rule.expected)
+		}
 	}
 	return settings
 }
+
+func within(n, most int) bool { return n >= 1 && n <= most }
 
 var (
 	nodeName     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
@@ -211,19 +274,37 @@ func (l *loader) single(kind plugin.Kind, sections map[string]*yaml.Node) engine
 	return l.instance(kind, string(kind), string(kind), sections[string(kind)], usualPlugin[kind])
 }
 
-// transports reads the instances, in the order of their names.
+// transports reads the transports; there must be one.
 func (l *loader) transports(section *yaml.Node) []engine.Instance {
-	var instances []engine.Instance
 	if section == nil || isEmpty(section) {
-		l.wrongValue("", section, "transports", "expected at least one, such as sip: {plugin: sip}")
+		l.wrongValue("", transportsKey, "expected at least one, such as sip: {plugin: sip}")
 		return nil
 	}
-	for _, e := range l.entries("transports", section) {
+	return l.instances(plugin.KindTransport, transportsKey, section)
+}
+
+// observers reads the observers; if the file has no such key, there is the
+// usual one, in a build that has it.
+func (l *loader) observers(section *yaml.Node) []engine.Instance {
+	if section != nil {
+		return l.instances(plugin.KindObserver, observersKey, section)
+	}
+	if !slices.ContainsFunc(l.plugins, func(d plugin.Definition) bool {
+		return d.Kind == plugin.KindObserver && d.Name == usualObserver
+	}) {
+		return nil
+	}
+	return []engine.Instance{l.instance(plugin.KindObserver, "trace", join(observersKey, "trace"), nil, usualObserver)}
+}
+
+// instances reads the instances of a kind, in the order of their names.
+func (l *loader) instances(kind plugin.Kind, key string, section *yaml.Node) []engine.Instance {
+	var instances []engine.Instance
+	for _, e := range l.entries(key, section) {
 		if !instanceName.MatchString(e.key) {
-			l.note(e.line, join("transports", e.key), `expected a name of lower-case letters, digits, ".", "_" and "-", at most 64`)
-			continue
+			l.note(e.line, join(key, e.key), `expected a name of lower-case letters, digits, ".", "_" and "-", at most 64`)
 		}
-		instances = append(instances, l.instance(plugin.KindTransport, e.key, join("transports", e.key), e.value, ""))
+		instances = append(instances, l.instance(kind, e.key, join(key, e.key), e.value, ""))
 	}
 	slices.SortFunc(instances, func(a, b engine.Instance) int { return strings.Compare(a.Name, b.Name) })
 	return instances
@@ -240,7 +321,7 @@ func (l *loader) instance(kind plugin.Kind, name, path string, section *yaml.Nod
 	list := l.entries(path, section)
 	values := l.structure(path, list, reflect.TypeOf(settings).Elem(), "plugin")
 	l.overlay(path, values, settings)
-	l.validate(path, section, settings)
+	l.validate(path, settings)
 	return engine.Instance{Name: name, Plugin: definition, Settings: settings}
 }
 
@@ -264,7 +345,7 @@ func (l *loader) definition(kind plugin.Kind, name, path string, section *yaml.N
 	}
 	slices.Sort(known)
 	if at := join(path, "plugin"); !l.covers(at) {
-		l.wrongValue(path, section, "plugin", fmt.Sprintf("unknown %s plugin %q; %s", kind, chosen, expectedOneOf(chosen, known)))
+		l.wrongValue(path, "plugin", fmt.Sprintf("unknown %s plugin %q; %s", kind, chosen, expectedOneOf(chosen, known)))
 	}
 	return plugin.Definition{}, false
 }
@@ -280,8 +361,7 @@ func (l *loader) chosenPlugin(path string, section *yaml.Node) (name string, sai
 	}
 	for i := 0; i+1 < len(section.Content); i += 2 {
 		if section.Content[i].Value == "plugin" {
-			value := section.Content[i+1]
-			return value.Value, l.scalar(at, value, reflect.TypeFor[string]())
+			return l.scalar(at, section.Content[i+1], reflect.TypeFor[string]())
 		}
 	}
 	return "", false
@@ -367,41 +447,15 @@ func splitList(text string) []string {
 	return items
 }
 
-// environment returns the value of the variable of a key. An empty one counts
-// as not set. Variables that no key has are ignored: others (Kubernetes, for
-// each service named imgate) set such.
-func (l *loader) environment(path string) (string, bool) {
-	name := variableOf(path)
-	text := os.Getenv(name)
-	if text == "" {
-		return "", false
-	}
-	if other, taken := l.variables[name]; taken && other != path {
-		l.noteVariable(name, path, "stands for this key and for %s; rename one of the instances", other)
-	}
-	l.variables[name] = path
-	return text, true
-}
-
-// variableOf returns IMGATE_ADMIN_LISTEN for admin.listen.
-func variableOf(path string) string {
-	return variableRoot + "_" + strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '_'
-	}, strings.ToUpper(path))
-}
-
 // validate asks the plugin what it thinks of its settings.
-func (l *loader) validate(path string, section *yaml.Node, settings plugin.Config) {
+func (l *loader) validate(path string, settings plugin.Config) {
 	for _, err := range separate(settings.Validate()) {
 		invalid, ok := errors.AsType[*plugin.InvalidKey](err)
 		if !ok {
-			l.wrongValue(path, section, "", err.Error())
+			l.wrongValue(path, "", err.Error())
 			continue
 		}
-		l.wrongValue(path, section, invalid.Key, "expected "+invalid.Expected)
+		l.wrongValue(path, invalid.Key, "expected "+invalid.Expected)
 	}
 }
 
@@ -424,7 +478,7 @@ func separate(err error) []error {
 // wrongValue notes a value that can be read and not used, wherever it came
 // from; not if the key has a problem already: then the value isn't the one
 // that was meant.
-func (l *loader) wrongValue(path string, section *yaml.Node, key, text string) {
+func (l *loader) wrongValue(path, key, text string) {
 	at := path
 	if key != "" {
 		at = join(path, key)
@@ -437,9 +491,5 @@ func (l *loader) wrongValue(path string, section *yaml.Node, key, text string) {
 		l.noteVariable(variable, at, "%s", text)
 		return
 	}
-	line := 0
-	if section != nil {
-		line = lineOf(section, section.Line, key)
-	}
-	l.note(line, at, "%s", text)
+	l.note(lineOf(l.root, 0, at), at, "%s", text)
 }

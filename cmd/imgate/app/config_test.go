@@ -48,7 +48,7 @@ admin:    {listen: "127.0.0.1:8060"}
 transports:
   sip:
     plugin: sip
-    listen: ["udp://127.0.0.1:5060"]
+    listen: ["udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"]
     domains: [sip.example.com]
 `
 
@@ -88,7 +88,7 @@ func TestPromisedConfiguration(t *testing.T) {
 		t.Errorf("policy.dir %q", dir)
 	}
 	want := sipDefaults
-	want.Listen, want.Domains = []string{"udp://127.0.0.1:5060"}, []string{"sip.example.com"}
+	want.Listen, want.Domains = []string{"udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"}, []string{"sip.example.com"}
 	if got := sipOf(t, config, "sip"); !reflect.DeepEqual(got, want) {
 		t.Errorf("sip: %+v\nwant %+v", got, want)
 	}
@@ -194,7 +194,7 @@ func TestMistakes(t *testing.T) {
 		{"merged", "transports:\n  sip:\n    <<: {a: b}\n    domains: [a]\n", "f:3: transports.sip: expected plain words as keys"},
 		{"a control character", "\"no\\x1fde\": a\n", "f:1: expected plain words as keys"},
 		{"a key that is a list", "? [a]\n: b\n", "f:1: expected plain words as keys; found a list"},
-		{"upper case", "Node: gw1\n", "f:1: Node: unknown key; did you mean node? expected one of node, data_dir, admin, storage"},
+		{"upper case", "Node: gw1\n", "f:1: Node: unknown key; did you mean node? expected one of node, data_dir, admin, limits, retention, storage"},
 		{"exact duplicate", "node: a\nnode: b\n", "f:2: node: given twice; the first is in line 1"},
 		{"bad node", "node: a b\n", "f:1: node: expected a name"},
 		{"null", "node:\n", "f:1: node: expected a text, in quotes if it looks like something else; found nothing"},
@@ -204,7 +204,7 @@ func TestMistakes(t *testing.T) {
 		{"plugin is a number", "storage: {plugin: 5}\n", "f:1: storage.plugin: expected a text"},
 		{"wrong kind", "storage: {plugin: ledger}\n", `f:1: storage.plugin: unknown storage plugin "ledger"; expected one of memory, pebble`},
 		{"price with a comma", "charging:\n  price: 1,00\n", "f:2: charging.price: not an amount"},
-		{"refused as a whole", "charging:\n  price: -1\n", "f:2: charging: a price below zero"},
+		{"refused as a whole", "charging:\n  price: -1\n", "f:1: charging: a price below zero"},
 		{"empty item in a list", "transports:\n  sip:\n    domains: [a]\n    listen: [\"\"]\n", "f:4: transports.sip.listen[0]: expected an address"},
 		{"custom type", "node: !secret a\n", "f:1: node: expected a text, in quotes if it looks like something else; found a value of type !secret"},
 		{"a key of a struct in a list", "transports:\n  sip:\n    domains: [a]\n    rules:\n    - to: a@b\n      cst: 1\n", "f:6: transports.sip.rules[0].cst: unknown key; did you mean cost? expected one of to, cost"},

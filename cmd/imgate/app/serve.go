@@ -7,16 +7,19 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
-	"reflect"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/imgate/imgate/engine"
+	"github.com/imgate/imgate/engine/plugin"
 )
 
 func serveCommand(load *source) *cobra.Command {
@@ -32,16 +35,20 @@ func serveCommand(load *source) *cobra.Command {
 			return serve(cmd.Context(), load, log, cmd.OutOrStdout())
 		}),
 	}
-	command.Flags().TextVar(&level, "log-level", slog.LevelInfo, "what to log: DEBUG, INFO, WARN or ERROR")
+	command.Flags().TextVar(&level, "log-level", slog.LevelInfo, "what to log: `DEBUG|INFO|WARN|ERROR`")
 	return command
 }
 
 // serve runs the gateway until ctx ends.
 func serve(ctx context.Context, load *source, log *slog.Logger, out io.Writer) error {
-	config, err := load.load()
+	configured, err := load.read()
 	if err != nil {
 		return err
 	}
+	for _, warning := range configured.warnings {
+		log.Warn(warning)
+	}
+	config := configured.Config
 	var samples *samples
 	if *load.path == "" {
 		if samples, err = openSamples(config.DataDir); err != nil {
@@ -49,13 +56,15 @@ func serve(ctx context.Context, load *source, log *slog.Logger, out io.Writer) e
 		}
 	}
 
+	manager := newNotifier(log)
+	node := newNode(config, load, manager, log)
 	started := make(chan string, 1)
 	running, stop := context.WithCancel(ctx)
-	var greeting sync.WaitGroup
+	var beside sync.WaitGroup
 	if os.Getenv("GOGC") == "" {
-		greeting.Go(func() { tuneCollector(running) })
+		beside.Go(func() { tuneCollector(running) })
 	}
-	greeting.Go(func() {
+	beside.Go(func() {
 		select {
 		case address := <-started:
 			config.AdminListen = address // the port may have been ours to choose
@@ -63,13 +72,91 @@ func serve(ctx context.Context, load *source, log *slog.Logger, out io.Writer) e
 		case <-running.Done():
 		}
 	})
-	err = engine.Run(ctx, config, log, func(adminAddress string) { started <- adminAddress })
+	beside.Go(func() { node.reloadOnHangup(running) })
+	beside.Go(func() { node.watch(running) })
+	err = node.Run(ctx, func(adminAddress string) { started <- adminAddress })
 	stop()
-	greeting.Wait()
+	beside.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // it ended because it was told to
 	}
 	return err
+}
+
+// node is an engine with what surrounds it in this process: its metrics, its
+// description, and the service manager.
+type node struct {
+	*engine.Engine
+	load    *source
+	manager *notifier
+	log     *slog.Logger
+	played  chan struct{} // told each time when the node has taken up a role
+}
+
+func newNode(config engine.Config, load *source, manager *notifier, log *slog.Logger) *node {
+	n := &node{load: load, manager: manager, log: log, played: make(chan struct{}, 1)}
+	metrics := plugin.NewMetrics()
+	info, _ := debug.ReadBuildInfo()
+	options := engine.Options{Metrics: metrics, Version: readBuild(info).version, Role: n.plays}
+	if *load.path != "" {
+		options.Load = load.load
+	}
+	n.Engine = engine.New(config, log, options)
+	n.HandleOpen(metricsPath, metricsHandler(metrics, log).ServeHTTP)
+	n.Handle("GET /openapi.yaml", serveDescription)
+	return n
+}
+
+// plays tells the service manager that the node does its part.
+func (n *node) plays(active bool) {
+	part := "stands by"
+	if active {
+		part = "takes traffic"
+	}
+	n.manager.ready(part)
+	select {
+	case n.played <- struct{}{}:
+	default:
+	}
+}
+
+// watch gives the service manager signs of life as soon as the node does its
+// part, and tells when it comes to its end.
+func (n *node) watch(ctx context.Context) {
+	select {
+	case <-n.played:
+		n.manager.watch(ctx, n.Alive)
+	case <-ctx.Done():
+	}
+	<-ctx.Done()
+	n.manager.stopping()
+}
+
+// reloadOnHangup reads the configuration anew at each SIGHUP, until ctx ends.
+func (n *node) reloadOnHangup(ctx context.Context) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-hangups:
+			n.reload(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reload leaves the telling to the engine, which logs what came of it.
+func (n *node) reload(ctx context.Context) {
+	if *n.load.path == "" {
+		n.log.Info("nothing to reload: the server runs without a configuration file")
+		return
+	}
+	_ = n.manager.reload(func() error {
+		_, err := n.Refresh(ctx)
+		return err
+	})
 }
 
 // greet tells the person at the terminal what runs, and what to try.
@@ -97,20 +184,10 @@ func writeBanner(out io.Writer, config engine.Config, source string) {
 	table.Flush()
 }
 
-// listens returns what an instance has under the key "listen", which those
-// that listen have, or else the name of its plugin.
+// listens returns where an instance listens, or else the name of its plugin.
 func listens(instance engine.Instance) string {
-	settings := reflect.ValueOf(instance.Settings).Elem()
-	for i := range settings.NumField() {
-		if settings.Type().Field(i).Tag.Get("yaml") != "listen" {
-			continue
-		}
-		switch addresses := settings.Field(i).Interface().(type) {
-		case []string:
-			return strings.Join(addresses, "  ")
-		case string:
-			return addresses
-		}
+	if addresses := listenAddresses(instance.Settings); len(addresses) > 0 {
+		return strings.Join(addresses, "  ")
 	}
 	return "(" + instance.Plugin.Name + ")"
 }

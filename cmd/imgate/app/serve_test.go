@@ -58,7 +58,7 @@ func TestServe(t *testing.T) {
 	t.Setenv("IMGATE_NODE", "gw1")
 	first := serveOnce(t)
 	for _, want := range []string{
-		"IMGate runs as node gw1 (built-in defaults)\n", "udp://127.0.0.1:5060\n", "http://127.0.0.1:", "./imgate-data\n",
+		"IMGate runs as node gw1 (built-in defaults)\n", "udp://127.0.0.1:5060  tcp://127.0.0.1:5060\n", "http://127.0.0.1:", "./imgate-data\n",
 		" listen 1002@sip.example.com --password ",
 		" send 1001@sip.example.com 1002@sip.example.com \"Hello\" --password ",
 	} {

@@ -104,7 +104,7 @@ func (t tree) value(path string, n *yaml.Node, to reflect.Type) (value any, ok b
 		return t.value(path, n, to.Elem())
 	}
 	if isScalar(to) {
-		return n.Value, t.scalar(path, n, to)
+		return t.scalar(path, n, to)
 	}
 	switch to.Kind() {
 	case reflect.Struct:
@@ -154,20 +154,24 @@ func (t tree) list(path string, n *yaml.Node, to reflect.Type) (any, bool) {
 	return values, all
 }
 
-func (t tree) scalar(path string, n *yaml.Node, to reflect.Type) bool {
+// scalar returns the text of a single value.
+func (t tree) scalar(path string, n *yaml.Node, to reflect.Type) (text string, ok bool) {
 	if n.Kind == yaml.AliasNode {
 		t.note(n.Line, path, "expected the value itself; references with * aren't followed")
-		return false
+		return "", false
+	}
+	if isElsewhere(n) {
+		return t.elsewhere(path, n, to)
 	}
 	if n.Kind != yaml.ScalarNode || isNull(n) || !suits(n.ShortTag(), to) {
 		t.note(n.Line, path, "%s; found %s", expected(to), found(n))
-		return false
+		return "", false
 	}
 	if _, err := parseScalar(n.Value, to); err != nil {
 		t.note(n.Line, path, "%v", err)
-		return false
+		return "", false
 	}
-	return true
+	return n.Value, true
 }
 
 // suits tells whether YAML's idea of a value is ours: "true" in quotes is a
@@ -236,20 +240,4 @@ func join(path, key string) string {
 		return key
 	}
 	return path + "." + key
-}
-
-// lineOf finds a key below a section, such as "limits.body" or "listen[0]";
-// where the file doesn't have it, the line of what would have held it.
-func lineOf(section *yaml.Node, line int, key string) int {
-	word, rest, _ := strings.Cut(key, ".")
-	word, _, _ = strings.Cut(word, "[")
-	if section == nil || section.Kind != yaml.MappingNode {
-		return line
-	}
-	for i := 0; i+1 < len(section.Content); i += 2 {
-		if section.Content[i].Value == word {
-			return lineOf(section.Content[i+1], section.Content[i].Line, rest)
-		}
-	}
-	return line
 }

@@ -1,0 +1,112 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// sight is what can be seen of a server without being let in: whether it is
+// ready, and its metrics.
+type sight struct {
+	*scrape
+	node    string   // what the configuration calls it
+	address string   // of its admin API
+	reasons []string // why it isn't ready; none: it is
+}
+
+// lookAt looks at a server.
+func lookAt(ctx context.Context, c *client) (*sight, error) {
+	reasons, err := readReadiness(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	scraped, err := readScrape(ctx, c, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &sight{scrape: scraped, node: c.node, address: c.address, reasons: reasons}, nil
+}
+
+func readReadiness(ctx context.Context, c *client) (reasons []string, err error) {
+	status, content, err := c.page(ctx, "/readyz")
+	if err != nil {
+		return nil, err
+	}
+	var told struct {
+		Reasons []string `json:"reasons"`
+	}
+	if err := json.Unmarshal(content, &told); err != nil {
+		return nil, fmt.Errorf("the answer of the server at %s can't be read: %w", c.address, err)
+	}
+	if status != http.StatusOK && len(told.Reasons) == 0 {
+		return []string{fmt.Sprintf("it answers %d", status)}, nil
+	}
+	return told.Reasons, nil
+}
+
+// readiness is "ready", or why not.
+func (s *sight) readiness() string {
+	if len(s.reasons) == 0 {
+		return "ready"
+	}
+	return "not ready: " + printable(strings.Join(s.reasons, ", "))
+}
+
+// version is what the server says it is.
+func (s *sight) version() string {
+	for _, m := range s.series(metricPrefix + "build_info") {
+		return labelOf(m, "version")
+	}
+	return ""
+}
+
+// uptime is how long the process has run; 0 if it doesn't say.
+func (s *sight) uptime() time.Duration {
+	start := s.sum("process_start_time_seconds")
+	if start == 0 {
+		return 0
+	}
+	return s.at.Sub(time.UnixMilli(int64(start * 1000))).Round(time.Second)
+}
+
+// total reads one of our metrics as a whole number.
+func (s *sight) total(name string, labels ...string) int64 {
+	return int64(s.sum(metricPrefix+name, labels...))
+}
+
+// totals reads one of our metrics by the values of a label, without those that
+// are zero.
+func (s *sight) totals(name, label string) map[string]int64 {
+	all := map[string]int64{}
+	for _, value := range s.values(label, metricPrefix+name) {
+		all[value] = s.total(name, label, value)
+	}
+	maps.DeleteFunc(all, func(_ string, n int64) bool { return n == 0 })
+	return all
+}
+
+// oldest is how long the oldest message has waited.
+func (s *sight) oldest() time.Duration {
+	return inSeconds(s.sum(metricPrefix + "spool_oldest_age_seconds")).Round(time.Second)
+}
+
+// byCount sorts the keys of counts: the greatest first, then by name.
+func byCount[N int64 | float64](counts map[string]N) []string {
+	names := slices.Sorted(maps.Keys(counts))
+	slices.SortStableFunc(names, func(a, b string) int {
+		switch {
+		case counts[a] > counts[b]:
+			return -1
+		case counts[a] < counts[b]:
+			return 1
+		}
+		return 0
+	})
+	return names
+}

@@ -1,0 +1,134 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// nodeStatus is what `imgate status` prints.
+type nodeStatus struct {
+	Node          string           `json:"node"`
+	Version       string           `json:"version"`
+	Ready         bool             `json:"ready"`
+	Reasons       []string         `json:"reasons,omitempty"`
+	UptimeSeconds int64            `json:"uptime_seconds"`
+	Spool         spoolStatus      `json:"spool"`
+	Lanes         int64            `json:"lanes"`
+	LanesAsleep   int64            `json:"lanes_asleep"`
+	Bindings      int64            `json:"bindings"`
+	Received      int64            `json:"received"`
+	Accepted      int64            `json:"accepted"`
+	Refused       map[string]int64 `json:"refused"` // by reason
+	Ended         map[string]int64 `json:"ended"`   // by outcome
+}
+
+type spoolStatus struct {
+	Messages         int64 `json:"messages"`
+	OldestAgeSeconds int64 `json:"oldest_age_seconds"`
+	Quarantined      int64 `json:"quarantined"`
+}
+
+func statusCommand(load *source) *cobra.Command {
+	command := &cobra.Command{
+		Use:   "status",
+		Short: "say how the running server is",
+		Long: "Says how the running server is. Counts begin when it became the active node.\n" +
+			"It works on a standby node too, and needs no token.",
+		Args: cobra.NoArgs,
+	}
+	output := addOutput(command)
+	command.RunE = withAdmin(load, func(cmd *cobra.Command, admin *client, _ []string) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
+		defer cancel()
+		seen, err := lookAt(ctx, admin)
+		if err != nil {
+			return err
+		}
+		if output.value == asJSON {
+			return printJSON(cmd.OutOrStdout(), statusOf(seen))
+		}
+		return printStatus(cmd.OutOrStdout(), seen)
+	})
+	return command
+}
+
+func statusOf(s *sight) nodeStatus {
+	return nodeStatus{
+		Node: s.node, Version: s.version(), Ready: len(s.reasons) == 0, Reasons: s.reasons,
+		UptimeSeconds: int64(s.uptime().Seconds()),
+		Spool: spoolStatus{
+			Messages: s.total("spool_messages"), OldestAgeSeconds: int64(s.oldest().Seconds()), Quarantined: s.total("spool_quarantined"),
+		},
+		Lanes: s.total("lanes"), LanesAsleep: s.total("lanes_asleep"), Bindings: s.total("bindings"),
+		Received: s.total("messages_received_total"), Accepted: s.total("messages_accepted_total"),
+		Refused: s.totals("messages_refused_total", "reason"), Ended: s.totals("messages_ended_total", "outcome"),
+	}
+}
+
+func printStatus(out io.Writer, seen *sight) error {
+	s := statusOf(seen)
+	table := newTable(out)
+	for _, field := range [][2]string{
+		{"node", s.Node}, {"version", s.Version}, {"state", seen.readiness()}, {"up", seen.uptime().String()},
+		{"spooled messages", grouped(s.Spool.Messages)}, {"oldest has waited", seen.oldest().String()},
+		{"in quarantine", grouped(s.Spool.Quarantined)},
+		{"lanes", fmt.Sprintf("%s, %s of them asleep", grouped(s.Lanes), grouped(s.LanesAsleep))},
+		{"bindings", grouped(s.Bindings)},
+		{"received", grouped(s.Received)}, {"accepted", grouped(s.Accepted)},
+		{"refused", listed(s.Refused)}, {"ended", listed(s.Ended)},
+	} {
+		row(table, field[0], field[1])
+	}
+	return table.Flush()
+}
+
+// listed writes counts in words, the greatest first.
+func listed(counts map[string]int64) string {
+	if len(counts) == 0 {
+		return "none"
+	}
+	var parts []string
+	for _, name := range byCount(counts) {
+		parts = append(parts, grouped(counts[name])+" "+name)
+	}
+	return strings.Join(parts, ", ")
+}
+
+func reloadCommand(load *source) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "make the running server read its configuration again",
+		Long: "Makes the running server read its configuration file again: all of it or, if anything is wrong\n" +
+			"with it, nothing. Instances that changed are closed and opened, the others stay up.",
+		Args: cobra.NoArgs,
+		RunE: withAdmin(load, func(cmd *cobra.Command, admin *client, _ []string) error {
+			var answer struct {
+				Changed []string `json:"changed"`
+			}
+			err := admin.Call(cmd.Context(), http.MethodPost, "/v1/reload", nil, &answer)
+			if refused, ok := errors.AsType[*apiError](err); ok && refused.status == http.StatusUnprocessableEntity {
+				fmt.Fprintln(cmd.ErrOrStderr(), strings.TrimSpace(refused.text))
+				return errors.New("the new configuration was not taken; the server goes on with the one that it has")
+			}
+			if err != nil {
+				return err
+			}
+			return printChanged(cmd.OutOrStdout(), answer.Changed)
+		}),
+	}
+}
+
+func printChanged(out io.Writer, changed []string) error {
+	if len(changed) == 0 {
+		_, err := fmt.Fprintln(out, "nothing has changed")
+		return err
+	}
+	_, err := fmt.Fprintf(out, "changed: %s\n", printable(strings.Join(changed, ", ")))
+	return err
+}

@@ -1,0 +1,50 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// applyStuck is how long one call of Storage.Apply may take before the node
+// counts as stuck: three times its deadline.
+const applyStuck = 30 * time.Second
+
+// watchedStorage notes since when it has been writing. It has one writer.
+type watchedStorage struct {
+	plugin.Storage
+	since atomic.Int64 // nanoseconds since 1970; 0: it doesn't write just now
+}
+
+// Apply is plugin.Storage.
+func (s *watchedStorage) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
+	s.since.Store(time.Now().UnixNano())
+	defer s.since.Store(0)
+	return s.Storage.Apply(ctx, f, changes)
+}
+
+// writing is how long the call that is under way has taken.
+func (s *watchedStorage) writing(now time.Time) time.Duration {
+	since := s.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return now.Sub(time.Unix(0, since))
+}
+
+// Alive tells whether the node does its work: nil, or what is stuck. It is for
+// a watchdog that restarts the process: it is cheap, and where a lock of the
+// pipeline is held for ever it doesn't return, which the watchdog notices too.
+// It is called between the calls of Run's started and Run's return.
+func (e *Engine) Alive() error {
+	if stuck := e.storage.writing(time.Now()); stuck > applyStuck {
+		return fmt.Errorf("the storage has been writing for %v", stuck.Round(time.Second))
+	}
+	if t := e.term.Load(); t != nil {
+		t.pipeline.Snapshot()
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package pipeline
+
+import (
+	"slices"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
+)
+
+// ending is how a message ends.
+type ending struct {
+	state     spool.StateName
+	failure   *message.Failure // why, if it failed
+	transport string           // that it went through; empty: it didn't get that far
+	results   []result         // of the last attempt
+	at        time.Time
+	charge    *plugin.Record // nil: nothing is to be settled
+}
+
+// outcome is what its sender is told.
+func (x *ending) outcome() plugin.Outcome {
+	switch x.state {
+	case spool.StateFailed:
+		return plugin.Outcome{State: plugin.OutcomeFailed, Failure: x.failure}
+	case spool.StateDiscarded:
+		return plugin.Outcome{State: plugin.OutcomeWaiting}
+	}
+	return plugin.Outcome{State: plugin.OutcomeDelivered}
+}
+
+func (x *ending) reason() message.Reason {
+	if x.failure == nil {
+		return ""
+	}
+	return x.failure.Reason
+}
+
+// delivered ends a message that a device, or the next hop, has taken.
+func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, results []result) {
+	now := time.Now()
+	p.meter.whole.Observe(now.Sub(e.Message.Received))
+	x := ending{state: spool.StateDelivered, transport: by.route.Transport, results: results, at: now}
+	x.charge = settlement(e, x)
+	p.lanes.finish(l, it)
+	switch {
+	case by.receipt.Final:
+		p.end(it, e, x, nil)
+	case by.receipt.PeerID != "" && it.onDisk:
+		p.handOver(it, e, by, x.charge)
+	default: // nobody will say what becomes of it
+		x.state = spool.StateHandedOver
+		p.end(it, e, x, nil)
+	}
+	it.ticket.resolve(x.outcome())
+}
+
+// fail ends a message that will never be delivered. The money goes back.
+func (p *Pipeline) fail(l *lane, it *item, e *spool.Entry, f *message.Failure, results []result) {
+	p.Log.Debug("message failed", "id", it.id, "attempt", it.state.Attempts, "reason", f)
+	p.lanes.finish(l, it)
+	p.undelivered(it, e, ending{state: spool.StateFailed, failure: f, results: results}, nil)
+}
+
+// drop ends a message that had to go at once and couldn't. A typing notice
+// vanishes; for anything else the sender is told.
+func (p *Pipeline) drop(l *lane, it *item, e *spool.Entry, f *message.Failure) {
+	if e.Message.Class != message.Composing {
+		p.fail(l, it, e, f, nil)
+		return
+	}
+	p.lanes.finish(l, it)
+	p.undelivered(it, e, ending{state: spool.StateDiscarded}, nil)
+}
+
+// undelivered writes the end of a message that wasn't delivered and tells its sender.
+func (p *Pipeline) undelivered(it *item, e *spool.Entry, x ending, done func(error)) {
+	x.at = time.Now()
+	x.charge = settlement(e, x)
+	p.end(it, e, x, done)
+	it.ticket.resolve(x.outcome())
+}
+
+// settlement is the record that charging gets; nil: nothing was reserved.
+func settlement(e *spool.Entry, x ending) *plugin.Record {
+	if e.Record == nil {
+		return nil
+	}
+	record := *e.Record
+	record.Charged, record.Transport, record.Settled = x.state == spool.StateDelivered, x.transport, x.at
+	return &record
+}
+
+// end writes a message's end: fate, money and what is kept of it in one
+// transaction. done, which may be nil, is told once it is on disk.
+func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
+	p.noteEnd(e, &x)
+	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: x.charge}
+	var seen spool.Seen
+	if it.keyed && !it.state.HandedOver { // else it was remembered then
+		seen = it.seen(x.outcome())
+		p.remember(seen)
+		f.Seen = &seen
+	}
+	var room [4]spool.DeliverySummary
+	var ended spool.Summary
+	if e.Message.Class != message.Composing {
+		ended = e.Summary()
+		ended.State, ended.Reason, ended.Ended = x.state, x.reason(), x.at
+		ended.Attempts = it.state.Attempts
+		if len(x.results) > 0 {
+			ended.Attempts++ // the last one
+		}
+		ended.Deliveries = parts(room[:0], it.state.State, x.results)
+		f.Ended = &ended
+	}
+	switch {
+	case it.onDisk:
+		p.Spool.Move(f, p.settleWhenMoved(x.charge, done))
+	case f.Ended != nil:
+		p.Spool.Record(f.Ended)
+	}
+}
+
+// noteEnd counts a message's end and tells those who watch.
+func (p *Pipeline) noteEnd(e *spool.Entry, x *ending) {
+	transport := x.transport
+	if transport == "" && len(e.Plan.Transports) > 0 {
+		transport = e.Plan.Transports[0] // through which it was meant to go
+	}
+	p.meter.end(endLabels{transport: transport, service: e.Plan.Service, outcome: x.state, reason: x.reason()})
+	p.tell(plugin.Step{Name: plugin.StepName(x.state), Message: e.Message, Transport: x.transport, Reason: x.reason()})
+}
+
+// parts appends what each device has said: what is new, and what was noted before.
+func parts(parts []spool.DeliverySummary, state spool.State, results []result) []spool.DeliverySummary {
+	for _, d := range state.Deliveries {
+		same := func(r result) bool { return r.route.Transport == d.Transport && r.device == d.Device }
+		if !slices.ContainsFunc(results, same) {
+			parts = append(parts, d.Summary())
+		}
+	}
+	for i := range results {
+		parts = append(parts, results[i].summary())
+	}
+	return parts
+}
+
+func (r *result) summary() spool.DeliverySummary {
+	s := spool.DeliverySummary{Transport: r.route.Transport, Device: r.device, State: spool.StateFailed, Reason: r.reason()}
+	switch {
+	case r.failure == nil && r.receipt.Final:
+		s.State = spool.StateDelivered
+	case r.failure == nil:
+		s.State = spool.StateHandedOver
+	}
+	return s
+}
+
+// settleWhenMoved hands the record on once the outbox has it.
+func (p *Pipeline) settleWhenMoved(charge *plugin.Record, done func(error)) func(error) {
+	if charge == nil {
+		return done
+	}
+	return func(err error) {
+		if err == nil {
+			p.settler.add(*charge)
+		}
+		if done != nil {
+			done(err)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package pipeline
+
+import (
+	"sync"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
+)
+
+// maxServices is how many services have series of their own; their names come
+// from policies. The rest is counted as otherService.
+const (
+	maxServices  = 1000
+	otherService = "other"
+)
+
+// timeBounds are the buckets of all histograms: from a decision of a policy to
+// a message that waits for a day.
+var timeBounds = []time.Duration{
+	25 * time.Microsecond, 50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second,
+	time.Minute, 10 * time.Minute, time.Hour, 24 * time.Hour,
+}
+
+// meter counts what happens, since this node became active.
+type meter struct {
+	doors    map[string]*doorMeter
+	refused  *vector[refusalLabels]
+	ended    *vector[endLabels]
+	services nameSet
+
+	joined, repeated, passed, quarantined, settled, settleFailed, unsettled *plugin.Counter
+
+	policy, charging, whole *plugin.Histogram
+}
+
+// doorMeter counts what goes through one instance.
+type doorMeter struct {
+	received, accepted     *plugin.Counter
+	taken, refused, failed *plugin.Counter // attempts
+	attempt                *plugin.Histogram
+}
+
+type refusalLabels struct {
+	what      string // "messages" or "registrations"
+	transport string
+	reason    message.Reason
+}
+
+type endLabels struct {
+	transport, service string
+	outcome            spool.StateName
+	reason             message.Reason
+}
+
+func newMeter(m *plugin.Metrics, instances []string) *meter {
+	c := &meter{
+		doors:        make(map[string]*doorMeter, len(instances)),
+		services:     nameSet{known: map[string]bool{}},
+		joined:       m.Counter("messages_joined_total", "Repeated submissions, which joined the first one's outcome."),
+		repeated:     m.Counter("delivery_repeats_total", "Attempts at a message that was attempted before."),
+		passed:       m.Counter("lanes_passed_total", "Lanes that passed a message which couldn't go."),
+		quarantined:  m.Counter("messages_quarantined_total", "Messages set aside for the operator."),
+		settled:      m.Counter("records_settled_total", "Records that charging has settled."),
+		settleFailed: m.Counter("settle_errors_total", "Calls of charging that settled nothing and were repeated."),
+		unsettled:    m.Counter("releases_dropped_total", "Reservations of refused messages that weren't given back, because too many records waited; they lapse by themselves."),
+		policy:       m.Histogram("policy_decision_seconds", "How long the policy took to decide.", timeBounds),
+		charging:     m.Histogram("charging_authorize_seconds", "How long charging took to authorise.", timeBounds),
+		whole:        m.Histogram("message_seconds", "From a message's receipt until it was delivered.", timeBounds),
+	}
+	for _, instance := range instances {
+		transport := plugin.Label{Name: "transport", Value: instance}
+		attempts := func(outcome string) *plugin.Counter {
+			return m.Counter("delivery_attempts_total", "Attempts at delivering, by what the peer said: taken, refused for good, or failed for now.",
+				transport, plugin.Label{Name: "outcome", Value: outcome})
+		}
+		c.doors[instance] = &doorMeter{
+			received: m.Counter("messages_received_total", "Messages that doors have handed in.", transport),
+			accepted: m.Counter("messages_accepted_total", "Messages that became ours.", transport),
+			taken:    attempts("taken"), refused: attempts("refused"), failed: attempts("failed"),
+			attempt: m.Histogram("delivery_attempt_seconds", "How long the peer took to answer an attempt.", timeBounds, transport),
+		}
+	}
+	c.refused = newVector(func(l refusalLabels) *plugin.Counter {
+		return m.Counter(l.what+"_refused_total", "What was refused, by the reason.",
+			plugin.Label{Name: "transport", Value: l.transport}, plugin.Label{Name: "reason", Value: string(l.reason)})
+	})
+	c.ended = newVector(func(l endLabels) *plugin.Counter {
+		return m.Counter("messages_ended_total", "Messages that have ended, by the transport they went through, or should have.",
+			plugin.Label{Name: "transport", Value: l.transport}, plugin.Label{Name: "service", Value: l.service},
+			plugin.Label{Name: "outcome", Value: string(l.outcome)}, plugin.Label{Name: "reason", Value: string(l.reason)})
+	})
+	return c
+}
+
+// end counts a message that has ended.
+func (c *meter) end(l endLabels) {
+	counter := c.ended.known(l)
+	if counter == nil {
+		l.service = c.services.bounded(l.service)
+		counter = c.ended.of(l)
+	}
+	counter.Inc()
+}
+
+// attempted counts an attempt.
+func (c *meter) attempted(instance string, took time.Duration, f *message.Failure) {
+	door := c.doors[instance]
+	door.attempt.Observe(took)
+	switch {
+	case f == nil:
+		door.taken.Inc()
+	case f.Temporary:
+		door.failed.Inc()
+	default:
+		door.refused.Inc()
+	}
+}
+
+// gauges registers what is read when somebody looks.
+func (p *Pipeline) gauges(m *plugin.Metrics) {
+	gauge := func(name, help string, read func() int) {
+		m.Gauge(name, help, func() float64 { return float64(read()) })
+	}
+	gauge("undecided_messages", "Messages that are neither accepted nor refused yet.", func() int { return int(p.undecided.Load()) })
+	gauge("spool_messages", "Messages that are ours and have not ended.", p.held)
+	gauge("spool_quarantined", "Messages in quarantine.", func() int { return p.lanes.counts().quarantined })
+	gauge("spool_handed_over", "Messages whose next hop has yet to report.", func() int { return int(p.reports.held.Load()) })
+	gauge("lanes", "Pairs of a sender and a recipient that have messages waiting.", func() int { return p.lanes.counts().lanes })
+	gauge("lanes_asleep", "Lanes at rest: their recipient isn't there, or a pause is due.", func() int { return p.lanes.counts().asleep })
+	gauge("bindings", "Contacts that are registered.", p.Locations.Count)
+	gauge("settle_queue", "Records that wait to be settled, in memory.", p.settler.queueLength)
+	m.Gauge("spool_oldest_age_seconds", "Age of the oldest message in the spool, to half a minute.", func() float64 { return p.oldestAge(time.Now()).Seconds() })
+	p.Spool.Measure(m)
+	p.Seen.Measure(m)
+}
+
+// nameSet holds the first maxServices names that were seen.
+type nameSet struct {
+	mu    sync.Mutex
+	known map[string]bool
+}
+
+func (n *nameSet) bounded(name string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.known) >= maxServices && !n.known[name] {
+		return otherService
+	}
+	n.known[name] = true
+	return name
+}
+
+// vector holds a counter for each combination of labels, from when it is first
+// needed. The caller bounds what the labels may be.
+type vector[L comparable] struct {
+	mu       sync.RWMutex
+	counters map[L]*plugin.Counter
+	register func(L) *plugin.Counter
+}
+
+func newVector[L comparable](register func(L) *plugin.Counter) *vector[L] {
+	return &vector[L]{counters: map[L]*plugin.Counter{}, register: register}
+}
+
+// known returns the counter if there is one already.
+func (v *vector[L]) known(labels L) *plugin.Counter {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.counters[labels]
+}
+
+func (v *vector[L]) of(labels L) *plugin.Counter {
+	if counter := v.known(labels); counter != nil {
+		return counter
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.counters[labels] == nil {
+		v.counters[labels] = v.register(labels)
+	}
+	return v.counters[labels]
+}
+
+// sum adds up the counters whose labels fit.
+func (v *vector[L]) sum(fits func(L) bool) (n uint64) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for labels, counter := range v.counters {
+		if fits(labels) {
+			n += counter.Value()
+		}
+	}
+	return n
+}

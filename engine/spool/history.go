@@ -1,0 +1,232 @@
+package spool
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// StateName says where a message, or a device's part of it, has got to.
+type StateName string
+
+// The states. The last four are ends; a message that was handed over has ended
+// only when it has a time of its end, too: then nobody has said what became of it.
+const (
+	StateWaiting     StateName = "waiting"
+	StateSending     StateName = "sending"
+	StateQuarantined StateName = "quarantined"
+	StateHandedOver  StateName = "handed-over"
+	StateDelivered   StateName = "delivered"
+	StateFailed      StateName = "failed"
+	StateDiscarded   StateName = "discarded"
+)
+
+// StateNames lists every state. Rows hold the index: new ones go to the end.
+var StateNames = [...]StateName{
+	StateWaiting, StateSending, StateQuarantined, StateHandedOver, StateDelivered, StateFailed, StateDiscarded,
+}
+
+// Summary is all that is known of a message except what it says.
+type Summary struct {
+	ID         message.ID        `json:"id"`
+	PublicID   string            `json:"public_id"`
+	State      StateName         `json:"state"`
+	From       message.Address   `json:"from"`
+	To         message.Address   `json:"to"`
+	Type       string            `json:"type"` // the content type, as it came
+	Size       int               `json:"size"` // octets of the body
+	Received   time.Time         `json:"received"`
+	Expiry     time.Time         `json:"expiry"`
+	Service    string            `json:"service"`
+	Revision   string            `json:"revision"`
+	Transport  string            `json:"transport"` // the instance through which it came in
+	Peer       string            `json:"peer"`      // who handed it over
+	Attempts   int               `json:"attempts"`
+	Reason     message.Reason    `json:"reason,omitempty"`
+	Next       time.Time         `json:"next,omitzero"` // when it is tried again; never on disk
+	Deliveries []DeliverySummary `json:"deliveries,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Ended      time.Time         `json:"ended,omitzero"`
+}
+
+// DeliverySummary is one device's, or next hop's, part of a message.
+type DeliverySummary struct {
+	Transport string         `json:"transport"`
+	Device    string         `json:"device"`
+	State     StateName      `json:"state"`
+	Reason    message.Reason `json:"reason,omitempty"`
+}
+
+// Summary returns what is known of a message that waits, except where it is.
+func (e *Entry) Summary() Summary {
+	m := e.Message
+	return Summary{
+		ID: m.ID, PublicID: m.PublicID, From: m.From, To: m.Recipient, Type: m.ContentType, Size: len(m.Body),
+		Received: m.Received, Expiry: e.Expiry, Service: e.Plan.Service, Revision: e.Plan.Revision,
+		Transport: m.Transport, Peer: m.Peer, Labels: e.Plan.Labels,
+	}
+}
+
+// Parts returns the deliveries as an operator sees them.
+func (s State) Parts() []DeliverySummary {
+	parts := make([]DeliverySummary, 0, len(s.Deliveries))
+	for _, d := range s.Deliveries {
+		parts = append(parts, d.Summary())
+	}
+	return parts
+}
+
+// Summary is a delivery as an operator sees it.
+func (d Delivery) Summary() DeliverySummary {
+	s := DeliverySummary{Transport: d.Transport, Device: d.Device, State: StateWaiting, Reason: d.Refused}
+	switch {
+	case d.Delivered:
+		s.State = StateDelivered
+	case d.Refused != "":
+		s.State = StateFailed
+	case d.PeerID != "":
+		s.State = StateHandedOver
+	}
+	return s
+}
+
+// Record writes the record of a message that was never in the spool.
+func (s *Spool) Record(ended *Summary) {
+	s.committer.Move([]plugin.Change{ended.row()}, nil)
+}
+
+// History reads up to n records of ended messages with from <= id < to, in the
+// order of the ids; a zero to means no end.
+func (s *Spool) History(ctx context.Context, from, to message.ID, n int) ([]Summary, error) {
+	rows, err := s.storage.Scan(ctx, tableHistory, from[:], end(to), n)
+	if err != nil {
+		return nil, fmt.Errorf("read the history: %w", err)
+	}
+	ended := make([]Summary, len(rows))
+	for i, row := range rows {
+		if ended[i], err = decodeSummary(row.Key, row.Value); err != nil {
+			return nil, fmt.Errorf("history, record %x: %w", row.Key, err)
+		}
+	}
+	return ended, nil
+}
+
+// Forget deletes up to n records of messages with from <= id that were received
+// before a time. It returns how many, and the last one's id.
+func (s *Spool) Forget(ctx context.Context, from message.ID, before time.Time, n int) (int, message.ID, error) {
+	to := firstID(before)
+	rows, err := s.storage.Scan(ctx, tableHistory, from[:], to[:], n)
+	if err != nil {
+		return 0, from, fmt.Errorf("sweep the history: %w", err)
+	}
+	if len(rows) == 0 {
+		return 0, from, nil
+	}
+	return len(rows), message.ID(rows[len(rows)-1].Key), s.committer.wait(ctx, deletions(rows))
+}
+
+// firstID is less than each id made at t or later, and greater than all before
+// (RFC 9562 §5.7).
+func firstID(t time.Time) (id message.ID) {
+	binary.BigEndian.PutUint64(id[:], uint64(t.UnixMilli())<<16)
+	return id
+}
+
+func end(id message.ID) []byte {
+	if id.IsZero() {
+		return nil
+	}
+	return id[:]
+}
+
+// historyFormat is the version of the rows in table history.
+const historyFormat = 1
+
+// row is written for each message and so allocates nothing but itself. What
+// the id tells isn't repeated; times are told from the receipt.
+func (s *Summary) row() plugin.Change {
+	w := writer{b: make([]byte, 0, len(message.ID{})+s.rowSize())}
+	w.id(s.ID)
+	w.uint(historyFormat)
+	w.uint(uint64(slices.Index(StateNames[:], s.State)))
+	w.string(s.PublicID)
+	w.address(s.From)
+	w.address(s.To)
+	w.string(s.Type)
+	w.uint(uint64(s.Size))
+	w.time(s.Received)
+	w.int(s.Expiry.Sub(s.Received).Microseconds())
+	w.int(s.Ended.Sub(s.Received).Microseconds())
+	w.string(s.Service)
+	w.string(s.Revision)
+	w.string(s.Transport)
+	w.string(s.Peer)
+	w.uint(uint64(s.Attempts))
+	w.string(string(s.Reason))
+	w.uint(uint64(len(s.Deliveries)))
+	for _, d := range s.Deliveries {
+		w.string(d.Transport)
+		w.string(d.Device)
+		w.uint(uint64(slices.Index(StateNames[:], d.State)))
+		w.string(string(d.Reason))
+	}
+	w.uint(uint64(len(s.Labels)))
+	for key, value := range s.Labels {
+		w.string(key)
+		w.string(value)
+	}
+	key := w.b[:len(message.ID{}):len(message.ID{})]
+	return plugin.Change{Table: tableHistory, Key: key, Value: w.b[len(key):]}
+}
+
+// rowSize is at least as many octets as the row takes, if no text in it is
+// longer than 16 KiB.
+func (s *Summary) rowSize() int {
+	const numbers, perText, texts = 72, 2, 11
+	n := numbers + texts*perText + len(s.PublicID) + len(s.From.User) + len(s.From.Host) + len(s.To.User) + len(s.To.Host) +
+		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason)
+	for _, d := range s.Deliveries {
+		n += 4*perText + len(d.Transport) + len(d.Device) + len(d.Reason)
+	}
+	for key, value := range s.Labels {
+		n += 2*perText + len(key) + len(value)
+	}
+	return n
+}
+
+func decodeSummary(key, value []byte) (Summary, error) {
+	if len(key) != len(message.ID{}) {
+		return Summary{}, errCorrupt
+	}
+	r := &reader{b: value}
+	r.version(historyFormat, historyFormat)
+	s := Summary{
+		ID: message.ID(key), State: r.state(), PublicID: r.string(), From: r.address(), To: r.address(),
+		Type: r.string(), Size: int(r.uint()), Received: r.time(),
+	}
+	s.Expiry = s.Received.Add(time.Duration(r.int()) * time.Microsecond)
+	s.Ended = s.Received.Add(time.Duration(r.int()) * time.Microsecond)
+	s.Service, s.Revision, s.Transport, s.Peer = r.string(), r.string(), r.string(), r.string()
+	s.Attempts, s.Reason = int(r.uint()), message.Reason(r.string())
+	for range r.count() {
+		s.Deliveries = append(s.Deliveries, DeliverySummary{
+			Transport: r.string(), Device: r.string(), State: r.state(), Reason: message.Reason(r.string()),
+		})
+	}
+	s.Labels = r.labels()
+	return s, r.done()
+}
+
+func (r *reader) state() StateName {
+	i := r.uint()
+	if i >= uint64(len(StateNames)) {
+		r.fail()
+		return ""
+	}
+	return StateNames[i]
+}

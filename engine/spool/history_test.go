@@ -1,0 +1,215 @@
+package spool
+
+import (
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+func sampleSummary() Summary {
+	s := sampleEntry().Summary()
+	s.State, s.Reason, s.Attempts = StateFailed, message.Declined, 2
+	s.Ended = s.Received.Add(90 * time.Second)
+	s.Deliveries = []DeliverySummary{
+		{Transport: "sip", Device: "<urn:uuid:00000000-0000-1000-8000-000a95a0e128>", State: StateFailed, Reason: message.Declined},
+		{Transport: "sip", State: StateHandedOver},
+	}
+	return s
+}
+
+func TestSummarySurvives(t *testing.T) {
+	want := sampleSummary()
+	row := want.row()
+	got, err := decodeSummary(row.Key, row.Value)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+	for n := range row.Value {
+		if _, err := decodeSummary(row.Key, row.Value[:n]); err == nil {
+			t.Fatalf("a row cut after %d of %d octets is taken", n, len(row.Value))
+		}
+	}
+	if len(row.Value) > 300 {
+		t.Errorf("%d octets for one message", len(row.Value))
+	}
+}
+
+// TestSummaryTakesOneAllocation: it is written for each message.
+func TestSummaryTakesOneAllocation(t *testing.T) {
+	s := sampleSummary()
+	if n := testing.AllocsPerRun(100, func() { s.row() }); n != 1 {
+		t.Errorf("%v allocations", n)
+	}
+	s.From.User, s.Labels["long"] = strings.Repeat("u", 200), strings.Repeat("l", 1000)
+	if row := s.row(); cap(row.Value) != s.rowSize() {
+		t.Error("a row outgrows its estimate")
+	}
+}
+
+func BenchmarkSummaryRow(b *testing.B) {
+	s := sampleSummary()
+	b.ReportAllocs()
+	for b.Loop() {
+		s.row()
+	}
+}
+
+// TestEntryOfVersion1IsRead: testdata/entry-1.hex was written before messages
+// had a trace.
+func TestEntryOfVersion1IsRead(t *testing.T) {
+	text, err := os.ReadFile("testdata/entry-1.hex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeEntry(row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := sampleEntry()
+	want.Message.ID, _ = message.ParseID("019b7c2a-9c3c-7000-8123-456789abcdef")
+	want.Message.PublicID, want.Message.Trace = "AAAAAAAAAAAAAAAAAAAAAA", ""
+	want.Record.Key = want.Message.ID
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestIDsOfATime(t *testing.T) {
+	var ids message.Generator
+	at := time.UnixMilli(1_800_000_000_000)
+	before, id := ids.New(at.Add(-time.Millisecond)), ids.New(at)
+	first := firstID(at)
+	if string(before[:]) >= string(first[:]) || string(id[:]) < string(first[:]) {
+		t.Errorf("%s isn't between %s and %s", first, before, id)
+	}
+}
+
+func TestSeenIsBounded(t *testing.T) {
+	m := plugin.NewMetrics()
+	table := NewSeenTable(nil, nil)
+	table.Measure(m)
+	table.max = 100
+	now := time.Unix(1_800_000_000, 0).Truncate(seenGeneration)
+	for i := range 250 {
+		at := now.Add(time.Duration(i) * time.Second) // 120 in a generation
+		table.Remember(at, Seen{Digest: DigestKey(fmt.Sprint(i)), At: at})
+		if n := table.count(); n > table.max {
+			t.Fatalf("%d entries", n)
+		}
+		if _, ok := table.Lookup(at, DigestKey(fmt.Sprint(i))); !ok {
+			t.Fatal("the newest is forgotten")
+		}
+	}
+	var early float64
+	for _, s := range m.Series() {
+		if s.Name == "seen_forgotten_early_total" {
+			early = s.Value()
+		}
+	}
+	if early+float64(table.count()) != 250 {
+		t.Errorf("%v were forgotten early and %d are left, of 250", early, table.count())
+	}
+}
+
+func TestContactsAreBounded(t *testing.T) {
+	committer := NewCommitter(newFakeStorage(), 1, slog.New(slog.DiscardHandler))
+	l := NewLocations(nil, committer)
+	l.Limit(2)
+	now := time.Now()
+	register := func(contacts ...string) error {
+		bob := message.Address{User: "bob", Host: "example.com"}
+		r := plugin.Registration{Account: plugin.Account{ID: "bob"}, AOR: bob, CallID: message.NewPublicID()}
+		for _, contact := range contacts {
+			r.Bindings = append(r.Bindings, plugin.Binding{Contact: contact, Expires: now.Add(time.Hour)})
+		}
+		_, err := l.Register("sip", r, now, nil)
+		return err
+	}
+	if err := register("a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	if err := register("c"); message.AsFailure(err).Reason != message.LimitReached {
+		t.Errorf("a third contact: %v", err)
+	}
+	if err := register("a"); err != nil {
+		t.Errorf("one that is there is refreshed: %v", err)
+	}
+	if n := l.Count(); n != 2 {
+		t.Errorf("%d bindings are counted", n)
+	}
+	l.Sweep(now.Add(2*time.Hour), 10)
+	if n := l.Count(); n != 0 {
+		t.Errorf("%d bindings are counted when all have expired", n)
+	}
+}
+
+func TestCommitterIsMeasured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := plugin.NewMetrics()
+		s := newFakeStorage()
+		c, stop, done := run(t, s)
+		c.measure(m)
+		c.Move(change("a"), nil)
+		synctest.Wait()
+		s.set(fmt.Errorf("disk full"), false)
+		c.Move(change("b"), nil)
+		synctest.Wait()
+		got := map[string]float64{}
+		for _, series := range m.Series() {
+			if series.Kind != plugin.KindHistogram {
+				got[series.Name] = series.Value()
+				continue
+			}
+			_, count, _ := series.Buckets()
+			got[series.Name] = float64(count)
+		}
+		want := map[string]float64{"storage_commits_total": 1, "storage_commit_errors_total": 1, "storage_failing": 1, "storage_commit_seconds": 2}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		s.set(nil, false)
+		stop()
+		<-done
+	})
+}
+
+func TestHistoryIsForgottenInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := &tableStorage{fakeStorage: newFakeStorage()}
+		c, stop, done := run(t, storage.fakeStorage)
+		s := New(storage, c)
+		var ids message.Generator
+		now := time.Now()
+		for i := range 10 {
+			s.Record(&Summary{ID: ids.New(now.Add(time.Duration(i) * time.Minute)), State: StateDelivered, Received: now, Expiry: now, Ended: now})
+		}
+		synctest.Wait()
+		n, last, err := s.Forget(t.Context(), message.ID{}, now.Add(5*time.Minute), 3)
+		if n != 3 || err != nil {
+			t.Fatal(n, err)
+		}
+		n, _, err = s.Forget(t.Context(), last, now.Add(5*time.Minute), 3)
+		if n != 2 || err != nil {
+			t.Fatal(n, err)
+		}
+		left, err := s.History(t.Context(), message.ID{}, message.ID{}, 100)
+		if len(left) != 5 || err != nil {
+			t.Errorf("%d records are left: %v", len(left), err)
+		}
+		stop()
+		<-done
+	})
+}
