@@ -1,25 +1,29 @@
 # make check   what every change must pass: under 4 minutes, no root needed
-# make test    check, then the process test and interop with programs of others
+# make test    check, then the program as a process under kill, pressure and a
+#              full disk, the Debian package, and programs of others
+# make soak    the same pressure for longer
 # make bench   measures, and writes the table of docs/performance.md
+# make deb     the Debian package, as dist/imgate_VERSION_ARCH.deb
+# make docs    writes what is generated: docs/reference, NOTICE.txt, the metrics
 
 GO    ?= go
 STAGE := ./.ci/stage
 
-.PHONY: build check test bench fmt vet staticcheck unit fuzz process interop
+.PHONY: build check test soak bench deb docs fmt vet staticcheck unit notices fuzz process package-test interop
 
 build:
 	$(GO) build -o bin/imgate ./cmd/imgate
 
-check: fmt vet staticcheck unit fuzz
+check: fmt vet staticcheck unit notices fuzz
 
-test: check process interop
+test: check process package-test interop
 
 fmt:
 	@$(STAGE) gofmt sh -c 'test -z "$$(gofmt -l . | tee /dev/stderr)"'
 
 vet:
 	@$(STAGE) vet $(GO) vet ./...
-	@$(STAGE) "vet of tagged tests" $(GO) vet -tags process,interop ./cmd/imgate
+	@$(STAGE) "vet of tagged tests" $(GO) vet -tags process,interop,package ./cmd/imgate
 
 staticcheck:
 	@$(STAGE) staticcheck $(GO) tool staticcheck ./...
@@ -29,16 +33,33 @@ staticcheck:
 # among the others.
 unit:
 	@$(STAGE) "contract matrix" $(GO) test -count=1 -v -run Matrix ./engine/plugin/plugintest
-	@$(STAGE) tests $(GO) test -race -shuffle=on -timeout 5m ./...
+	@$(STAGE) tests $(GO) test -race -shuffle=on -timeout 10m ./...
+
+notices:
+	@$(STAGE) notices $(GO) test -count=1 ./.ci/notices
 
 fuzz:
 	@$(STAGE) "fuzz smoke" ./.ci/fuzz 3s
 
 process:
-	@$(STAGE) "process test" $(GO) test -tags process -run TestKilledInTheMiddle -count=1 -v ./cmd/imgate
+	@$(STAGE) "process tests" ./.ci/process
+
+package-test: deb
+	@$(STAGE) "package test" ./.ci/package
 
 interop:
 	@$(STAGE) interop ./.ci/interop
 
+soak:
+	@$(STAGE) soak env PRESSURE=30m ./.ci/process TestPressure 60m
+
 bench: build
 	@$(STAGE) bench ./.ci/bench
+
+deb:
+	@$(STAGE) deb ./packaging/deb/build
+
+docs:
+	$(GO) run ./cmd/imgate manual --format markdown docs/reference
+	$(GO) run ./.ci/notices
+	$(GO) test ./examples/monitoring -update
