@@ -12,17 +12,16 @@ func (p *Pipeline) tell(s plugin.Step) {
 	if !p.Observers.Watched() {
 		return
 	}
-	told := s // so that nothing leaves the stack while nobody watches
-	if told.Ended.IsZero() {
-		told.Ended = time.Now()
+	if s.Ended.IsZero() {
+		s.Ended = time.Now()
 	}
-	if told.Began.IsZero() {
-		told.Began = told.Ended
+	if s.Began.IsZero() {
+		s.Began = s.Ended
 	}
 	defer func() {
-		if cause := recover(); cause != nil && p.notices.due(notice{what: "observers", reason: "panic"}, told.Ended) > 0 {
-			p.Log.Error("an observer panicked", "id", told.Message.ID, "reason", cause, "stack", string(debug.Stack()))
+		if cause := recover(); cause != nil && p.notices.due(notice{what: "observers", reason: "panic"}, s.Ended) > 0 {
+			p.Log.Error("an observer panicked", "id", s.Message.ID, "reason", cause, "stack", string(debug.Stack()))
 		}
 	}()
-	p.Observers.Step(&told)
+	p.Observers.Step(&s)
 }

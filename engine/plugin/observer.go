@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,8 +84,13 @@ type Step struct {
 }
 
 // Observers passes on to those who watch just now. The zero value, and nil,
-// have nobody. Its methods may be called from any goroutine.
-type Observers struct{ list atomic.Pointer[[]Observer] }
+// have nobody. Its methods may be called from any goroutine. What they are
+// given may be on the caller's stack.
+type Observers struct {
+	list    atomic.Pointer[[]Observer]
+	packets sync.Pool // of *Packet
+	steps   sync.Pool // of *Step
+}
 
 // Use replaces those who watch. Those who watched before may still be called
 // for a moment.
@@ -95,16 +101,39 @@ func (o *Observers) Watched() bool { return len(o.current()) > 0 }
 
 // Packet passes a packet on.
 func (o *Observers) Packet(p *Packet) {
-	for _, observer := range o.current() {
-		observer.Packet(p)
+	list := o.current()
+	if len(list) == 0 {
+		return
 	}
+	passed := borrow[Packet](&o.packets)
+	*passed = *p
+	for _, observer := range list {
+		observer.Packet(passed)
+	}
+	*passed = Packet{} // holds on to nothing
+	o.packets.Put(passed)
 }
 
 // Step passes a step on.
 func (o *Observers) Step(s *Step) {
-	for _, observer := range o.current() {
-		observer.Step(s)
+	list := o.current()
+	if len(list) == 0 {
+		return
 	}
+	passed := borrow[Step](&o.steps)
+	*passed = *s
+	for _, observer := range list {
+		observer.Step(passed)
+	}
+	*passed = Step{}
+	o.steps.Put(passed)
+}
+
+func borrow[T any](pool *sync.Pool) *T {
+	if p, ok := pool.Get().(*T); ok {
+		return p
+	}
+	return new(T)
 }
 
 func (o *Observers) current() []Observer {
