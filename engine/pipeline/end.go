@@ -97,23 +97,21 @@ func settlement(e *spool.Entry, x ending) *plugin.Record {
 func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	p.noteEnd(e, &x)
 	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: x.charge}
+	var room [4]spool.DeliverySummary
+	var ended spool.Summary
+	if e.Message.Class != message.Composing {
+		ended = summary(it, e, &x, room[:0])
+		f.Ended = &ended
+	}
 	var seen spool.Seen
 	if it.keyed && !it.state.HandedOver { // else it was remembered then
 		seen = it.seen(x.outcome())
 		p.remember(seen)
-		f.Seen = &seen
-	}
-	var room [4]spool.DeliverySummary
-	var ended spool.Summary
-	if e.Message.Class != message.Composing {
-		ended = e.Summary()
-		ended.State, ended.Reason, ended.Ended = x.state, x.reason(), x.at
-		ended.Attempts = it.state.Attempts
-		if len(x.results) > 0 {
-			ended.Attempts++ // the last one
+		if f.Ended != nil {
+			ended.Submission = it.digest
+		} else {
+			f.Seen = &seen
 		}
-		ended.Deliveries = parts(room[:0], it.state.State, x.results)
-		f.Ended = &ended
 	}
 	switch {
 	case it.onDisk:
@@ -121,6 +119,18 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	case f.Ended != nil:
 		p.Spool.Record(f.Ended)
 	}
+}
+
+// summary is what is kept of a message that has ended. room is for its parts.
+func summary(it *item, e *spool.Entry, x *ending, room []spool.DeliverySummary) spool.Summary {
+	s := e.Summary()
+	s.State, s.Reason, s.Ended = x.state, x.reason(), x.at
+	s.Attempts = it.state.Attempts
+	if len(x.results) > 0 {
+		s.Attempts++ // the last one
+	}
+	s.Deliveries = parts(room, it.state.State, x.results)
+	return s
 }
 
 // noteEnd counts a message's end and tells those who watch.

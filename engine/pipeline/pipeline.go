@@ -78,7 +78,7 @@ const (
 	DefaultPerRecipient = 10_000
 	DefaultContacts     = 64
 	DefaultRetention    = 168 * time.Hour
-	MinRetention        = time.Minute
+	MinRetention        = 15 * time.Minute // submissions are known again by their records: longer than spool.SeenFor
 )
 
 // Pipeline carries messages from the doors to the doors.

@@ -52,6 +52,24 @@ type Summary struct {
 	Deliveries []DeliverySummary `json:"deliveries,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Ended      time.Time         `json:"ended,omitzero"`
+
+	// Submission is what it came with, for SeenTable: zero if it can't come
+	// again, and while the message hasn't ended.
+	Submission Digest `json:"-"`
+}
+
+// seen is the submission of an ended message, as its sender was told.
+func (s *Summary) seen() Seen {
+	seen := Seen{Digest: s.Submission, ID: s.ID, PublicID: s.PublicID, At: s.Received}
+	switch s.State {
+	case StateDelivered, StateHandedOver:
+		seen.State = plugin.OutcomeDelivered
+	case StateFailed:
+		seen.State, seen.Reason = plugin.OutcomeFailed, s.Reason
+	default:
+		seen.State = plugin.OutcomeWaiting
+	}
+	return seen
 }
 
 // DeliverySummary is one device's, or next hop's, part of a message.
@@ -153,6 +171,7 @@ func (s *Summary) row() plugin.Change {
 	w := writer{b: make([]byte, 0, len(message.ID{})+s.rowSize())}
 	w.id(s.ID)
 	w.uint(historyFormat)
+	w.id(message.ID(s.Submission))
 	w.uint(uint64(slices.Index(StateNames[:], s.State)))
 	w.string(s.PublicID)
 	w.address(s.From)
@@ -187,7 +206,7 @@ func (s *Summary) row() plugin.Change {
 // rowSize is at least as many octets as the row takes, if no text in it is
 // longer than 16 KiB.
 func (s *Summary) rowSize() int {
-	const numbers, perText, texts = 72, 2, 11
+	const numbers, perText, texts = 88, 2, 11
 	n := numbers + texts*perText + len(s.PublicID) + len(s.From.User) + len(s.From.Host) + len(s.To.User) + len(s.To.Host) +
 		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason)
 	for _, d := range s.Deliveries {
@@ -206,7 +225,7 @@ func decodeSummary(key, value []byte) (Summary, error) {
 	r := &reader{b: value}
 	r.version(historyFormat, historyFormat)
 	s := Summary{
-		ID: message.ID(key), State: r.state(), PublicID: r.string(), From: r.address(), To: r.address(),
+		ID: message.ID(key), Submission: Digest(r.id()), State: r.state(), PublicID: r.string(), From: r.address(), To: r.address(),
 		Type: r.string(), Size: int(r.uint()), Received: r.time(),
 	}
 	s.Expiry = s.Received.Add(time.Duration(r.int()) * time.Microsecond)

@@ -19,6 +19,7 @@ func sampleSummary() Summary {
 	s := sampleEntry().Summary()
 	s.State, s.Reason, s.Attempts = StateFailed, message.Declined, 2
 	s.Ended = s.Received.Add(90 * time.Second)
+	s.Submission = DigestKey("the submission's key")
 	s.Deliveries = []DeliverySummary{
 		{Transport: "sip", Device: "<urn:uuid:00000000-0000-1000-8000-000a95a0e128>", State: StateFailed, Reason: message.Declined},
 		{Transport: "sip", State: StateHandedOver},
@@ -40,6 +41,24 @@ func TestSummarySurvives(t *testing.T) {
 	}
 	if len(row.Value) > 300 {
 		t.Errorf("%d octets for one message", len(row.Value))
+	}
+}
+
+// TestRecordTellsOfItsSubmission: a repeat is known by it after a restart.
+func TestRecordTellsOfItsSubmission(t *testing.T) {
+	for state, want := range map[StateName]Seen{
+		StateDelivered:  {State: plugin.OutcomeDelivered},
+		StateHandedOver: {State: plugin.OutcomeDelivered},
+		StateDiscarded:  {State: plugin.OutcomeWaiting},
+		StateFailed:     {State: plugin.OutcomeFailed, Reason: message.Declined},
+	} {
+		s := sampleSummary()
+		s.State = state
+		got := s.seen()
+		want.Digest, want.ID, want.PublicID, want.At = s.Submission, s.ID, s.PublicID, s.Received
+		if got != want {
+			t.Errorf("%s: %+v\nwant %+v", state, got, want)
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func (l *Locations) Limit(contacts int) {
 // Restore fills the table from disk.
 func (l *Locations) Restore(ctx context.Context, now time.Time) error {
 	var expired []plugin.Change
-	err := scan(ctx, l.storage, tableBindings, func(key, value []byte) error {
+	err := scan(ctx, l.storage, tableBindings, nil, func(key, value []byte) error {
 		b, err := decodeBinding(value)
 		if err != nil {
 			return err

@@ -123,8 +123,9 @@ func (t *SeenTable) Lookup(now time.Time, d Digest) (Seen, bool) {
 	return Seen{}, false
 }
 
-// Remember notes in memory what became of a submission. On disk it is written
-// by Spool.Move, together with the message's end.
+// Remember notes in memory what became of a submission. On disk it is in the
+// record of the message that has ended; of one that leaves no record, in a row
+// that Spool.Move writes.
 func (t *SeenTable) Remember(now time.Time, s Seen) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -151,12 +152,24 @@ func (t *SeenTable) turn(now time.Time) {
 	}
 }
 
-// Restore fills the table from disk.
+// Restore fills the table from disk: from the rows of its own, and from the
+// records of messages that have ended.
 func (t *SeenTable) Restore(ctx context.Context, now time.Time) error {
-	return scan(ctx, t.storage, tableSeen, func(key, value []byte) error {
+	err := scan(ctx, t.storage, tableSeen, nil, func(key, value []byte) error {
 		s, err := decodeSeen(key, value)
 		if err == nil {
 			t.Remember(now, s)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	oldest := firstID(now.Add(-SeenFor - seenGeneration))
+	return scan(ctx, t.storage, tableHistory, oldest[:], func(key, value []byte) error {
+		s, err := decodeSummary(key, value)
+		if err == nil && s.Submission != (Digest{}) {
+			t.Remember(now, s.seen())
 		}
 		return err
 	})

@@ -49,11 +49,12 @@ type Fate struct {
 	ID message.ID
 	// State is written where Final is false.
 	State State
-	// Final: the message leaves the spool, and Seen is remembered. What is then
-	// kept of it is Ended; nil: nothing.
+	// Final: the message leaves the spool. What is then kept of it is Ended;
+	// nil: nothing but Seen.
 	Final bool
 	Ended *Summary
-	Seen  *Seen
+	// Seen is remembered, where Ended doesn't tell of the submission.
+	Seen *Seen
 	// Record is for charging: it goes to the outbox. Nil: nothing to settle.
 	Record *plugin.Record
 }
@@ -128,7 +129,7 @@ func (s *Spool) State(ctx context.Context, id message.ID) (State, error) {
 // States reads what has happened to each message that didn't go at once.
 func (s *Spool) States(ctx context.Context) (map[message.ID]State, error) {
 	states := map[message.ID]State{}
-	err := scan(ctx, s.storage, tableStates, func(key, value []byte) error {
+	err := scan(ctx, s.storage, tableStates, nil, func(key, value []byte) error {
 		state, err := decodeState(value)
 		if err != nil {
 			return err
@@ -168,7 +169,7 @@ func (s *Spool) Oldest(ctx context.Context, since time.Time) (message.ID, error)
 
 // Entries calls f with each waiting message in the order of arrival.
 func (s *Spool) Entries(ctx context.Context, f func(*Entry)) error {
-	return scan(ctx, s.storage, tableMessages, func(_, value []byte) error {
+	return scan(ctx, s.storage, tableMessages, nil, func(_, value []byte) error {
 		e, err := decodeEntry(value)
 		if err == nil {
 			f(e)
@@ -194,9 +195,8 @@ func (s *Spool) Outbox(ctx context.Context, from message.ID, n int) ([]plugin.Re
 	return records, nil
 }
 
-// scan calls f for each row of a table.
-func scan(ctx context.Context, storage plugin.Storage, table string, f func(key, value []byte) error) error {
-	var from []byte
+// scan calls f for each row of a table from a key on.
+func scan(ctx context.Context, storage plugin.Storage, table string, from []byte, f func(key, value []byte) error) error {
 	for {
 		rows, err := storage.Scan(ctx, table, from, nil, pageSize)
 		if err != nil {

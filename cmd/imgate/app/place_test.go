@@ -159,7 +159,7 @@ func TestLimitsAndRetention(t *testing.T) {
 		"limits: {messages: 0}":       "limits.messages: expected a number from 1 to 100000000",
 		"limits: {per_recipient: -1}": "limits.per_recipient: expected a number from 1 to",
 		"limits: {contacts: 1025}":    "limits.contacts: expected a number from 1 to 1024",
-		"retention: 59s":              "retention: expected a time from 1m0s to 87600h0m0s",
+		"retention: 59s":              "retention: expected a time from 15m0s to 87600h0m0s",
 	} {
 		_, err := parseConfig("f", []byte(issueYAML+text), tinyPlugins())
 		if err == nil || !strings.HasPrefix(err.Error(), "f:14: "+want) {
