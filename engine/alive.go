@@ -13,6 +13,8 @@ import (
 // counts as stuck: three times its deadline.
 const applyStuck = 30 * time.Second
 
+var errSilent = fmt.Errorf("the pipeline doesn't answer for %v", answerWait)
+
 // watchedStorage notes since when it has been writing. It has one writer.
 type watchedStorage struct {
 	plugin.Storage
@@ -35,16 +37,48 @@ func (s *watchedStorage) writing(now time.Time) time.Duration {
 	return now.Sub(time.Unix(0, since))
 }
 
+// answerWait is how long the pipeline may take to tell how it is: far longer
+// than any lock of it is held.
+const answerWait = 5 * time.Second
+
 // Alive tells whether the node does its work: nil, or what is stuck. It is for
-// a watchdog that restarts the process: it is cheap, and where a lock of the
-// pipeline is held for ever it doesn't return, which the watchdog notices too.
-// It is called between the calls of Run's started and Run's return.
+// a watchdog that restarts the process: it is cheap, and it returns within 5 s
+// even if the pipeline never does. It is called between the calls of Run's
+// started and Run's return.
 func (e *Engine) Alive() error {
 	if stuck := e.storage.writing(time.Now()); stuck > applyStuck {
 		return fmt.Errorf("the storage has been writing for %v", stuck.Round(time.Second))
 	}
 	if t := e.term.Load(); t != nil {
-		t.pipeline.Snapshot()
+		return e.pulse.feel(func() { t.pipeline.Snapshot() })
 	}
 	return nil
+}
+
+// pulse looks whether something comes back that may not. Of looks that don't,
+// one is left behind at most.
+type pulse chan struct{}
+
+func newPulse() pulse { return make(pulse, 1) }
+
+func (p pulse) feel(look func()) error {
+	silent := time.NewTimer(answerWait)
+	defer silent.Stop()
+	select {
+	case p <- struct{}{}:
+	case <-silent.C:
+		return errSilent
+	}
+	answered := make(chan struct{})
+	go func() {
+		look()
+		close(answered)
+		<-p
+	}()
+	select {
+	case <-answered:
+		return nil
+	case <-silent.C:
+		return errSilent
+	}
 }

@@ -74,6 +74,11 @@ func (e *KeyError) Error() string {
 // Unwrap returns the cause.
 func (e *KeyError) Unwrap() error { return e.Err }
 
+func isKeyError(err error) bool {
+	_, ok := errors.AsType[*KeyError](err)
+	return ok
+}
+
 // wrong makes a KeyError of an error that isn't nil. What the plugin blames is
 // nearer than its section.
 func (c Config) wrong(key string, err error) error {

@@ -40,18 +40,18 @@ func compare(from, to Config) (difference, error) {
 	d.observers = d.exchange(from.Observers, to.Observers)
 	d.policy = !from.Policy.same(to.Policy)
 	d.note("policy", d.policy)
-	for _, part := range []struct {
+	for _, books := range []struct {
 		key     string
 		changes bool
 	}{
 		{"accounts", !from.Accounts.same(to.Accounts)},
 		{"charging", !from.Charging.same(to.Charging)},
-		{"limits", from.Limits != to.Limits},
-		{"retention", from.Retention != to.Retention},
 	} {
-		d.note(part.key, part.changes)
-		d.term = d.term || part.changes
+		d.note(books.key, books.changes)
+		d.term = d.term || books.changes
 	}
+	d.note("limits", from.Limits != to.Limits)
+	d.note("retention", from.Retention != to.Retention)
 	slices.Sort(d.keys)
 	return d, nil
 }

@@ -31,8 +31,9 @@ type Options struct {
 	// Load reads the configuration anew, for Refresh; nil: there is nothing to
 	// read.
 	Load func() (Config, error)
-	// Role is told when this node begins to take traffic, and when it begins
-	// to stand by for another one that does. It must not block. It may be nil.
+	// Role is told when this node begins to take traffic, and when it begins to
+	// wait for the lease: another node has it, or the storage fails. It must not
+	// block. It may be nil.
 	Role func(active bool)
 }
 
@@ -65,7 +66,11 @@ type Engine struct {
 
 	beginning atomic.Bool          // a term begins
 	term      atomic.Pointer[term] // nil: this node isn't the active one
-	announce  sync.Once
+	// noTerm is why no term has begun since this node last had the lease; nil: it
+	// has it, or has yet to ask for it.
+	noTerm   atomic.Pointer[error]
+	announce sync.Once
+	pulse    pulse
 }
 
 // New returns a node that Run runs.
@@ -75,7 +80,7 @@ func New(c Config, log *slog.Logger, o Options) *Engine {
 	}
 	e := &Engine{
 		log: log, options: o, node: c.Node, config: c, own: admin.NewScope(), pages: map[string]http.HandlerFunc{},
-		policy: &judge{}, turn: make(chan struct{}, 1), up: make(chan struct{}),
+		policy: &judge{}, turn: make(chan struct{}, 1), up: make(chan struct{}), pulse: newPulse(),
 	}
 	e.slots.Store(&[]*slot{})
 	e.routes()
@@ -197,9 +202,10 @@ func (e *Engine) run(ctx context.Context) error {
 	defer stop(nil)
 	e.open, e.leading, e.fail = open, lead, stop
 
+	c := e.config // the address doesn't change
 	e.serving.Go(func() {
 		if err := e.admin.Serve(open); err != nil {
-			stop(e.config.wrong("admin.listen", err))
+			stop(c.wrong("admin.listen", err))
 		}
 	})
 	for _, s := range *e.slots.Load() {
@@ -227,8 +233,25 @@ func (e *Engine) lead(ctx context.Context) error {
 	}
 	close(e.up)
 	return standby.Run(ctx, e.storage, e.node, e.log, standby.Roles{
-		Active: e.serveTerms, Standby: func() { e.options.Role(false) },
+		Active: e.serveTerms, Standby: e.standBy,
 	})
+}
+
+// standBy notes why this node takes no traffic.
+func (e *Engine) standBy(why error) {
+	if e.noTerm.Swap(&why) == nil {
+		e.options.Role(false)
+	}
+}
+
+// storageTrouble is what is wrong with the storage, so that no term can begin;
+// nil: nothing, as far as that is known.
+func (e *Engine) storageTrouble() error {
+	why := e.noTerm.Load()
+	if why == nil || errors.Is(*why, plugin.ErrHeld) || isKeyError(*why) {
+		return nil
+	}
+	return *why
 }
 
 // active is the running term, or why there is none.
@@ -237,10 +260,14 @@ func (e *Engine) active() (*term, *message.Failure) {
 	switch {
 	case e.draining():
 		return nil, &message.Failure{Reason: message.Draining, Temporary: true, RetryAfter: time.Second}
-	case t == nil:
-		return nil, &message.Failure{Reason: message.Standby, Temporary: true, RetryAfter: time.Second}
+	case t != nil:
+		return t, nil
 	}
-	return t, nil
+	f := &message.Failure{Reason: message.Standby, Temporary: true, RetryAfter: time.Second}
+	if err := e.storageTrouble(); err != nil {
+		f.Reason, f.Err = message.StorageDown, err
+	}
+	return nil, f
 }
 
 // isUp tells whether all doors have been open.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/imgate/imgate/engine"
+	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/plugins/memory"
 )
@@ -92,6 +93,61 @@ func TestReadiness(t *testing.T) {
 }
 
 // A standby takes another configuration too, and works with it when it leads.
+// unleased is a storage that gives no lease, and renews none, while it is told to.
+type unleased struct {
+	plugin.Storage
+	refuses *atomic.Bool
+}
+
+func (u unleased) Acquire(ctx context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
+	if u.refuses.Load() {
+		return 0, errors.New("the database is down")
+	}
+	return u.Storage.Acquire(ctx, node, ttl)
+}
+
+func (u unleased) Renew(ctx context.Context, f plugin.Fence, ttl time.Duration) error {
+	if u.refuses.Load() {
+		return errors.New("the database is down")
+	}
+	return u.Storage.Renew(ctx, f, ttl)
+}
+
+// A node that loses its lease because the storage fails says that, and not that
+// it is a standby, at its doors too.
+func TestLeaseLostToTheStorage(t *testing.T) {
+	w := newWorld(t)
+	var refuses atomic.Bool
+	disk := memory.NewDisk()
+	roles := make(chan bool, 10)
+	n := start(t, w, engine.Options{Role: func(active bool) { roles <- active }}, onStorage(func() plugin.Storage { return unleased{memory.Open(disk), &refuses} }))
+	if !<-roles {
+		t.Fatal("it doesn't begin as the active one")
+	}
+	refuses.Store(true)
+	if <-roles {
+		t.Error("told twice that it is the active one")
+	}
+	status, text := n.call("GET", "/readyz")
+	if status != 503 || !strings.HasPrefix(text, "not ready: storage-down: ") || !strings.HasSuffix(text, "the database is down") {
+		t.Errorf("%d %s", status, text)
+	}
+	if _, text := n.call("GET", "/v1/status"); !strings.Contains(text, `"reasons":["storage-down"]`) {
+		t.Error(text)
+	}
+	if f := w.at("in").gate.Active(); f == nil || f.Reason != message.StorageDown || !f.Temporary {
+		t.Errorf("at the door: %v", f)
+	}
+	refuses.Store(false)
+	if !<-roles {
+		t.Error("it doesn't come back")
+	}
+	n.works("after all")
+	if log := n.log.text(); strings.Count(log, "it can't get the lease") != 1 {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
 func TestStandbyReloads(t *testing.T) {
 	w := newWorld(t)
 	disk := memory.NewDisk()

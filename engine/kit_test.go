@@ -86,6 +86,9 @@ func (s settings) check() error {
 	return nil
 }
 
+// silence is a text that peers answer the second time.
+const silence = "silence"
+
 // radio is a transport that takes an address of the world's network.
 type radio struct {
 	world    *world
@@ -129,7 +132,12 @@ func (r *radio) bind(gate plugin.Gate) error {
 }
 
 // Send is plugin.Transport.
-func (r *radio) Send(_ context.Context, m *message.Message, _ plugin.Route) (plugin.Receipt, error) {
+func (r *radio) Send(ctx context.Context, m *message.Message, _ plugin.Route) (plugin.Receipt, error) {
+	if string(m.Body) == silence && r.world.count(silence) == 0 {
+		r.world.note(silence)
+		<-ctx.Done()
+		return plugin.Receipt{}, message.FailForNow(message.NoAnswer, "silence")
+	}
 	r.sending.Add(1)
 	defer r.sending.Add(-1)
 	r.packets.Inc()

@@ -35,7 +35,9 @@ func (e *Engine) Refresh(ctx context.Context) (changed []string, err error) {
 // or closed. All others stay up, with their connections and what is under way.
 // The policy is always opened anew, since its files may have changed; it counts
 // as changed if its settings have. What the books or the pipeline are made of
-// changes between two terms: for a moment this node answers as a standby does.
+// changes between two terms: for a moment, of up to pauseWait and the time that
+// it takes to read the spool, this node answers as a standby does. Limits and
+// retention change without.
 //
 // An error names the key that it comes from; then everything is as it was. A
 // *message.Failure: the node stops. Only one Reload is at work: another waits
@@ -144,7 +146,7 @@ func (r *reload) pauseTerm(context.Context) error {
 	if t == nil || !r.term {
 		return nil
 	}
-	p := &pause{over: make(chan struct{}), resume: make(chan struct{}), begun: make(chan error, 1)}
+	p := newPause()
 	select {
 	case t.pauses <- p:
 	case <-t.over:
@@ -162,13 +164,17 @@ func (r *reload) pauseTerm(context.Context) error {
 	return nil
 }
 
-// resumeTerm puts the configuration in force and begins the next term with it.
+// resumeTerm puts the configuration in force and begins the next term with it;
+// one that goes on is told what else it must keep to.
 func (r *reload) resumeTerm(context.Context) error {
 	r.engine.config = r.to
 	r.onFailure(func() error {
 		r.engine.config = r.from
 		return nil
 	})
+	if t := r.engine.term.Load(); t != nil {
+		t.pipeline.Bound(r.to.Limits, r.to.Retention)
+	}
 	return r.beginTerm()
 }
 
@@ -176,8 +182,12 @@ func (r *reload) beginTerm() error {
 	if r.pause == nil {
 		return nil
 	}
-	r.pause.resume <- struct{}{}
-	return <-r.pause.begun
+	select {
+	case r.pause.resume <- struct{}{}:
+		return <-r.pause.begun
+	case <-r.pause.gone:
+		return nil // the lease is lost, or the node stops
+	}
 }
 
 // closeDoors closes the doors that go or change: the new ones may need their
@@ -231,7 +241,7 @@ func (r *reload) openDoors(ctx context.Context) error {
 		if err := e.serveUntilReady(ctx, d); err != nil {
 			return err
 		}
-		after = append(after, place(before, d))
+		after = append(after, r.place(before, d))
 	}
 	e.slots.Store(&after)
 	r.onFailure(func() error {
@@ -242,10 +252,15 @@ func (r *reload) openDoors(ctx context.Context) error {
 }
 
 // place puts a door where one of its name stood, or in a place of its own.
-func place(slots []*slot, d *door) *slot {
+func (r *reload) place(slots []*slot, d *door) *slot {
 	for _, s := range slots {
 		if s.name == d.instance.Name {
 			s.fill(d)
+			r.onFailure(func() error { // nothing is sent through it when it closes
+				s.vacate()
+				s.drain(drainWait)
+				return nil
+			})
 			return s
 		}
 	}

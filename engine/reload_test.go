@@ -77,6 +77,11 @@ func TestReload(t *testing.T) {
 			change:  []func(*engine.Config){func(c *engine.Config) { c.Limits.Contacts, c.Retention = 3, time.Hour }},
 			changed: []string{"accounts", "limits", "retention"}, terms: 1,
 		},
+		{
+			name:    "limits alone",
+			change:  []func(*engine.Config){func(c *engine.Config) { c.Limits.Messages, c.Retention = 30, 2*time.Hour }},
+			changed: []string{"limits", "retention"}, // Contacts has its default again
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in, terms, policies := w.at("in"), w.count("accounts"), w.count("policy")
@@ -108,7 +113,7 @@ func TestReload(t *testing.T) {
 	if w.at("t2") != nil || w.at("zweite") != nil {
 		t.Error("transports that are gone still listen")
 	}
-	if log := n.log.text(); strings.Count(log, "configuration reloaded") != 11 || strings.Contains(log, "was not reloaded") {
+	if log := n.log.text(); strings.Count(log, "configuration reloaded") != 12 || strings.Contains(log, "was not reloaded") {
 		t.Errorf("log:\n%s", log)
 	}
 }
@@ -181,6 +186,26 @@ func TestReloadThatFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A peer that doesn't answer holds a new term up for a moment only. Its message
+// goes on in the next one.
+func TestSilentPeerAndANewTerm(t *testing.T) {
+	w := newWorld(t)
+	n := start(t, w, engine.Options{})
+	if err := w.at("in").say(t.Context(), "a", "nobody", silence); err != nil {
+		t.Fatal(err)
+	}
+	n.eventually("an attempt", func() bool { return w.count(silence) == 1 })
+	began := time.Now()
+	if _, err := n.Reload(t.Context(), n.config(set(accounts, settings{Version: 2}))); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("for %v nobody was served", took)
+	}
+	n.eventually("the next attempt", func() bool { return w.deliveries(silence) == 1 })
+	n.works("to others")
 }
 
 func TestRefresh(t *testing.T) {

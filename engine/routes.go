@@ -37,25 +37,37 @@ func (e *Engine) routes() {
 func (e *Engine) Routes() []string { return e.admin.Routes() }
 
 // unready is why this node doesn't take traffic; nothing if it does.
-func (e *Engine) unready() []string {
+func (e *Engine) unready() []admin.Obstacle {
 	if e.draining() {
-		return []string{string(message.Draining)}
+		return []admin.Obstacle{{Reason: string(message.Draining)}}
 	}
-	var reasons []string
-	switch t := e.term.Load(); {
-	case t == nil && (!e.isUp() || e.beginning.Load()):
-		reasons = append(reasons, "starting")
-	case t == nil:
-		reasons = append(reasons, string(message.Standby))
-	case t.pipeline.Spool.Failing():
-		reasons = append(reasons, string(message.StorageDown))
-	}
+	obstacles := e.termless()
 	for _, s := range *e.slots.Load() {
 		if d := s.current.Load(); d == nil || !d.isReady() {
-			reasons = append(reasons, "transports."+s.name+" isn't open")
+			obstacles = append(obstacles, admin.Obstacle{Reason: "transports." + s.name + " isn't open"})
 		}
 	}
-	return reasons
+	return obstacles
+}
+
+// termless is why there is no term, or what is wrong with the one that there is.
+func (e *Engine) termless() []admin.Obstacle {
+	t, trouble := e.term.Load(), e.storageTrouble()
+	if t != nil {
+		trouble = t.committer.Failure()
+	}
+	why := e.noTerm.Load()
+	switch {
+	case trouble != nil:
+		return []admin.Obstacle{{Reason: string(message.StorageDown), Detail: trouble}}
+	case t != nil:
+		return nil
+	case why != nil && isKeyError(*why):
+		return []admin.Obstacle{{Reason: "starting", Detail: *why}}
+	case e.beginning.Load() || !e.isUp():
+		return []admin.Obstacle{{Reason: "starting"}}
+	}
+	return []admin.Obstacle{{Reason: string(message.Standby)}}
 }
 
 // Status is what GET /v1/status tells.
@@ -74,10 +86,13 @@ func (e *Engine) serveStatus(w http.ResponseWriter, r *http.Request) {
 		admin.Error(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	reasons := e.unready()
+	obstacles := e.unready()
 	s := Status{
-		Node: e.node, Version: e.options.Version, Ready: len(reasons) == 0,
-		Reasons: append([]string{}, reasons...), Counts: map[string]int64{},
+		Node: e.node, Version: e.options.Version, Ready: len(obstacles) == 0,
+		Reasons: []string{}, Counts: map[string]int64{},
+	}
+	for _, o := range obstacles {
+		s.Reasons = append(s.Reasons, o.Reason)
 	}
 	if t, failure := e.active(); failure == nil {
 		s.Counts = t.pipeline.Snapshot()

@@ -131,3 +131,39 @@ func TestAlive(t *testing.T) {
 		alive("after all", true)
 	})
 }
+
+// A pipeline that hangs for ever is told of, again and again, and leaves one
+// goroutine behind.
+func TestPulse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPulse()
+		if err := p.feel(func() {}); err != nil {
+			t.Error(err)
+		}
+		looks, release := 0, make(chan struct{})
+		hang := func() {
+			looks++
+			<-release
+		}
+		for range 3 {
+			began := time.Now()
+			if err := p.feel(hang); err == nil || time.Since(began) != answerWait {
+				t.Errorf("%v after %v", err, time.Since(began))
+			}
+		}
+		close(release)
+		if err := p.feel(func() {}); err != nil || looks != 1 {
+			t.Errorf("after all: %v, %d looks", err, looks)
+		}
+	})
+}
+
+// A term that can't begin again, because the lease is lost or the node stops,
+// holds no reload up that wants to go back.
+func TestNobodyBeginsAgain(t *testing.T) {
+	p := newPause()
+	close(p.gone)
+	if err := (&reload{pause: p}).beginTerm(); err != nil {
+		t.Error(err)
+	}
+}

@@ -17,6 +17,11 @@ import (
 // when a node stops, or a transport is exchanged.
 const drainWait = 5 * time.Second
 
+// pauseWait is the same for a term that ends because the next one begins with
+// another configuration: nobody is served meanwhile, and there is always some
+// peer that is silent. Within it SIP asks three times (RFC 3261 §17.1.2.2).
+const pauseWait = 2 * time.Second
+
 // term is the time during which this node is the active one, with one
 // configuration: everything whose memory must not be older than the disk is
 // opened when it begins and closed when it ends.
@@ -48,10 +53,18 @@ type pause struct {
 	over   chan struct{} // closed when the term has ended
 	resume chan struct{} // one for each beginning; closed when no more are wanted
 	begun  chan error    // what became of each
+	gone   chan struct{} // closed when no term is begun any more
+}
+
+func newPause() *pause {
+	return &pause{
+		over: make(chan struct{}), resume: make(chan struct{}), begun: make(chan error, 1), gone: make(chan struct{}),
+	}
 }
 
 // serveTerms works until ctx ends. plugin.ErrFenced: another node has taken over.
 func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
+	e.noTerm.Store(nil)
 	if e.takeTurn(ctx) != nil {
 		return nil // the node stops, or the lease is lost already
 	}
@@ -62,10 +75,10 @@ func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
 	}
 	for t != nil {
 		p := t.serve()
-		err = e.finish(t)
 		if p == nil {
-			return err
+			return e.finish(t, drainWait)
 		}
+		err = e.finish(t, pauseWait)
 		if err != nil {
 			e.log.Warn("what ended for a reload didn't end in order", "error", err)
 		}
@@ -79,6 +92,7 @@ func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
 // returns nil when no more are wanted: then the lease is given back, and the
 // node tries again.
 func (e *Engine) beginAgain(ctx context.Context, fence plugin.Fence, p *pause) *term {
+	defer close(p.gone)
 	for range p.resume {
 		t, err := e.begin(ctx, fence)
 		if ctx.Err() != nil {
@@ -138,12 +152,13 @@ func (t *term) serve() *pause {
 	}
 }
 
-// finish lets a term come to rest and closes what it has opened.
-func (e *Engine) finish(t *term) error {
+// finish lets a term come to rest, for as long as limit allows, and closes what
+// it has opened.
+func (e *Engine) finish(t *term, limit time.Duration) error {
 	e.term.Store(nil)
 	var closing sync.WaitGroup
 	closing.Go(func() { e.admin.Close(t.routes) })
-	t.pipeline.Drain(drainWait)
+	t.pipeline.Drain(limit)
 	t.running.Wait()
 	closing.Wait()
 	return errors.Join(t.closeBooks(), t.stop())

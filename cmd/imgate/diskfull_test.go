@@ -24,6 +24,9 @@ import (
 // the storage wants free, and for what it writes.
 const diskSize = "192m"
 
+// refusedWithin is how soon a full disk is noticed.
+const refusedWithin = 2 * time.Second
+
 // TestDiskFull fills the disk under a server that takes messages: it refuses
 // new ones for the time being, takes them again by itself when there is room,
 // and has lost nothing that it said it has.
@@ -44,9 +47,18 @@ func TestDiskFull(t *testing.T) {
 	}
 	taken.await(t, "messages are taken", func() bool { return taken.count() >= 200 })
 	filler := fill(t, disk)
+	full := time.Now()
+	taken.await(t, "a message is refused", func() bool { return taken.refusals.Load() > 0 })
+	if took := time.Since(full); took > 5*refusedWithin {
+		t.Errorf("the first message is refused after %v", took)
+	} else {
+		t.Logf("the first message is refused after %v", took)
+	}
 	taken.await(t, "messages are refused while the disk is full", func() bool { return taken.refusals.Load() >= 20 })
-	if said := readiness(t, s); !strings.Contains(said, "storage-down") {
-		t.Errorf("/readyz says %s", said)
+	said := readiness(t, s)
+	t.Logf("/readyz says %s", said)
+	if !strings.Contains(said, `"reasons":["storage-down"]`) || !strings.Contains(said, "the disk ") {
+		t.Error("it doesn't say why")
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)

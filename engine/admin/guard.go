@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -63,9 +62,16 @@ func (s *Server) authorized(r *http.Request) bool {
 }
 
 // boundBody limits the size of a request's body and the pauses in it. The
-// deadline is set here too, because net/http reads what a handler leaves.
-func boundBody(w http.ResponseWriter, r *http.Request) {
+// deadline is set here too, because net/http reads what a handler leaves: of a
+// stranger's, only what comes at once.
+func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 {
+		return
+	}
+	if !s.authorized(r) {
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangerTimeout)) // a connection that can't is at its end
+		r.Body = http.NoBody
 		return
 	}
 	limit := int64(maxJSON)
@@ -103,52 +109,4 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err
-}
-
-// boundedListener holds a number of connections at once; the others wait in
-// the kernel's queue.
-type boundedListener struct {
-	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	close  func()
-}
-
-func newBoundedListener(l net.Listener, n int) *boundedListener {
-	closed := make(chan struct{})
-	return &boundedListener{
-		Listener: l,
-		slots:    make(chan struct{}, n),
-		closed:   closed,
-		close:    sync.OnceFunc(func() { close(closed) }),
-	}
-}
-
-func (l *boundedListener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &boundedConn{Conn: conn, release: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-func (l *boundedListener) Close() error {
-	l.close()
-	return l.Listener.Close()
-}
-
-type boundedConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *boundedConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }

@@ -19,10 +19,7 @@ func Reply(w http.ResponseWriter, status int, value any) {
 	if err != nil {
 		panic(err)
 	}
-	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n')) // a client that has left needs no answer
 }

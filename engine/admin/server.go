@@ -23,6 +23,7 @@ const (
 	headerTimeout   = 5 * time.Second  // for the header of a request
 	idleTimeout     = time.Minute      // between two requests of a connection
 	stallTimeout    = 30 * time.Second // between two pieces of a body, in either direction
+	strangerTimeout = time.Second      // for the body of a request without the token, which nobody reads
 	requestTimeout  = 30 * time.Minute // for a whole request: an import or export of everything
 	shutdownTimeout = 5 * time.Second
 
@@ -37,7 +38,7 @@ const (
 // of routes may be opened and closed at any time.
 type Server struct {
 	log      *slog.Logger
-	listener net.Listener
+	listener *boundedListener
 	host     string // as configured: a Host header may say it
 	token    [sha256.Size]byte
 	slots    chan struct{}
@@ -47,7 +48,20 @@ type Server struct {
 	mu     sync.Mutex
 	scopes []*Scope       // those that are open
 	mux    *http.ServeMux // all their routes
-	probe  func() []string
+	probe  func() []Obstacle
+}
+
+// Obstacle is why a node isn't ready.
+type Obstacle struct {
+	Reason string // for programs, and for people
+	Detail error  // what is known besides, for people; nil: nothing
+}
+
+func (o Obstacle) String() string {
+	if o.Detail == nil {
+		return o.Reason
+	}
+	return o.Reason + ": " + o.Detail.Error()
 }
 
 // New takes the address ("host:port", TCP) and reads the token that callers
@@ -100,7 +114,7 @@ func (s *Server) HandleOpen(path string, handler http.HandlerFunc) { s.pages[pat
 // Ready sets what /readyz asks: probe returns why this node isn't ready, or
 // nothing. It is called for each request, from several goroutines, and must
 // not block. Until it is set the node is starting.
-func (s *Server) Ready(probe func() []string) {
+func (s *Server) Ready(probe func() []Obstacle) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.probe = probe
@@ -156,6 +170,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         s.listener.note,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan error, 1)
@@ -178,7 +193,10 @@ func (s *Server) Serve(ctx context.Context) error {
 func (s *Server) answer(raw http.ResponseWriter, r *http.Request) {
 	w := newResponse(raw)
 	defer s.catch(w, r)
-	boundBody(raw, r)
+	s.boundBody(raw, r)
+	header := w.Header()
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Cache-Control", "no-store")
 	switch {
 	case !s.knowsHost(r):
 		Error(w, http.StatusMisdirectedRequest, "this server doesn't answer for that host name")
@@ -191,8 +209,7 @@ func (s *Server) answer(raw http.ResponseWriter, r *http.Request) {
 	case !strings.HasPrefix(r.URL.Path, "/v1/"):
 		Error(w, http.StatusNotFound, "no such page")
 	case !s.authorized(r):
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		w.Header().Set("Connection", "close") // a stranger's body isn't read
+		header.Set("WWW-Authenticate", "Bearer")
 		Error(w, http.StatusUnauthorized, "expected the header Authorization: Bearer, with the token of this server")
 	default:
 		s.call(w, r)
@@ -219,16 +236,20 @@ func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	probe := s.probe
 	s.mu.Unlock()
-	reasons := []string{"starting"}
+	obstacles := []Obstacle{{Reason: "starting"}}
 	if probe != nil {
-		reasons = probe()
+		obstacles = probe()
 	}
-	if len(reasons) == 0 {
+	if len(obstacles) == 0 {
 		Reply(w, http.StatusOK, map[string]string{"status": "ready"})
 		return
 	}
+	reasons, texts := make([]string, len(obstacles)), make([]string, len(obstacles))
+	for i, o := range obstacles {
+		reasons[i], texts[i] = o.Reason, o.String()
+	}
 	Reply(w, http.StatusServiceUnavailable, map[string]any{
-		"status": "not ready", "reasons": reasons, "error": "not ready: " + strings.Join(reasons, ", "),
+		"status": "not ready", "reasons": reasons, "error": "not ready: " + strings.Join(texts, ", "),
 	})
 }
 

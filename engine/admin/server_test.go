@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -188,12 +189,14 @@ func TestAnswers(t *testing.T) {
 
 func TestReady(t *testing.T) {
 	f := start(t, nil)
-	f.Ready(func() []string { return []string{"storage down", "draining"} })
+	f.Ready(func() []Obstacle {
+		return []Obstacle{{"storage down", errors.New("the disk is full")}, {Reason: "draining"}}
+	})
 	answer, text := f.request(t, "GET", "/readyz", nil, nil)
-	if answer.StatusCode != 503 || errorIn(t, text) != "not ready: storage down, draining" {
+	if answer.StatusCode != 503 || errorIn(t, text) != "not ready: storage down: the disk is full, draining" {
 		t.Errorf("%d %s", answer.StatusCode, text)
 	}
-	f.Ready(func() []string { return nil })
+	f.Ready(func() []Obstacle { return nil })
 	answer, text = f.request(t, "GET", "/readyz", nil, nil)
 	if answer.StatusCode != 200 || strings.TrimSpace(text) != `{"status":"ready"}` {
 		t.Errorf("%d %s", answer.StatusCode, text)

@@ -143,6 +143,7 @@ type target struct {
 	route  plugin.Route
 	door   plugin.Transport
 	device string
+	others []plugin.Route // the device's other ways, where this one is gone
 }
 
 // result is what became of one attempt at one target.
@@ -184,10 +185,32 @@ func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, now time.Time) (_ 
 	if len(targets) == 0 {
 		targets = silent
 	}
-	if len(e.Routes) > 0 && len(targets) > 1 {
+	switch {
+	case len(targets) < 2:
+	case len(e.Routes) > 0:
 		targets = targets[:1] // in order: the next one is tried when this one refuses
+	default:
+		targets = perDevice(targets)
 	}
 	return targets, refusal
+}
+
+// perDevice makes one target of the ways to each device (RFC 5626 §4.2): it gets a
+// message once. The newest way comes first. Contacts that don't name their
+// device stay apart.
+func perDevice(targets []target) []target {
+	merged := make([]target, 0, len(targets))
+	for _, t := range slices.Backward(targets) {
+		i := slices.IndexFunc(merged, func(o target) bool {
+			return t.device != "" && o.device == t.device && o.route.Transport == t.route.Transport
+		})
+		if i < 0 {
+			merged = append(merged, t)
+			continue
+		}
+		merged[i].others = append(merged[i].others, t.route)
+	}
+	return merged
 }
 
 // routes are those that charging named, else those of the first of the plan's
@@ -291,9 +314,23 @@ func gather(answers <-chan result, n int, taken func()) []result {
 	return results
 }
 
-// attempt is one call of a transport, the n-th for this message. One that panics
-// is as good as a message that can't be built.
-func (p *Pipeline) attempt(to *recipient, m *message.Message, t target, n int) (r result) {
+// attempt is the n-th for this message at one target: over the first of its
+// ways that isn't gone.
+func (p *Pipeline) attempt(to *recipient, m *message.Message, t target, n int) result {
+	r := p.try(to, m, t, n)
+	for _, way := range t.others {
+		if r.failure == nil || !r.failure.Temporary || r.failure.Reason != message.Unavailable {
+			break
+		}
+		t.route = way
+		r = p.try(to, m, t, n)
+	}
+	return r
+}
+
+// try is one call of a transport. One that panics is as good as a message that
+// can't be built.
+func (p *Pipeline) try(to *recipient, m *message.Message, t target, n int) (r result) {
 	r.target = t
 	began := time.Now()
 	defer p.attempted(m, &r, began, n)

@@ -135,9 +135,11 @@ func (ls *lanes) load(recipient string) (inAll, forThem int) {
 }
 
 // activate gives a lane to a worker, as soon as its recipient's pace allows.
+// While the pipeline drains nothing goes any more: it waits.
 func (ls *lanes) activate(l *lane) {
 	ls.asleep.remove(l)
 	if ls.p.draining.Load() {
+		ls.settle(l)
 		return
 	}
 	l.active = true

@@ -101,8 +101,9 @@ type lister struct {
 	after  message.ID // all up to this one were returned
 	looked int        // see maxLooked
 
-	waiting []View // of the spool, read ahead
-	all     bool   // whether the spool has no more than these
+	aside   []message.ID // in quarantine and not yet read, if that is all there is to list; nil: not asked for yet
+	waiting []View       // of the spool, read ahead
+	all     bool         // whether the spool has no more than these
 	ended   bool
 }
 
@@ -147,7 +148,7 @@ func (l *lister) readAhead(ctx context.Context) (err error) {
 		return nil
 	}
 	if l.filter.State == spool.StateQuarantined {
-		l.waiting, err = l.p.readAside(ctx, l.after)
+		l.waiting, err = l.readAside(ctx)
 	} else {
 		l.waiting, err = l.p.readSpool(ctx, l.after)
 	}
@@ -171,9 +172,13 @@ func (p *Pipeline) readSpool(ctx context.Context, after message.ID) ([]View, err
 }
 
 // readAside finds what is in quarantine among a million that wait.
-func (p *Pipeline) readAside(ctx context.Context, after message.ID) (views []View, err error) {
-	for _, id := range p.lanes.aside(after, listSpool) {
-		v, err := p.Show(ctx, id)
+func (l *lister) readAside(ctx context.Context) (views []View, err error) {
+	if l.aside == nil {
+		l.aside = l.p.lanes.aside(l.after)
+	}
+	n := min(len(l.aside), listSpool)
+	for _, id := range l.aside[:n] {
+		v, err := l.p.Show(ctx, id)
 		if f, ok := errors.AsType[*message.Failure](err); ok && f.Reason == message.UnknownRecipient {
 			v, err = View{ID: id}, nil // it has just ended: nothing passes it
 		}
@@ -182,17 +187,18 @@ func (p *Pipeline) readAside(ctx context.Context, after message.ID) (views []Vie
 		}
 		views = append(views, v)
 	}
+	l.aside = l.aside[n:]
 	return views, nil
 }
 
-// aside returns the first n ids in quarantine that are greater.
-func (ls *lanes) aside(after message.ID, n int) []message.ID {
+// aside returns the ids in quarantine that are greater, in their order.
+func (ls *lanes) aside(after message.ID) []message.ID {
 	ls.mu.Lock()
 	ids := slices.Collect(maps.Keys(ls.quarantined))
 	ls.mu.Unlock()
 	ids = slices.DeleteFunc(ids, func(id message.ID) bool { return compareIDs(id, after) <= 0 })
 	slices.SortFunc(ids, compareIDs)
-	return ids[:min(n, len(ids))]
+	return ids
 }
 
 func compareIDs(a, b message.ID) int { return slices.Compare(a[:], b[:]) }

@@ -102,6 +102,7 @@ type Pipeline struct {
 	authorizing *plugin.Deadlines
 	attempting  *plugin.Deadlines
 
+	bounds atomic.Pointer[bounds]
 	oldest atomic.Int64 // when the oldest message was received, as of the last sweep: ms since 1970; 0: there was none
 
 	draining atomic.Bool
@@ -113,7 +114,7 @@ type Pipeline struct {
 // New returns a pipeline. Its context ends what it does when the node stops
 // being the active one.
 func New(ctx context.Context, parts Parts) *Pipeline {
-	p := &Pipeline{Parts: parts.withDefaults()}
+	p := &Pipeline{Parts: parts}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for i := range p.jobs {
 		p.jobs[i] = make(chan job, deciderQueue)
@@ -130,18 +131,26 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	p.settler.init(p)
 	p.reports.init()
 	p.notices = notices{log: parts.Log, pending: map[notice]*pendingNotice{}}
-	p.Locations.Limit(p.Limits.Contacts)
+	p.Bound(parts.Limits, parts.Retention)
 	p.meter = newMeter(parts.Metrics, p.instances)
 	p.gauges(parts.Metrics)
 	return p
 }
 
-func (parts Parts) withDefaults() Parts {
-	parts.Limits.Messages = cmp.Or(parts.Limits.Messages, DefaultMessages)
-	parts.Limits.PerRecipient = cmp.Or(parts.Limits.PerRecipient, DefaultPerRecipient)
-	parts.Limits.Contacts = cmp.Or(parts.Limits.Contacts, DefaultContacts)
-	parts.Retention = max(MinRetention, cmp.Or(parts.Retention, DefaultRetention))
-	return parts
+// bounds are Limits and Retention without zeros.
+type bounds struct {
+	Limits
+	retention time.Duration
+}
+
+// Bound sets other limits and another retention than those of Parts. What is
+// kept already stays. It may be called while the pipeline works.
+func (p *Pipeline) Bound(l Limits, retention time.Duration) {
+	l.Messages = cmp.Or(l.Messages, DefaultMessages)
+	l.PerRecipient = cmp.Or(l.PerRecipient, DefaultPerRecipient)
+	l.Contacts = cmp.Or(l.Contacts, DefaultContacts)
+	p.bounds.Store(&bounds{l, max(MinRetention, cmp.Or(retention, DefaultRetention))})
+	p.Locations.Limit(l.Contacts)
 }
 
 // Restore rebuilds memory from the disk. It comes before Run.

@@ -84,6 +84,9 @@ func (s *settler) busy() bool {
 func (s *settler) run() {
 	for {
 		batch, err := s.next()
+		if s.p.ctx.Err() != nil {
+			return // the outbox keeps what isn't settled
+		}
 		if err != nil {
 			s.p.Log.Error("reading the outbox failed; it will be tried again", "reason", err)
 			if !pause(s.p.ctx, settleBackoff) {
@@ -146,6 +149,9 @@ func (s *settler) settle(batch []plugin.Record) bool {
 		changes, err := s.call(batch)
 		if err == nil {
 			return s.written(batch, changes)
+		}
+		if s.p.ctx.Err() != nil {
+			return false
 		}
 		s.p.meter.settleFailed.Inc()
 		s.p.Log.Error("charging settles nothing; it will be tried again", "records", len(batch), "reason", err)

@@ -237,11 +237,12 @@ func (p *Pipeline) ask(a plugin.Arrival, recipient plugin.Account, known bool) (
 
 // full tells whether no more messages may wait, for this recipient or at all.
 func (p *Pipeline) full(recipient string) *message.Failure {
+	limits := p.bounds.Load()
 	inAll, forThem := p.lanes.load(recipient)
-	if inAll += int(p.reports.held.Load()); inAll >= p.Limits.Messages {
+	if inAll += int(p.reports.held.Load()); inAll >= limits.Messages {
 		return message.FailForNow(message.Overloaded, "%d messages wait already", inAll)
 	}
-	if forThem >= p.Limits.PerRecipient {
+	if forThem >= limits.PerRecipient {
 		return message.FailForNow(message.LimitReached, "%d messages wait for %s already", forThem, recipient)
 	}
 	return nil

@@ -55,7 +55,7 @@ func (p *Pipeline) sweepSeen(now time.Time) {
 func (p *Pipeline) forgetHistory(now time.Time) {
 	var last message.ID
 	for {
-		n, next, err := p.Spool.Forget(p.ctx, last, now.Add(-p.Retention), historyPage)
+		n, next, err := p.Spool.Forget(p.ctx, last, now.Add(-p.bounds.Load().retention), historyPage)
 		p.sweepFailed(err)
 		if n < historyPage || err != nil || !pause(p.ctx, historyPause) {
 			return

@@ -16,12 +16,28 @@ import (
 // counting for the hot path.
 //
 // A scope adds labels to all that is registered through it, and takes it all
-// away when it is closed: each instance has one. A nil *Metrics works and shows
+// away when it is closed, scopes within it included: each instance has one. A nil *Metrics works and shows
 // nothing. The methods may be called from any goroutine.
 type Metrics struct {
 	registry *registry
 	labels   []Label
-	owner    *int // what scopes below this one share: closing it takes all away
+	owner    *owner
+}
+
+// owner is a scope as its series know it.
+type owner struct {
+	within *owner // nil: it is the whole registry
+	closed bool   // guarded by the registry's lock
+}
+
+// ended tells whether a scope, or one that it is within, is closed.
+func (o *owner) ended() bool {
+	for ; o != nil; o = o.within {
+		if o.closed {
+			return true
+		}
+	}
+	return false
 }
 
 // Label is a name and a value that tells series of one metric apart. There are
@@ -29,18 +45,19 @@ type Metrics struct {
 type Label struct{ Name, Value string }
 
 // NewMetrics returns an empty registry.
-func NewMetrics() *Metrics { return &Metrics{registry: &registry{}, owner: new(int)} }
+func NewMetrics() *Metrics { return &Metrics{registry: &registry{}, owner: &owner{}} }
 
 // Scope returns a part of the registry: what is registered through it bears
-// these labels besides those of m, and lasts until the scope is closed.
+// these labels besides those of m, and lasts until the scope, or m, is closed.
 func (m *Metrics) Scope(labels ...Label) *Metrics {
 	if m == nil {
 		return nil
 	}
-	return &Metrics{registry: m.registry, labels: m.with(labels), owner: new(int)}
+	return &Metrics{registry: m.registry, labels: m.with(labels), owner: &owner{within: m.owner}}
 }
 
-// Close takes away what was registered through this scope.
+// Close takes away what was registered through this scope and those within it.
+// What is registered later is counted and never shown.
 func (m *Metrics) Close() {
 	if m != nil {
 		m.registry.remove(m.owner)
@@ -120,7 +137,7 @@ type Series struct {
 	counter   *Counter
 	histogram *Histogram
 	read      func() float64
-	owner     *int
+	owner     *owner
 }
 
 // Value reads a counter or a gauge.
@@ -219,6 +236,10 @@ type registry struct {
 func (r *registry) add(s *Series, fill func(*Series)) *Series {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.owner.ended() {
+		fill(s)
+		return s
+	}
 	i, _ := slices.BinarySearchFunc(r.series, s, compareSeries)
 	for ; i < len(r.series) && compareSeries(r.series[i], s) == 0; i++ {
 		if r.series[i].owner != s.owner {
@@ -236,10 +257,11 @@ func (r *registry) add(s *Series, fill func(*Series)) *Series {
 	return s
 }
 
-func (r *registry) remove(owner *int) {
+func (r *registry) remove(o *owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.series = slices.DeleteFunc(r.series, func(s *Series) bool { return s.owner == owner })
+	o.closed = true
+	r.series = slices.DeleteFunc(r.series, func(s *Series) bool { return s.owner.ended() })
 }
 
 func (r *registry) list() []*Series {

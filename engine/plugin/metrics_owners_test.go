@@ -43,3 +43,25 @@ func TestMetricsOfTwoOwners(t *testing.T) {
 	third.Close()
 	want("none")
 }
+
+// Closing a scope closes those within it, and nothing beside it; what comes too
+// late isn't shown.
+func TestMetricsWithinAScope(t *testing.T) {
+	m := NewMetrics()
+	instance, other := m.Scope(Label{"transport", "sip"}), m.Scope(Label{"transport", "trunk"})
+	listener := instance.Scope(Label{"network", "tcp"})
+	for i, scope := range []*Metrics{m, instance, listener, other} {
+		scope.Counter("packets_total", "").Add(uint64(i))
+	}
+	instance.Close()
+	if got := values(m); !slices.Equal(got, []float64{0, 3}) {
+		t.Errorf("after its end: %v", got)
+	}
+	late := listener.Counter("late_total", "")
+	late.Inc()
+	listener.Histogram("late_seconds", "", nil).Observe(1)
+	instance.Scope().Gauge("late", "", func() float64 { return 1 })
+	if got := values(m); len(got) != 2 || late.Value() != 1 {
+		t.Errorf("what came too late: %v", got)
+	}
+}

@@ -14,6 +14,7 @@ type Policy interface {
 	// Decide is called once for each message, from a few long-lived
 	// goroutines. A Failure with PolicyFailed, temporary: there is no verdict
 	// (undefined, an error, the deadline passed, the plan is not one).
+	// UnknownRecipient: nothing is said of such recipients.
 	Decide(ctx context.Context, q Question) (Plan, error)
 	// Close lets go. No other method runs or follows.
 	Close() error

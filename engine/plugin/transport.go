@@ -9,6 +9,10 @@ import (
 
 // Transport is a door: messages come in and go out through it in its own
 // protocol. It runs on every node, active or not.
+//
+// New takes no address and holds nothing that has to be let go: a transport
+// that is opened and never served is just forgotten. While the one before still
+// serves, a reload opens its successor on the same address.
 type Transport interface {
 	// Serve opens the door, calls gate.Ready once it takes traffic, and returns
 	// nil when ctx is done, or why the door can't be kept open; then everything
@@ -159,7 +163,8 @@ type Binding struct {
 	Transport string          // the instance that took the registration and can reach it
 	Contact   string          // the URI as it was registered
 	Flow      string          // the transport's own name of the way back; opaque to others
-	Device    string          // +sip.instance (RFC 5626 §4.1), with reg-id; empty: unknown
+	Device    string          // which device (RFC 5626 §4.1, +sip.instance): it gets each message once; empty: unknown
+	RegID     string          // which of the device's flows (RFC 5626 §4.2, reg-id); empty: its only one
 	Q         int             // preference in thousandths, 0 to 1000
 	Expires   time.Time
 	CallID    string

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"reflect"
 	"testing"
 	"time"
@@ -91,4 +92,22 @@ func FuzzDecode(f *testing.F) {
 			decodeSeen(row[:24], row[24:])
 		}
 	})
+}
+
+// TestBindingOfTheFirstFormat: it had no reg-id of its own.
+func TestBindingOfTheFirstFormat(t *testing.T) {
+	want := plugin.Binding{
+		Account: "a", AOR: message.Address{User: "a", Host: "b"}, Transport: "sip", Contact: "sip:a@b", Flow: "udp;x",
+		Device: "<urn:uuid:1>", Q: 1000, Expires: time.Unix(1, 0).UTC(), CallID: "c", CSeq: 7,
+	}
+	row := encodeBinding(want)
+	length := 2 + len(want.Device) // the reg-id follows the device: one octet, its length
+	at := bytes.Index(row, []byte(want.Device)) - 1 + length - 1
+	first := append(bytes.Clone(row[:at]), row[at+1:]...)
+	first[0] = 1
+	for _, b := range [][]byte{row, first} {
+		if got, err := decodeBinding(b); err != nil || got != want {
+			t.Errorf("%x: %+v, %v\nwant %+v", b, got, err, want)
+		}
+	}
 }

@@ -52,7 +52,7 @@ type Committer struct {
 	stopped bool
 	wake    chan struct{}
 
-	failing  atomic.Bool
+	failing  atomic.Pointer[error] // why the storage refuses writes; nil: it doesn't
 	measured atomic.Pointer[measures]
 }
 
@@ -92,12 +92,20 @@ func (c *Committer) measure(m *plugin.Metrics) {
 }
 
 // Failing tells whether the storage refuses writes just now.
-func (c *Committer) Failing() bool { return c.failing.Load() }
+func (c *Committer) Failing() bool { return c.failing.Load() != nil }
+
+// Failure is why the storage refuses writes just now; nil: it doesn't.
+func (c *Committer) Failure() error {
+	if why := c.failing.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
 
 // Put commits changes that create new rows, or refuses them: then no row of
 // theirs stays. done gets nil once they are on disk, else a *message.Failure.
 func (c *Committer) Put(changes []plugin.Change, done func(error)) {
-	if c.failing.Load() {
+	if c.Failing() {
 		done(message.FailForNow(message.StorageDown, "the storage fails"))
 		return
 	}
@@ -206,7 +214,7 @@ func (c *Committer) commit(ctx context.Context, batch []write) error {
 			return nil
 		}
 		if errors.Is(err, plugin.ErrFenced) {
-			c.failing.Store(true)
+			c.failing.Store(&err)
 			finish(batch, errStopped)
 			return plugin.ErrFenced
 		}
@@ -237,14 +245,14 @@ func (c *Committer) apply(ctx context.Context, batch []write) error {
 }
 
 func (c *Committer) fails(err error) {
-	if !c.failing.Swap(true) {
+	if c.failing.Swap(&err) == nil {
 		c.log.Error("storage refuses writes: new messages are refused until it recovers", "reason", err)
 	}
 }
 
 func (c *Committer) recovered() {
-	if c.failing.Load() {
-		c.failing.Store(false)
+	if c.Failing() {
+		c.failing.Store(nil)
 		c.log.Info("storage takes writes again")
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-const bindingFormat = 1
+const bindingFormat = 2 // 1 had the reg-id in the device
 
 // Locations knows where devices can be reached. Memory holds all of it; the
 // disk is written with each change. It may be used from several goroutines.
@@ -116,10 +116,10 @@ func concerns(r plugin.Registration, transport string, o plugin.Binding) bool {
 }
 
 // replaces tells whether one binding takes the place of another of the same
-// address-of-record: the same device (RFC 5626 §6), or the same contact where
-// the device isn't known.
+// address-of-record: the same flow of the same device (RFC 5626 §6), or the
+// same contact where the device isn't known.
 func replaces(b, o plugin.Binding) bool {
-	return o.Contact == b.Contact || b.Device != "" && o.Device == b.Device
+	return o.Contact == b.Contact || b.Device != "" && o.Device == b.Device && o.RegID == b.RegID
 }
 
 // outOfOrder is RFC 3261 §10.3 step 7.
@@ -207,6 +207,7 @@ func encodeBinding(b plugin.Binding) []byte {
 	w.string(b.Contact)
 	w.string(b.Flow)
 	w.string(b.Device)
+	w.string(b.RegID)
 	w.int(int64(b.Q))
 	w.time(b.Expires)
 	w.string(b.CallID)
@@ -216,10 +217,13 @@ func encodeBinding(b plugin.Binding) []byte {
 
 func decodeBinding(row []byte) (plugin.Binding, error) {
 	r := &reader{b: row}
-	r.version(bindingFormat, bindingFormat)
+	format := r.version(1, bindingFormat)
 	b := plugin.Binding{
-		Account: r.string(), AOR: r.address(), Transport: r.string(), Contact: r.string(), Flow: r.string(),
-		Device: r.string(), Q: int(r.int()), Expires: r.time(), CallID: r.string(), CSeq: uint32(r.uint()),
+		Account: r.string(), AOR: r.address(), Transport: r.string(), Contact: r.string(), Flow: r.string(), Device: r.string(),
 	}
+	if format > 1 {
+		b.RegID = r.string()
+	}
+	b.Q, b.Expires, b.CallID, b.CSeq = int(r.int()), r.time(), r.string(), uint32(r.uint())
 	return b, r.done()
 }

@@ -19,6 +19,7 @@ type lease struct {
 	fence    plugin.Fence
 	ends     time.Time
 	refuse   error // of Renew
+	broken   error // of Acquire
 	hang     bool  // Renew waits for the end of its context
 	released int
 }
@@ -26,6 +27,9 @@ type lease struct {
 func (l *lease) Acquire(_ context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.broken != nil {
+		return 0, l.broken
+	}
 	if l.holder != "" && l.holder != node && time.Now().Before(l.ends) {
 		return 0, plugin.ErrHeld
 	}
@@ -75,16 +79,16 @@ type terms struct {
 	began chan plugin.Fence
 	ended chan time.Time
 	fail  chan error // what the next term returns at once
-	waits chan struct{}
+	waits chan error
 	stop  context.CancelFunc
 	done  chan error
 }
 
 func run(t *testing.T, l *lease) *terms {
 	ctx, stop := context.WithCancel(t.Context())
-	r := &terms{began: make(chan plugin.Fence, 100), ended: make(chan time.Time, 100), fail: make(chan error, 1), waits: make(chan struct{}, 100), stop: stop, done: make(chan error, 1)}
+	r := &terms{began: make(chan plugin.Fence, 100), ended: make(chan time.Time, 100), fail: make(chan error, 1), waits: make(chan error, 100), stop: stop, done: make(chan error, 1)}
 	go func() {
-		r.done <- Run(ctx, l, "me", slog.New(slog.DiscardHandler), Roles{Standby: func() { r.waits <- struct{}{} }, Active: func(ctx context.Context, f plugin.Fence) error {
+		r.done <- Run(ctx, l, "me", slog.New(slog.DiscardHandler), Roles{Standby: func(why error) { r.waits <- why }, Active: func(ctx context.Context, f plugin.Fence) error {
 			r.began <- f
 			defer func() { r.ended <- time.Now() }()
 			select {
@@ -133,8 +137,8 @@ func TestWaitsForItsTurn(t *testing.T) {
 		if waited := time.Since(began); waited < 10*time.Second || waited > 10*time.Second+acquireEvery {
 			t.Errorf("took over after %s", waited)
 		}
-		if told := len(r.waits); told != 1 {
-			t.Errorf("told %d times that it waits", told)
+		if why := <-r.waits; !errors.Is(why, plugin.ErrHeld) {
+			t.Errorf("it waits because of %v", why)
 		}
 		r.end(t)
 	})
@@ -163,6 +167,33 @@ func TestStopsWhenTheLeaseIsLost(t *testing.T) {
 	}
 }
 
+// A node that gets no lease says whether that is because of another node or of
+// the storage, from the moment on at which its own is lost.
+func TestSaysWhyItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lease{}
+		r := run(t, l)
+		<-r.began
+		full := errors.New("disk full")
+		l.change(func(l *lease) { l.hang, l.broken = true, full })
+		<-r.ended
+		if why := <-r.waits; !errors.Is(why, errLost) || !errors.Is(why, context.DeadlineExceeded) {
+			t.Errorf("the lease is lost: %v", why)
+		}
+		if why := <-r.waits; !errors.Is(why, full) {
+			t.Errorf("the storage fails: %v", why)
+		}
+		l.change(func(l *lease) { l.broken, l.hang, l.holder, l.ends = nil, false, "other", time.Now().Add(time.Second) })
+		for why := range r.waits {
+			if errors.Is(why, plugin.ErrHeld) {
+				break
+			}
+		}
+		<-r.began
+		r.end(t)
+	})
+}
+
 func TestFirstFailureEndsTheProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := run(t, &lease{})
@@ -183,8 +214,14 @@ func TestLaterFailuresAreTriedAgain(t *testing.T) {
 		<-r.ended // a term that was
 		l.change(func(l *lease) { l.refuse = nil })
 		<-r.began
-		r.fail <- errors.New("database down")
+		down := errors.New("database down")
+		r.fail <- down
 		<-r.ended
+		for why := range r.waits {
+			if errors.Is(why, down) {
+				break
+			}
+		}
 		<-r.began
 		r.end(t)
 	})

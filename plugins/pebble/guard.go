@@ -26,7 +26,8 @@ import (
 //
 // So an error of the log, the manifest or the directory never reaches Pebble.
 // If what is missing can come back (space, file descriptors), the guard waits
-// for it and Pebble sees a slow disk. After any other error the disk may no
+// for it and Pebble sees a slow disk; whoever waits for Pebble meanwhile is told
+// so at once (see lack). After any other error the disk may no
 // longer be trusted, not even if the next sync succeeds: the guard is broken for
 // good, and the operation never returns; nor does any later one that would
 // change a file. For the files that is the same as if the process had been
@@ -45,6 +46,7 @@ type guard struct {
 	once   sync.Once
 	broken chan struct{} // closed when there is a cause
 	cause  error
+	lack   lack
 }
 
 const (
@@ -55,7 +57,9 @@ const (
 	retryTableAfter = time.Second
 )
 
-func newGuard(fs vfs.FS) *guard { return &guard{FS: fs, broken: make(chan struct{})} }
+func newGuard(fs vfs.FS) *guard {
+	return &guard{FS: fs, broken: make(chan struct{}), lack: lack{begun: make(chan struct{})}}
+}
 
 // arm makes the guard keep errors from Pebble.
 func (g *guard) arm() { g.armed.Store(true) }
@@ -81,6 +85,12 @@ func (g *guard) err() error {
 
 // check does one change of a file until Pebble may see the result.
 func (g *guard) check(name string, change func() error) error {
+	waits := false
+	defer func() {
+		if waits {
+			g.lack.ends()
+		}
+	}()
 	for {
 		g.waitIfBroken()
 		err := change()
@@ -94,6 +104,10 @@ func (g *guard) check(name string, change func() error) error {
 		if !comesBack(err) {
 			g.fail(err)
 			continue
+		}
+		if !waits {
+			waits = true
+			g.lack.begins(err)
 		}
 		time.Sleep(retryAfter)
 	}

@@ -86,26 +86,32 @@ func TestFailingDisk(t *testing.T) {
 // TestPassingTrouble lets an operation fail for a while: nothing is lost, and
 // the store goes on when the trouble is over.
 func TestPassingTrouble(t *testing.T) {
-	for name, illness := range map[string]func(errorfs.Op) error{
-		"no space for the log":      fails(errorfs.OpFileWrite, ".log", syscall.ENOSPC),
-		"no descriptor for the log": fails(errorfs.OpCreate, ".log", syscall.EMFILE),
-		"no space for the manifest": fails(errorfs.OpFileWrite, "MANIFEST", syscall.ENOSPC),
-		"no space for a table":      fails(errorfs.OpFileWrite, ".sst", syscall.ENOSPC),
-		"no table can be made":      fails(errorfs.OpCreate, ".sst", syscall.EIO),
-		"no table can be synced":    fails(errorfs.OpFileSyncData, ".sst", syscall.EIO),
+	for name, c := range map[string]struct {
+		illness func(errorfs.Op) error
+		want    error
+	}{
+		"no space for the log":      {fails(errorfs.OpFileWrite, ".log", syscall.ENOSPC), syscall.ENOSPC},
+		"no descriptor for the log": {fails(errorfs.OpCreate, ".log", syscall.EMFILE), syscall.EMFILE},
+		"no space for the manifest": {fails(errorfs.OpFileWrite, "MANIFEST", syscall.ENOSPC), syscall.ENOSPC},
+		"no space for a table":      {fails(errorfs.OpFileWrite, ".sst", syscall.ENOSPC), context.DeadlineExceeded},
+		"no table can be made":      {fails(errorfs.OpCreate, ".sst", syscall.EIO), context.DeadlineExceeded},
+		"no table can be synced":    {fails(errorfs.OpFileSyncData, ".sst", syscall.EIO), context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			disk := newSickDisk()
 			s := opened(t, disk.fs())
 			f := acquired(t, s, "gw1")
-			disk.fallIll(illness)
+			disk.fallIll(c.illness)
 			acknowledged, err := putUntilError(t, s, f)
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatalf("during the trouble: %v, want the end of the context", err)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("during the trouble: %v, want %v", err, c.want)
+			}
+			if err := s.Renew(t.Context(), f, time.Hour); err != nil {
+				t.Errorf("the lease is lost to a trouble that passes: %v", err)
 			}
 			disk.recover()
-			mustPut(t, s, f, acknowledged)
+			putWhenWell(t, s, f, acknowledged)
 			if err := flush(t.Context(), s); err != nil {
 				t.Fatalf("flush after the trouble: %v", err)
 			}
@@ -113,6 +119,44 @@ func TestPassingTrouble(t *testing.T) {
 			wantRows(t, opened(t, disk.CrashClone(vfs.CrashCloneCfg{})), acknowledged+1)
 		})
 	}
+}
+
+// TestLackIsSaidAtOnce lets the log find no space: writes are refused at once,
+// not at the end of their contexts, and the row under way is written later.
+func TestLackIsSaidAtOnce(t *testing.T) {
+	disk := newSickDisk()
+	s := opened(t, disk.fs())
+	f := acquired(t, s, "gw1")
+	mustPut(t, s, f, 0)
+	disk.fallIll(fails(errorfs.OpFileWrite, ".log", syscall.ENOSPC))
+	for range 3 {
+		// t.Context() has no end: an answer is proof enough that nobody waited.
+		wantError(t, put1(t.Context(), s, f, 1), "the disk can't take what is written, the store waits for it: ")
+	}
+	if _, err := s.Acquire(t.Context(), "gw1", time.Hour); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Acquire: %v", err)
+	}
+	if _, err := s.Scan(t.Context(), "spool", nil, nil, 10); err != nil {
+		t.Errorf("reading: %v", err)
+	}
+	disk.recover()
+	putWhenWell(t, s, f, 2)
+	wantRows(t, s, 3)
+}
+
+// TestCloseOnAFullDisk: whoever stops the node needn't make room first.
+func TestCloseOnAFullDisk(t *testing.T) {
+	disk := newSickDisk()
+	s, err := open(disk.fs(), "data/pebble", discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := acquired(t, s, "gw1")
+	mustPut(t, s, f, 0)
+	disk.fallIll(fails(errorfs.OpFileWrite, ".log", syscall.ENOSPC))
+	wantError(t, put1(t.Context(), s, f, 1), "the store waits for it")
+	wantError(t, s.Close(), "not closed within "+closeFullWithin.String())
+	wantRows(t, opened(t, disk.CrashClone(vfs.CrashCloneCfg{})), 1)
 }
 
 func TestHangingDisk(t *testing.T) {
@@ -254,6 +298,21 @@ func mustPut(t *testing.T, s *storage, f plugin.Fence, i int) {
 	}
 }
 
+// putWhenWell writes a row as soon as the store takes one again.
+func putWhenWell(t *testing.T, s *storage, f plugin.Fence, i int) {
+	t.Helper()
+	for {
+		err := put1(t.Context(), s, f, i)
+		if err == nil {
+			return
+		}
+		if s.guard.err() != nil || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EMFILE) && !errors.Is(err, errLackOver) {
+			t.Fatalf("after the trouble: %v", err)
+		}
+		time.Sleep(retryAfter) // the guard looks again by the clock
+	}
+}
+
 // putUntilError writes rows, and has the memtable written to a table after
 // each, until one of the two fails or isn't done within half a second. It
 // returns how many rows were acknowledged.
@@ -290,6 +349,8 @@ func flush(ctx context.Context, s *storage) error {
 		return nil
 	case <-s.guard.broken:
 		return s.guard.err()
+	case <-s.guard.lack.felt():
+		return s.guard.lack.err()
 	case <-ctx.Done():
 		return ctx.Err()
 	}

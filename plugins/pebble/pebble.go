@@ -21,7 +21,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -130,12 +129,3 @@ func readFence(db *pebble.DB) (plugin.Fence, error) {
 	}
 	return plugin.Fence(binary.BigEndian.Uint64(value)), nil
 }
-
-// lease says who may write.
-type lease struct {
-	fence plugin.Fence // of the newest lease; 0: there was none yet
-	node  string
-	ends  time.Time // zero: it was released, or held by a process that is gone
-}
-
-func (l lease) held(now time.Time) bool { return now.Before(l.ends) }

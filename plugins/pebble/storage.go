@@ -25,15 +25,22 @@ type storage struct {
 	quit chan struct{} // closed by Close
 	idle chan struct{} // closed when the writer has ended
 
-	// The writer's own.
-	space space
 	lease lease
+	space space // the writer's own
 }
 
-// closeWithin bounds Close. Pebble waits for compactions that are under way.
-const closeWithin = 30 * time.Second
+const (
+	// closeWithin bounds Close. Pebble waits for compactions that are under way.
+	closeWithin = 30 * time.Second
+	// closeFullWithin is the same while the disk is full: nobody waits for what
+	// is under way, since nobody was told that it is done.
+	closeFullWithin = 2 * time.Second
+)
 
-var errClosed = errors.New("the store is closed")
+var (
+	errClosed   = errors.New("the store is closed")
+	errLackOver = errors.New("the disk couldn't take what was written for a moment")
+)
 
 // work is the writer.
 func (s *storage) work() {
@@ -49,7 +56,8 @@ func (s *storage) work() {
 }
 
 // do lets the writer do a job and waits for its result. If the context ends
-// first, or the guard breaks, the job may or may not be done.
+// first, the disk lacks something, or the guard breaks, the job may or may not
+// be done.
 func do[R any](ctx context.Context, s *storage, job func() (R, error)) (R, error) {
 	type outcome struct {
 		result R
@@ -61,8 +69,16 @@ func do[R any](ctx context.Context, s *storage, job func() (R, error)) (R, error
 		result, err := job()
 		done <- outcome{result, err}
 	}
+	lacking := s.guard.lack.felt()
+	select {
+	case <-lacking:
+		return none, s.guard.lack.err()
+	default:
+	}
 	select {
 	case s.jobs <- run:
+	case <-lacking:
+		return none, s.guard.lack.err()
 	case <-s.guard.broken:
 		return none, s.guard.err()
 	case <-s.quit:
@@ -73,6 +89,8 @@ func do[R any](ctx context.Context, s *storage, job func() (R, error)) (R, error
 	select {
 	case o := <-done:
 		return o.result, o.err
+	case <-lacking:
+		return none, s.guard.lack.err()
 	case <-s.guard.broken:
 		return none, s.guard.err()
 	case <-ctx.Done():
@@ -86,7 +104,7 @@ func (s *storage) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Ch
 		return err
 	}
 	_, err = do(ctx, s, func() (none struct{}, err error) {
-		if f == 0 || f != s.lease.fence {
+		if !s.lease.admits(f) {
 			return none, plugin.ErrFenced
 		}
 		return none, s.commit(batch)
@@ -192,14 +210,14 @@ func read(ctx context.Context, rows *pebble.Iterator, table string, n int) ([]pl
 
 func (s *storage) Acquire(ctx context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
 	return do(ctx, s, func() (plugin.Fence, error) {
-		if s.lease.held(time.Now()) && s.lease.node != node {
-			return 0, plugin.ErrHeld
+		fence, err := s.lease.next(node, time.Now())
+		if err != nil {
+			return 0, err
 		}
-		fence := s.lease.fence + 1
 		if err := s.writeFence(fence); err != nil {
 			return 0, fmt.Errorf("keep the fence: %w", err)
 		}
-		s.lease = lease{fence: fence, node: node, ends: time.Now().Add(ttl)}
+		s.lease.take(fence, node, time.Now().Add(ttl))
 		return fence, nil
 	})
 }
@@ -212,26 +230,18 @@ func (s *storage) writeFence(f plugin.Fence) error {
 	return s.commit(batch)
 }
 
+// Renew waits for no write: whoever leads goes on leading while the disk is slow
+// or full, and says that it is.
 func (s *storage) Renew(ctx context.Context, f plugin.Fence, ttl time.Duration) error {
-	_, err := do(ctx, s, func() (none struct{}, err error) {
-		now := time.Now()
-		if f != s.lease.fence || !s.lease.held(now) {
-			return none, plugin.ErrFenced
-		}
-		s.lease.ends = now.Add(ttl)
-		return none, nil
-	})
-	return err
+	if err := errors.Join(ctx.Err(), s.guard.err()); err != nil {
+		return err
+	}
+	return s.lease.renew(f, time.Now(), ttl)
 }
 
-func (s *storage) Release(ctx context.Context, f plugin.Fence) error {
-	_, err := do(ctx, s, func() (none struct{}, err error) {
-		if f == s.lease.fence {
-			s.lease.ends = time.Time{}
-		}
-		return none, nil
-	})
-	return err
+func (s *storage) Release(_ context.Context, f plugin.Fence) error {
+	s.lease.release(f)
+	return nil
 }
 
 // Close closes Pebble and then unlocks the directory. If the disk has failed or
@@ -244,7 +254,13 @@ func (s *storage) Close() error {
 		<-s.idle
 		closed <- s.db.Close()
 	}()
-	timeout := time.NewTimer(closeWithin)
+	limit := closeWithin
+	select {
+	case <-s.guard.lack.felt():
+		limit = closeFullWithin
+	default:
+	}
+	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	select {
 	case err := <-closed:
@@ -252,7 +268,7 @@ func (s *storage) Close() error {
 	case <-s.guard.broken:
 		return s.guard.err()
 	case <-timeout.C:
-		s.guard.fail(fmt.Errorf("not closed within %v", closeWithin))
+		s.guard.fail(fmt.Errorf("not closed within %v", limit))
 		return s.guard.err()
 	}
 }

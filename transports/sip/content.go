@@ -72,11 +72,12 @@ func isKnownDisposition(value string) bool {
 	return disposition == "" || slices.Contains(dispositions, disposition) || strings.EqualFold(handling, "optional")
 }
 
-// isMediaType checks type and subtype; parameters are for who reads the body.
+// isMediaType checks type and subtype, and that parameters can be told apart:
+// what they say is for who reads the body.
 func isMediaType(s string) bool {
-	s, _, _ = strings.Cut(s, ";")
-	main, sub, _ := strings.Cut(strings.TrimRight(s, " \t"), "/")
-	return wire.IsToken(main) && wire.IsToken(sub)
+	kind, params, _ := strings.Cut(s, ";")
+	main, sub, _ := strings.Cut(strings.TrimRight(kind, " \t"), "/")
+	return wire.IsToken(main) && wire.IsToken(sub) && wire.Params(params).Valid() && utf8.ValidString(params)
 }
 
 // displayName is what a sender calls itself; empty if that isn't UTF-8.

@@ -40,7 +40,7 @@ type neighbourhood struct {
 
 // open opens the first door on any port, and each later one on the same.
 func (n *neighbourhood) open(t plugintest.T) plugin.Transport {
-	if n.door != nil {
+	if n.door != nil && len(n.door.Addrs()) > 0 { // else it was never served
 		n.listen = n.network + "://" + n.door.Addrs()[0].String()
 	}
 	config := defaults

@@ -3,6 +3,7 @@ package sip
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -21,6 +22,10 @@ var (
 type metrics struct {
 	answers [len(countedMethods)][len(countedStatuses)]*plugin.Counter
 	refused map[message.Reason]*plugin.Counter
+
+	// contacts are registrations with too many of them. All other limits are
+	// those of the wire, or behind the gate.
+	contacts atomic.Uint64
 }
 
 func newMetrics(m *plugin.Metrics) *metrics {
@@ -71,7 +76,7 @@ const complaintsEvery = time.Minute
 
 // alarming are the reasons that tell of wrong or too much input, and not of what
 // a policy or a balance says. What the wire drops because there is too much of
-// it, the wire says.
+// it, the wire says; what was refused behind the gate is said there.
 var alarming = []message.Reason{message.Malformed, message.Unauthenticated, message.TooLarge, message.TooManyHops, message.LimitReached}
 
 // complaints are what was refused, as of the last look.
@@ -105,8 +110,13 @@ func (c *complaints) watch(ctx context.Context, counts func() wire.Counts) {
 func (c *complaints) report(wire wire.Counts) {
 	for _, reason := range alarming {
 		n := c.metrics.refused[reason].Value()
-		if reason == message.Malformed {
+		switch reason {
+		case message.Malformed:
 			n += wire.Malformed
+		case message.TooLarge:
+			n = wire.TooLarge
+		case message.LimitReached:
+			n = c.metrics.contacts.Load()
 		}
 		if times := n - c.seen[string(reason)]; times > 0 {
 			c.log.Warn("requests refused", "reason", string(reason), "times", times)

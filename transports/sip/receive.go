@@ -15,10 +15,6 @@ import (
 // message takes a MESSAGE in. It runs on the worker of its source up to Submit,
 // so that messages are submitted in the order in which they came.
 func (d *Door) message(ctx context.Context, x *wire.Exchange, peer *Peer) {
-	if x.ToTag != "" {
-		d.answer(x, wire.Reply{Status: 481}) // of a dialog, and we have none (RFC 3261 §12.2.2)
-		return
-	}
 	if x.MaxForwards == 0 {
 		d.refuse(x, message.Fail(message.TooManyHops, "Max-Forwards is 0"))
 		return

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -58,6 +59,7 @@ func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugi
 		d.refuse(x, message.AsFailure(err))
 		return
 	}
+	bindings = d.withoutDead(r, bindings)
 	now := time.Now()
 	d.remember(x, r, path, now)
 	headers := registered(bindings, now)
@@ -65,6 +67,36 @@ func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugi
 		headers = append(headers, wire.Header{Name: "Path", Value: path})
 	}
 	d.answer(x, wire.Reply{Status: 200, Headers: headers})
+}
+
+// withoutDead ends bindings over connections that are gone, and returns those
+// that are left. Nobody is reached over such a one any more, since we never dial
+// a client; and a client that doesn't name its device and has a new port with
+// each connection would soon have all the bindings that it may have.
+func (d *Door) withoutDead(r plugin.Registration, bindings []plugin.Binding) []plugin.Binding {
+	r.All, r.Bindings = false, d.dead(bindings)
+	if len(r.Bindings) == 0 {
+		return bindings
+	}
+	left, err := d.gate.Register(d.accepting.Context(time.Now()), r)
+	if err != nil {
+		return bindings // the next registration tries again
+	}
+	return left
+}
+
+// dead are the ends of those bindings whose connection is gone. One that leads
+// through a proxy may go over another connection of that proxy.
+func (d *Door) dead(bindings []plugin.Binding) []plugin.Binding {
+	var dead []plugin.Binding
+	for _, b := range bindings {
+		w, err := parseWay(b.Flow)
+		if err != nil || b.Transport != d.instance || w.route != "" || w.flow.ID == "" || d.endpoint.Load().Connected(w.flow) {
+			continue
+		}
+		dead = append(dead, plugin.Binding{Account: b.Account, AOR: b.AOR, Transport: b.Transport, Contact: b.Contact})
+	}
+	return dead
 }
 
 // remember keeps the connection on which a device has registered, for as long
@@ -85,7 +117,7 @@ func (d *Door) remember(x *wire.Exchange, r plugin.Registration, path string, no
 // supports tells whether a request names an extension in Supported.
 func supports(x *wire.Exchange, extension string) bool {
 	extensions, _ := wire.List(x.All("Supported"))
-	return slices.Contains(extensions, extension)
+	return slices.ContainsFunc(extensions, func(e string) bool { return strings.EqualFold(e, extension) })
 }
 
 // registered are the header fields of the 200: all bindings that there are now
@@ -106,23 +138,13 @@ func contactValue(b plugin.Binding, now time.Time) string {
 	if b.Q < 1000 {
 		value += ";q=0." + strconv.Itoa(1000 + b.Q)[1:]
 	}
-	if instance, reg := splitDevice(b.Device); instance != "" {
-		value += ";+sip.instance=" + wire.Quote(instance)
-		if reg != "" {
-			value += regID + reg
-		}
+	if b.Device != "" {
+		value += ";+sip.instance=" + wire.Quote(b.Device)
+	}
+	if b.RegID != "" {
+		value += ";reg-id=" + b.RegID
 	}
 	return value
-}
-
-// regID stands between the instance and the number in Binding.Device.
-const regID = ";reg-id="
-
-// splitDevice takes Binding.Device apart: the instance, and the reg-id if there
-// is one.
-func splitDevice(device string) (instance, reg string) {
-	instance, reg, _ = strings.Cut(device, regID)
-	return instance, reg
 }
 
 // registration reads what a REGISTER asks for (RFC 3261 §10.3, steps 5 to 7).
@@ -147,6 +169,7 @@ func (d *Door) registration(x *wire.Exchange, account plugin.Account, path strin
 	}
 	if len(contacts) > d.config.Limits.Contacts {
 		d.metrics.refused[message.LimitReached].Inc()
+		d.metrics.contacts.Add(1)
 		return r, &wire.Reply{Status: 403, Phrase: "Too Many Contacts"}
 	}
 	if slices.Contains(contacts, "*") {
@@ -187,7 +210,7 @@ func (d *Door) binding(x *wire.Exchange, contact, path string, now time.Time) (p
 			return b, bad("Bad Contact")
 		}
 	}
-	if b.Device, ok = device(a.Params); !ok {
+	if b.Device, b.RegID, ok = device(a.Params); !ok {
 		return b, bad("Bad Instance")
 	}
 	lifetime, err := d.lifetime(x, a.Params)
@@ -252,20 +275,20 @@ func parseQ(s string) (int, bool) {
 	return int(n), ok
 }
 
-// device names the device of a contact: its +sip.instance, with the reg-id if it
+// device names the device of a contact: its +sip.instance, and the reg-id if it
 // registers several flows (RFC 5626 §4.2). Empty: it doesn't say.
-func device(params wire.Params) (string, bool) {
+func device(params wire.Params) (instance, reg string, ok bool) {
 	instance, found := params.Get("+sip.instance")
 	if !found {
-		return "", true
+		return "", "", true
 	}
-	if instance == "" || len(instance) > maxDevice || strings.Contains(instance, ";reg") {
-		return "", false
+	if instance == "" || len(instance) > maxDevice || !utf8.ValidString(instance) {
+		return "", "", false
 	}
-	reg, found := params.Get("reg-id")
+	reg, found = params.Get("reg-id")
 	if !found {
-		return instance, true
+		return instance, "", true
 	}
 	n, ok := wire.Number(reg, 1<<31-1)
-	return instance + regID + reg, ok && n > 0
+	return instance, reg, ok && n > 0
 }

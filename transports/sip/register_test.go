@@ -23,7 +23,7 @@ func TestRegister(t *testing.T) {
 	if r.AOR.String() != "1001@sip.example.com" || r.CallID != "call" || r.CSeq != uint32(c.cseq) || r.Account.ID != "acc-1" || r.All {
 		t.Errorf("%+v", r)
 	}
-	if first.Device != "<urn:uuid:1>;reg-id=2" || first.Q != 500 || first.Contact != "sip:1001@192.0.2.1:5070;x=y" || first.Transport != "sip" ||
+	if first.Device != "<urn:uuid:1>" || first.RegID != "2" || first.Q != 500 || first.Contact != "sip:1001@192.0.2.1:5070;x=y" || first.Transport != "sip" ||
 		first.Account != "acc-1" || first.AOR != r.AOR || first.CallID != "call" || second.Q != 1000 || second.Device != "" {
 		t.Errorf("%+v %+v", first, second)
 	}
@@ -98,11 +98,11 @@ func TestParseQ(t *testing.T) {
 }
 
 func TestDevice(t *testing.T) {
-	if got, ok := device(wire.Params(`+SIP.INSTANCE="<urn:uuid:1>";x`)); !ok || got != "<urn:uuid:1>" {
-		t.Errorf("%q %t", got, ok)
+	if got, reg, ok := device(wire.Params(`+SIP.INSTANCE="<urn:uuid:1>";x;reg-id=7`)); !ok || got != "<urn:uuid:1>" || reg != "7" {
+		t.Errorf("%q %q %t", got, reg, ok)
 	}
-	for _, s := range []string{`+sip.instance=""`, `+sip.instance="` + strings.Repeat("x", 300) + `"`, `+sip.instance="a;reg-id=1"`} {
-		if got, ok := device(wire.Params(s)); ok {
+	for _, s := range []string{`+sip.instance=""`, `+sip.instance="` + strings.Repeat("x", 300) + `"`, `+sip.instance="a";reg-id=x`, "+sip.instance=\"\xff\""} {
+		if got, _, ok := device(wire.Params(s)); ok {
 			t.Errorf("%q: %q", s, got)
 		}
 	}

@@ -286,6 +286,10 @@ func TestRules(t *testing.T) {
 		{"Max-Forwards: 70", "Proxy-Require: sec-agree", "420 Bad Extension"},
 		{"Max-Forwards: 70", "Content-Type: ", "400 Bad Content-Type"},
 		{"Max-Forwards: 70", "c: text/plain", "202 Accepted"},
+		{"Max-Forwards: 70", "c: text/plain ; charset=\"a;b\";", "202 Accepted"},
+		{"Max-Forwards: 70", "c: text/plain;charset=\"a", "400 Bad Content-Type"},
+		{"Max-Forwards: 70", "c: text/plain;charset=\"\xff\"", "400 Bad Content-Type"},
+		{"\"Ann\" <sip:1001@", "<sip:%ff@", "403 Forbidden"},
 		{"Max-Forwards: 70", "Content-Encoding: gzip", "415 Unsupported Media Type"},
 		{"Max-Forwards: 70", "e: Identity", "202 Accepted"},
 		{"Max-Forwards: 70", "Content-Disposition: render", "202 Accepted"},
@@ -303,6 +307,16 @@ func TestRules(t *testing.T) {
 		if strings.Contains(got, "Accept-Encoding: identity\r\n") != strings.HasPrefix(test.status, "415 Unsupported Media") {
 			t.Error(got)
 		}
+	}
+	register := func(header string) string {
+		const uri = "sip:sip.example.com"
+		c.send(strings.Replace(c.request("REGISTER", uri, c.credentials("REGISTER", uri)+header+"\r\n", ""), "1002@", "1001@", 1))
+		return c.receive()
+	}
+	want(t, register("Require: Path"), "200 OK")
+	for _, method := range []string{"OPTIONS", "MESSAGE"} { // of a dialog, and we have none
+		c.send(strings.Replace(c.request(method, bob, "", ""), "To: <sip:1002@sip.example.com>", "To: <sip:1002@sip.example.com>;tag=x", 1))
+		want(t, c.receive(), "481 Call/Transaction Does Not Exist")
 	}
 	for _, method := range []string{"OPTIONS", "REGISTER"} { // we are where they go: no hop more
 		uri := "sip:sip.example.com"
@@ -381,7 +395,7 @@ func TestComplaints(t *testing.T) {
 	m.refused[message.InsufficientFunds].Inc()
 	c.report(wire.Counts{Malformed: 3})
 	c.report(wire.Counts{Malformed: 3})
-	m.refused[message.LimitReached].Inc()
+	m.contacts.Add(1)
 	c.report(wire.Counts{Malformed: 3})
 	want := "level=WARN msg=\"requests refused\" reason=malformed times=5\n" +
 		"level=WARN msg=\"requests refused\" reason=unauthenticated times=1\n" +

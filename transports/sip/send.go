@@ -84,7 +84,7 @@ func (d *Door) streamFor(b *plugin.Binding, flow wire.Flow, request wire.Outgoin
 		return stream, request.URI, found
 	}
 	s, found := d.streams.of(b, time.Now())
-	return s.flow, s.contact, found
+	return s.flow, wire.RequestURI(s.contact), found
 }
 
 // undelivered says what an attempt without a response means. What the system
@@ -132,7 +132,7 @@ func (d *Door) request(m *message.Message, route plugin.Route, now time.Time) (w
 	}
 	return wire.Outgoing{
 		Method:      "MESSAGE",
-		URI:         route.Binding.Contact,
+		URI:         wire.RequestURI(route.Binding.Contact),
 		From:        d.party(m.DisplayName, m.From, route.Reference),
 		To:          d.party("", m.Recipient, ""),
 		CallID:      route.Reference,

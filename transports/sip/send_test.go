@@ -24,7 +24,7 @@ func testMessage() *message.Message {
 // route leads to a client, as if that had registered.
 func route(d *Door, c *client) plugin.Route {
 	flow := fmt.Sprintf("udp;%s;%s", d.Addrs()[0], c.addr())
-	return plugin.Route{Transport: "sip", Reference: "Ref_1.x-" + fmt.Sprint(c.addr().Port()), Binding: &plugin.Binding{Contact: "sip:1002@10.0.0.1:5099;x=y", Flow: flow}}
+	return plugin.Route{Transport: "sip", Reference: "Ref_1.x-" + fmt.Sprint(c.addr().Port()), Binding: &plugin.Binding{Contact: "sip:1002@10.0.0.1:5099;x=y?Subject=z", Flow: flow}}
 }
 
 // answer makes the response to a request of the door's.

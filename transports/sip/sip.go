@@ -182,6 +182,10 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		d.answer(x, wire.Reply{Status: 420, Headers: []wire.Header{{Name: "Unsupported", Value: unsupported}}})
 		return
 	}
+	if x.ToTag != "" && x.Method != "REGISTER" {
+		d.answer(x, wire.Reply{Status: 481}) // of a dialog, and we have none (RFC 3261 §12.2.2)
+		return
+	}
 	peer := d.peers.behind(x.Flow.Remote.Addr())
 	if refusal := d.followRoute(x, peer); refusal != nil {
 		d.answer(x, *refusal)
@@ -217,7 +221,7 @@ func required(x *wire.Exchange) string {
 		return strings.Join(fields, ", ")
 	}
 	return strings.Join(slices.DeleteFunc(extensions, func(extension string) bool {
-		return extension == "path" && x.Method == "REGISTER"
+		return strings.EqualFold(extension, "path") && x.Method == "REGISTER"
 	}), ", ")
 }
 

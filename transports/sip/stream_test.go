@@ -67,6 +67,40 @@ func TestClosedConnectionIsKnownAtOnce(t *testing.T) {
 	}
 }
 
+// TestClientThatReconnects: bindings over connections that are gone end with the
+// next registration, so that a client that names no device, and has a new port
+// each time, doesn't run into a limit.
+func TestClientThatReconnects(t *testing.T) {
+	g := &gate{}
+	d := openDoor(t, g, nil)
+	udp := newClient(t, d)
+	udp.login()
+	want(t, udp.register("Contact: <sip:1001@192.0.2.9:1>\r\n"), "200 OK")
+	for i := range 3 {
+		c := newClientOver(t, d, "tcp")
+		c.login()
+		c.cseq = 10 * i
+		contact := fmt.Sprintf("<sip:1001@192.0.2.9:500%d;transport=tcp>", i)
+		got := c.register("Contact: " + contact + "\r\n")
+		want(t, got, "200 OK", "Contact: "+contact+";", "Contact: <sip:1001@192.0.2.9:1>;")
+		if n := strings.Count(got, "Contact: "); n != 2 || len(g.bound()) != 2 {
+			t.Errorf("connection %d: %d contacts, %d bindings", i, n, len(g.bound()))
+		}
+		flow := flowOf(t, g.bound()[1])
+		c.conn.Close()
+		waitFor(t, func() bool { return !d.endpoint.Load().Connected(flow) })
+	}
+}
+
+func flowOf(t *testing.T, b plugin.Binding) wire.Flow {
+	t.Helper()
+	w, err := parseWay(b.Flow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.flow
+}
+
 func waitFor(t *testing.T, condition func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -175,16 +209,16 @@ func TestStreams(t *testing.T) {
 		o, _ := s.of(&plugin.Binding{Account: account1001.ID, AOR: account1001.Identities[0], Device: instance}, at)
 		return o.flow.ID
 	}
-	register("a", "<1>;reg-id=1", "sip:x", time.Minute, false)
-	register("b", "<1>;reg-id=2", "sip:y", time.Hour, false)
+	register("a", "<1>", "sip:x", time.Minute, false)
+	register("b", "<1>", "sip:y", time.Hour, false)
 	register("b", "", "sip:z", time.Hour, false)
 	if got := of("<1>", now); got != "a" {
 		t.Errorf("%q", got)
 	}
-	if got := of("<1>;reg-id=3", now.Add(2*time.Minute)); got != "b" {
+	if got := of("<1>", now.Add(2*time.Minute)); got != "b" {
 		t.Errorf("after the first has expired: %q", got)
 	}
-	register("a", "<1>;reg-id=1", "sip:x", 0, false)
+	register("a", "<1>", "sip:x", 0, false)
 	s.closed(wire.Flow{Network: "tcp", ID: "b"})
 	if got := of("<1>", now) + of("", now); got != "" {
 		t.Errorf("%q", got)

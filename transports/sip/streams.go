@@ -52,31 +52,29 @@ func (s *streams) note(r plugin.Registration, w way, now time.Time) {
 		s.remove(r.Account.ID, func(o stream) bool { return o.aor == r.AOR })
 	}
 	for _, b := range r.Bindings {
-		instance, _ := splitDevice(b.Device)
-		if instance == "" {
+		if b.Device == "" {
 			continue
 		}
 		s.remove(r.Account.ID, func(o stream) bool {
-			return o.aor == r.AOR && o.instance == instance && (o.flow == w.flow || o.contact == b.Contact)
+			return o.aor == r.AOR && o.instance == b.Device && (o.flow == w.flow || o.contact == b.Contact)
 		})
 		if w.flow.ID == "" || !b.Expires.After(now) || len(s.flows[w.flow.ID]) >= maxPerFlow {
 			continue
 		}
 		s.flows[w.flow.ID] = append(s.flows[w.flow.ID], r.Account.ID)
-		s.accounts[r.Account.ID] = append(s.accounts[r.Account.ID], stream{r.AOR, instance, w.flow, b.Contact, b.Expires})
+		s.accounts[r.Account.ID] = append(s.accounts[r.Account.ID], stream{r.AOR, b.Device, w.flow, b.Contact, b.Expires})
 	}
 }
 
 // of returns a way to the device of a binding over a connection.
 func (s *streams) of(b *plugin.Binding, now time.Time) (stream, bool) {
-	instance, _ := splitDevice(b.Device)
-	if instance == "" {
+	if b.Device == "" {
 		return stream{}, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.accounts[b.Account] {
-		if o.aor == b.AOR && o.instance == instance && o.expires.After(now) {
+		if o.aor == b.AOR && o.instance == b.Device && o.expires.After(now) {
 			return o, true
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -106,7 +107,7 @@ func newRoot(t terminal, plugins []plugin.Definition) (*cobra.Command, error) {
 	root := &cobra.Command{
 		Use:               "imgate",
 		Short:             "a messaging gateway for telecom operators",
-		Args:              cobra.NoArgs,
+		Args:              noSuchCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -116,7 +117,8 @@ func newRoot(t terminal, plugins []plugin.Definition) (*cobra.Command, error) {
 	root.SetOut(t.out)
 	root.SetErr(t.err)
 	config := root.PersistentFlags().String("config", "",
-		"configuration `file`; paths in it are relative to the working directory (default: what is built in)")
+		"configuration `file`; paths in it are relative to the working directory (default: "+configVariable+" of the environment, else what is built in)")
+	root.SetFlagErrorFunc(explainFlag)
 	root.PersistentPreRunE = refuseEmptyFlags
 	load := &source{path: config, plugins: plugins}
 	root.AddCommand(
@@ -125,6 +127,18 @@ func newRoot(t terminal, plugins []plugin.Definition) (*cobra.Command, error) {
 		healthCommand(load), completionCommand(), manualCommand(plugins),
 	)
 	return root, errors.Join(addPluginCommands(root, load, t), completeValues(root))
+}
+
+var digits = regexp.MustCompile(`^[0-9.]+$`)
+
+// explainFlag says what to do about a number below zero, which is taken for a
+// flag.
+func explainFlag(_ *cobra.Command, err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok || !digits.MatchString(unknown.GetSpecifiedShortnames()) {
+		return err
+	}
+	return fmt.Errorf("%w; write -- before a number below zero", err)
 }
 
 // refuseEmptyFlags: a flag that was given without a value is most often a

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -24,14 +25,26 @@ type source struct {
 	plugins []plugin.Definition
 }
 
-func (s *source) load() (engine.Config, error) { return loadConfig(*s.path, s.plugins) }
+// configVariable is the environment variable that names the configuration file
+// where --config doesn't.
+const configVariable = "IMGATE_CONFIG"
+
+// file is the name of the configuration file; "": what is built in.
+func (s *source) file() string {
+	if *s.path != "" {
+		return *s.path
+	}
+	return os.Getenv(configVariable)
+}
+
+func (s *source) load() (engine.Config, error) { return loadConfig(s.file(), s.plugins) }
 
 // name is what the configuration is called in messages.
 func (s *source) name() string {
-	if *s.path == "" {
-		return builtInName
+	if file := s.file(); file != "" {
+		return file
 	}
-	return *s.path
+	return builtInName
 }
 
 func pluginsCommand(plugins []plugin.Definition) *cobra.Command {
@@ -143,6 +156,7 @@ func addPluginCommand(root *cobra.Command, load *source, t terminal, d plugin.De
 	}
 	command.Flags().AddGoFlagSet(flags)
 	parent.AddCommand(command)
+	describeGroup(parent)
 	return nil
 }
 
@@ -195,19 +209,33 @@ const groupMark = "group"
 func newGroup(word string) *cobra.Command {
 	return &cobra.Command{
 		Use:         word,
-		Short:       "commands for the " + word,
 		Annotations: map[string]string{groupMark: "yes"},
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			var known []string
-			for _, c := range cmd.Commands() {
-				known = append(known, c.Name())
-			}
-			return fmt.Errorf("unknown command %q; %s", args[0], expectedOneOf(args[0], known))
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:        noSuchCommand,
+		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+}
+
+// noSuchCommand checks what stands where the name of a command should.
+func noSuchCommand(parent *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("unknown command %q; %s", args[0], expectedOneOf(args[0], names(parent)))
+}
+
+// names returns what the commands below one are called, but for hidden ones.
+func names(parent *cobra.Command) (list []string) {
+	for _, c := range shown(parent) {
+		list = append(list, c.Name())
+	}
+	return list
+}
+
+// describeGroup gives a command that plugins have put others under one line of
+// help.
+func describeGroup(group *cobra.Command) {
+	if group.HasParent() {
+		group.Short = "commands: " + strings.Join(names(group), ", ")
 	}
 }
 

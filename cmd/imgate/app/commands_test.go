@@ -34,6 +34,19 @@ func write(t *testing.T, name, text string) string {
 	return path
 }
 
+// The environment names the configuration file where no flag does.
+func TestConfigVariable(t *testing.T) {
+	good := write(t, "imgate.yaml", issueYAML)
+	t.Setenv(configVariable, good)
+	if got := imgate(t.Context(), tinyPlugins(), "check"); got != (outcome{exitOK, good + ": ok\n", ""}) {
+		t.Errorf("%+v", got)
+	}
+	other := write(t, "other.yaml", issueYAML)
+	if got := imgate(t.Context(), tinyPlugins(), "check", "--config", other); got != (outcome{exitOK, other + ": ok\n", ""}) {
+		t.Errorf("with --config: %+v", got)
+	}
+}
+
 func TestCommands(t *testing.T) {
 	t.Chdir(t.TempDir()) // no data of anybody's
 	good := write(t, "imgate.yaml", issueYAML)
@@ -53,8 +66,10 @@ func TestCommands(t *testing.T) {
 		{"plugins", []string{"plugins"}, outcome{exitOK, "KIND       NAME    DESCRIPTION\ntransport  loop    gives back what it is given\ntransport  sip     SIP over UDP\nstorage    memory  nothing on disk\n", ""}},
 		{"version", []string{"version"}, outcome{exitOK, runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH + "\n", ""}},
 		{"nothing", nil, outcome{exitOK, "Available Commands:", ""}},
-		{"unknown command", []string{"serv"}, outcome{exitUsage, "", `imgate: unknown command "serv" for "imgate"`}},
+		{"unknown command", []string{"serv"}, outcome{exitUsage, "", `imgate: unknown command "serv"; did you mean serve? expected one of account, check,`}},
 		{"unknown flag", []string{"version", "--bogus"}, outcome{exitUsage, "", "imgate: unknown flag: --bogus\nsee imgate version --help\n"}},
+		{"number below zero", []string{"version", "-5.00"}, outcome{exitUsage, "", "imgate: unknown shorthand flag: '5' in -5.00; write -- before a number below zero\n"}},
+		{"reload of mistakes", []string{"reload", "--config", bad}, outcome{exitError, "", bad + ":13: transports.sip.domain: unknown key; did you mean domains? expected one of listen, domains, timeout, pause, retries, port, ratio, verbose, limits, labels, rules, token, target, plugin\nimgate: the new configuration was not taken; a server that runs goes on"}},
 		{"log level", []string{"serve", "--log-level", "loud"}, outcome{exitUsage, "", "log-level"}},
 		{"serve mistakes", []string{"serve", "--config", bad}, outcome{exitError, "", "unknown key"}},
 		{"flags behind", []string{"say", "a", "b", "--password", "x", "--loud"}, outcome{exitOK, "[a b] x true [sip.example.com]\n", ""}},

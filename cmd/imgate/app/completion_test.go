@@ -31,7 +31,7 @@ func TestCompletedWords(t *testing.T) {
 		ask  []string
 		want string
 	}{
-		{"commands", []string{"ac"}, "account\tcommands for the account\n:4\n"},
+		{"commands", []string{"ac"}, "account\tcommands: add, list\n:4\n"},
 		{"commands of a group", []string{"account", ""}, "add\tdo account add\nlist\tdo account list\n:4\n"},
 		{"flags of a plugin", []string{"say", "--lo"}, "--loud\tin capitals\n:4\n"},
 		{"values", []string{"manual", "--format", ""}, "man\nmarkdown\n:4\n"},

@@ -92,7 +92,7 @@ func loadConfig(path string, plugins []plugin.Definition) (engine.Config, error)
 }
 
 // read reads the configuration that the command was called with.
-func (s *source) read() (configuration, error) { return loadConfiguration(*s.path, s.plugins) }
+func (s *source) read() (configuration, error) { return loadConfiguration(s.file(), s.plugins) }
 
 func loadConfiguration(path string, plugins []plugin.Definition) (configuration, error) {
 	if path == "" {

@@ -199,6 +199,8 @@ var programBlocks = []block{
 	heading("Environment"),
 	{text: "Each key of the configuration file has a variable that goes before it: `IMGATE_` and the key's path in capitals, " +
 		"with `_` for all that is no letter and no digit. `IMGATE_ADMIN_LISTEN` is `admin.listen`. The items of a list have commas between them."},
+	{text: "`" + configVariable + "` names the configuration file where --config doesn't. " +
+		"`IMGATE_PASSWORD` is the password that `imgate account add`, `imgate send` and `imgate listen` take if they are given none otherwise."},
 	heading("Signals"),
 	{terms: []term{
 		{"SIGTERM, SIGINT", "`imgate serve` takes nothing new, finishes what is under way, and ends with 0. The second one ends it at once."},

@@ -246,9 +246,9 @@ func TestReload(t *testing.T) {
 		want   outcome
 	}{
 		{200, `{"changed":["policy","transports.sip"]}`, outcome{exitOK, "changed: policy, transports.sip\n", ""}},
-		{200, `{"changed":[]}`, outcome{exitOK, "nothing has changed\n", ""}},
+		{200, `{"changed":[]}`, outcome{exitOK, "the policies were read again; nothing else has changed\n", ""}},
 		{422, `{"error":"imgate.yaml:13: transports.sip.domain: unknown key"}`, outcome{exitError, "",
-			"imgate.yaml:13: transports.sip.domain: unknown key\nimgate: the new configuration was not taken; the server goes on with the one that it has\n"}},
+			"imgate.yaml:13: transports.sip.domain: unknown key\nimgate: the new configuration was not taken; a server that runs goes on with the one that it has\n"}},
 		{500, `{"error":"oh"}`, outcome{exitError, "", "imgate: oh\n"}},
 	} {
 		got := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

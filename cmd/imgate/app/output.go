@@ -9,6 +9,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -55,8 +57,29 @@ func addOutput(command *cobra.Command) *choice {
 	return addChoice(command, "output", asTable, "how to print, json with one object a line", asTable, asJSON)
 }
 
-// printJSON writes a value on one line.
-func printJSON(out io.Writer, value any) error { return json.NewEncoder(out).Encode(value) }
+// printJSON writes a value on one line. JSON lets control characters of C1 and
+// the like through, on which a terminal acts; here they are \uXXXX, which is the
+// same to whoever reads JSON.
+func printJSON(out io.Writer, value any) error {
+	document, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	line := make([]byte, 0, len(document)+1)
+	for _, r := range string(document) {
+		switch {
+		case strconv.IsPrint(r):
+			line = utf8.AppendRune(line, r)
+		case r < 0x10000:
+			line = fmt.Appendf(line, `\u%04x`, r)
+		default:
+			high, low := utf16.EncodeRune(r)
+			line = fmt.Appendf(line, `\u%04x\u%04x`, high, low)
+		}
+	}
+	_, err = out.Write(append(line, '\n'))
+	return err
+}
 
 // newTable aligns columns that are separated by tabs. It holds what is written
 // until it is flushed.

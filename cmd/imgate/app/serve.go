@@ -27,8 +27,8 @@ func serveCommand(load *source) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "serve",
 		Short: "run the gateway",
-		Long: "Runs the gateway until SIGINT or SIGTERM. Without --config it runs with what is built in,\n" +
-			"keeps its data in ./imgate-data and, the first time, creates accounts to try it with.",
+		Long: "Runs the gateway until SIGINT or SIGTERM. Without a configuration file it runs with what is\n" +
+			"built in, keeps its data in ./imgate-data and, the first time, creates accounts to try it with.",
 		Args: cobra.NoArgs,
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
@@ -50,7 +50,7 @@ func serve(ctx context.Context, load *source, log *slog.Logger, out io.Writer) e
 	}
 	config := configured.Config
 	var samples *samples
-	if *load.path == "" {
+	if load.file() == "" {
 		if samples, err = openSamples(config.DataDir); err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func newNode(config engine.Config, load *source, manager *notifier, log *slog.Lo
 	metrics := plugin.NewMetrics()
 	info, _ := debug.ReadBuildInfo()
 	options := engine.Options{Metrics: metrics, Version: readBuild(info).version, Role: n.plays}
-	if *load.path != "" {
+	if load.file() != "" {
 		options.Load = load.load
 	}
 	n.Engine = engine.New(config, log, options)
@@ -149,7 +149,7 @@ func (n *node) reloadOnHangup(ctx context.Context) {
 
 // reload leaves the telling to the engine, which logs what came of it.
 func (n *node) reload(ctx context.Context) {
-	if *n.load.path == "" {
+	if n.load.file() == "" {
 		n.log.Info("nothing to reload: the server runs without a configuration file")
 		return
 	}

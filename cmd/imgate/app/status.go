@@ -107,14 +107,19 @@ func reloadCommand(load *source) *cobra.Command {
 		Long: "Makes the running server read its configuration file again: all of it or, if anything is wrong\n" +
 			"with it, nothing. Instances that changed are closed and opened, the others stay up.",
 		Args: cobra.NoArgs,
-		RunE: withAdmin(load, func(cmd *cobra.Command, admin *client, _ []string) error {
+		RunE: work(func(cmd *cobra.Command, _ []string) error {
+			config, err := load.load()
+			if err != nil {
+				return notTaken(cmd, err)
+			}
+			admin := newClient(config)
+			defer admin.close()
 			var answer struct {
 				Changed []string `json:"changed"`
 			}
-			err := admin.Call(cmd.Context(), http.MethodPost, "/v1/reload", nil, &answer)
+			err = admin.Call(cmd.Context(), http.MethodPost, "/v1/reload", nil, &answer)
 			if refused, ok := errors.AsType[*apiError](err); ok && refused.status == http.StatusUnprocessableEntity {
-				fmt.Fprintln(cmd.ErrOrStderr(), strings.TrimSpace(refused.text))
-				return errors.New("the new configuration was not taken; the server goes on with the one that it has")
+				return notTaken(cmd, err)
 			}
 			if err != nil {
 				return err
@@ -124,9 +129,16 @@ func reloadCommand(load *source) *cobra.Command {
 	}
 }
 
+// notTaken prints what is wrong with a configuration and returns what that
+// means for a server that runs with the one before.
+func notTaken(cmd *cobra.Command, err error) error {
+	fmt.Fprintln(cmd.ErrOrStderr(), strings.TrimSpace(err.Error()))
+	return errors.New("the new configuration was not taken; a server that runs goes on with the one that it has")
+}
+
 func printChanged(out io.Writer, changed []string) error {
 	if len(changed) == 0 {
-		_, err := fmt.Fprintln(out, "nothing has changed")
+		_, err := fmt.Fprintln(out, "the policies were read again; nothing else has changed")
 		return err
 	}
 	_, err := fmt.Fprintf(out, "changed: %s\n", printable(strings.Join(changed, ", ")))

@@ -49,7 +49,8 @@ type Heard struct {
 // TransportHarness is a transport under test, with the peers that it serves.
 type TransportHarness struct {
 	// Open opens the transport. In one harness it is always opened on the same
-	// address, and opened again only when Serve of the one before has returned.
+	// address, and opened again only when Serve of the one before has returned,
+	// or if that one is never served.
 	Open func(t T) plugin.Transport
 
 	// Say makes a peer hand in messages of one sender, one right behind the

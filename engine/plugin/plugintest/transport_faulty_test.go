@@ -49,9 +49,10 @@ func doorFault(name, breaks string, breakIt func(*postDoor)) fault[TransportHarn
 
 func serveFaults() []fault[TransportHarness] {
 	const (
-		ready   = "Ready is called once, when the door is open"
-		letsGo  = "Serve returns nil soon after its context ends, and lets go"
-		waiting = "what waits for acceptance neither holds up the end of Serve nor is taken by it"
+		ready    = "Ready is called once, when the door is open"
+		letsGo   = "Serve returns nil soon after its context ends, and lets go"
+		unserved = "one that is opened and never served holds nothing"
+		waiting  = "what waits for acceptance neither holds up the end of Serve nor is taken by it"
 	)
 	return []fault[TransportHarness]{
 		doorFault("is ready before it is open", ready, func(d *postDoor) { d.serve = readyTooEarly }),
@@ -59,6 +60,7 @@ func serveFaults() []fault[TransportHarness] {
 		doorFault("returns the end of its context", letsGo, func(d *postDoor) { d.serve = returnContext }),
 		doorFault("keeps its address", letsGo, func(d *postDoor) { d.serve = keepOpen }),
 		doorFault("goes on behind Serve's back", letsGo, func(d *postDoor) { d.serve = goOn }),
+		doorFault("takes its address when it is opened", unserved, takeEarly),
 		doorFault("waits for acceptance before it ends", waiting, func(d *postDoor) { d.answer = waitBeyondEnd }),
 		doorFault("says taken when it ends", waiting, func(d *postDoor) { d.answer = takenAtEnd }),
 	}
@@ -116,6 +118,20 @@ func goOn(d *postDoor, ctx context.Context, gate plugin.Gate) error {
 		d.close()
 	}()
 	return nil
+}
+
+// takeEarly takes the address before anybody has said Serve.
+func takeEarly(d *postDoor) {
+	err := d.open()
+	d.serve = func(d *postDoor, ctx context.Context, gate plugin.Gate) error {
+		if err != nil {
+			return err
+		}
+		gate.Ready()
+		d.work(ctx, gate)
+		d.close()
+		return nil
+	}
 }
 
 func waitBeyondEnd(d *postDoor, ctx context.Context, l letter, t plugin.Ticket) {

@@ -14,6 +14,7 @@ func serveCases() []Case[TransportHarness] {
 	return []Case[TransportHarness]{
 		{"Ready is called once, when the door is open", transportReady},
 		{"Serve returns nil soon after its context ends, and lets go", transportLetsGo},
+		{"one that is opened and never served holds nothing", transportForgotten},
 		{"what waits for acceptance neither holds up the end of Serve nor is taken by it", transportEndsWhileWaiting},
 		{"a node that isn't active lets nothing in, and says so", transportInactive},
 		{"who isn't authenticated gets nothing in", transportStrangers},
@@ -57,6 +58,14 @@ func transportLetsGo(t T, h TransportHarness) {
 	}
 	b.open()
 	b.greet()
+}
+
+func transportForgotten(t T, h TransportHarness) {
+	h.Open(t)
+	b := &transportBench{T: t, h: h}
+	b.open()
+	b.greet()
+	b.close()
 }
 
 func transportEndsWhileWaiting(t T, h TransportHarness) {

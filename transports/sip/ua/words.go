@@ -35,12 +35,12 @@ func (r Result) Taken() bool { return r.Code/100 == 2 }
 // meanings are those of the codes that the gateway answers with.
 var meanings = map[int]string{
 	400: "the request breaks the rules of SIP",
-	401: "there is no such account, or the password is wrong",
+	401: "there is no such account, or the password is wrong or missing",
 	402: "the account's balance is too low",
 	403: "not allowed: the account is suspended, the address isn't one of its own, or a rule of the operator forbids it",
 	404: "nobody has this address",
 	405: "the server doesn't take such requests",
-	407: "there is no such account, or the password is wrong",
+	407: "there is no such account, or the password is wrong or missing",
 	408: "the recipient's device doesn't answer",
 	410: "the recipient has left for good",
 	413: "the message is too large",

@@ -183,7 +183,7 @@ func (w *writer) vias(r *Request) {
 	source := r.Flow.Remote.Addr()
 	if v.hasRPort || !isSame(v.Host, source) {
 		w.raw(";received=")
-		w.b = source.AppendTo(w.b)
+		w.b = source.WithZone("").AppendTo(w.b) // the zone is ours alone (RFC 4007 §11.2)
 	}
 	w.value(v.rest)
 	w.raw("\r\n")

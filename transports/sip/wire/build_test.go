@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -131,4 +132,15 @@ func testPacket(tb testing.TB) []byte {
 		tb.Fatal(err)
 	}
 	return packet
+}
+
+// TestReceivedHasNoZone: which interface of ours a link-local address belongs to
+// is nothing that the peer could read.
+func TestReceivedHasNoZone(t *testing.T) {
+	r := parsed(t, "a")
+	r.Flow.Remote = netip.MustParseAddrPort("[fe80::1%eth0]:4000")
+	reply, err := AppendReply(nil, r, Reply{Status: 200}, "ours")
+	if err != nil || !strings.Contains(string(reply), ";received=fe80::1\r\n") {
+		t.Errorf("%v, %s", err, reply)
+	}
 }

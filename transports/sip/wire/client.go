@@ -50,6 +50,7 @@ type clientTransaction struct {
 	id      branchID
 	method  string
 	cseq    uint32
+	flow    Flow // on which the answer has to come
 	packet  []byte
 	timer   *time.Timer
 	answer  chan *Response
@@ -89,7 +90,7 @@ func (t *clientTable) do(ctx context.Context, o *Outgoing, w *way, send func([]b
 
 func (c *clientTransaction) build(o *Outgoing, w *way) (err error) {
 	rand.Read(c.id[:]) // never fails (crypto/rand)
-	c.method, c.cseq = o.Method, o.CSeq
+	c.method, c.cseq, c.flow = o.Method, o.CSeq, w.flow
 	var branch [branchLength]byte
 	c.packet, err = appendRequest(c.packet[:0], o, w, string(c.id.append(branch[:0])))
 	if err == nil && len(c.packet) > w.limit {
@@ -170,8 +171,9 @@ func (t *clientTable) remove(c *clientTransaction) {
 }
 
 // deliver hands a response to its transaction (RFC 3261 §17.1.3). A provisional
-// one gives way to a later one. It returns false if nobody waits for it.
-func (t *clientTable) deliver(r *Response) bool {
+// one gives way to a later one. It returns false if nobody waits for it, or it
+// came from somebody else than was asked.
+func (t *clientTable) deliver(r *Response, from Flow) bool {
 	id, ok := parseBranch(r.Branch)
 	if !ok {
 		return false
@@ -180,7 +182,7 @@ func (t *clientTable) deliver(r *Response) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.waiting[id]
-	if c == nil || c.method != r.Method || c.cseq != r.CSeq {
+	if c == nil || c.method != r.Method || c.cseq != r.CSeq || !c.flow.leadsTo(from) {
 		return false
 	}
 	taken := true

@@ -4,12 +4,12 @@ import "sync/atomic"
 
 // counters count what nobody logs. What was refused, pressure counts.
 type counters struct {
-	requests, responses, sent                atomic.Uint64
-	malformed, keepAlives, unmatched, unsafe atomic.Uint64
-	retransmissions, panics                  atomic.Uint64
-	readErrors, writeErrors, lost            atomic.Uint64
-	accepted, pings                          atomic.Uint64
-	ended                                    [causes]atomic.Uint64
+	requests, responses, sent                          atomic.Uint64
+	malformed, tooLarge, keepAlives, unmatched, unsafe atomic.Uint64
+	retransmissions, panics                            atomic.Uint64
+	readErrors, writeErrors, lost                      atomic.Uint64
+	accepted, pings                                    atomic.Uint64
+	ended                                              [causes]atomic.Uint64
 }
 
 // Counts is a snapshot of what an endpoint counted since it was opened.
@@ -18,6 +18,7 @@ type Counts struct {
 	Responses       uint64 // valid responses
 	Sent            uint64 // messages
 	Malformed       uint64 // messages that did not pass the validator
+	TooLarge        uint64 // messages over a limit of size
 	KeepAlives      uint64 // datagrams without content, and empty lines on connections
 	Pings           uint64 // of those, second lines: they were answered
 	Unmatched       uint64 // responses that nobody waits for, late ones among them
@@ -53,6 +54,7 @@ func (e *Endpoint) Counts() Counts {
 		Responses:       c.responses.Load(),
 		Sent:            c.sent.Load(),
 		Malformed:       c.malformed.Load(),
+		TooLarge:        c.tooLarge.Load(),
 		KeepAlives:      c.keepAlives.Load(),
 		Pings:           c.pings.Load(),
 		Unmatched:       c.unmatched.Load(),

@@ -125,6 +125,57 @@ func TestDoOnAStream(t *testing.T) {
 	}
 }
 
+// TestAnswerOfAnother: what comes on another connection doesn't answer a request,
+// though whoever sends it has seen the request.
+func TestAnswerOfAnother(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, b *bubble) {
+		device, other := b.call(somewhere), b.call(somewhere)
+		other.say(hello("keep2"))
+		other.hear()
+		<-b.flows
+		device.say(hello("keep"))
+		device.hear()
+		flow := <-b.flows
+		go func() {
+			packet := device.read()
+			other.say(respond(t, packet, 603))
+			synctest.Wait()
+			if n := b.Counts().Unmatched; n != 1 {
+				t.Errorf("%d unmatched", n)
+			}
+			device.say(respond(t, packet, 200))
+		}()
+		if response, err := b.Do(t.Context(), flow, testOutgoing); err != nil || response.Status != 200 {
+			t.Errorf("%v, %v", response, err)
+		}
+	})
+}
+
+func TestLeadsTo(t *testing.T) {
+	for _, test := range []struct {
+		sent, came string
+		want       bool
+	}{
+		{"udp;192.0.2.9:5060;192.0.2.1:4000", "udp;192.0.2.9:5060;192.0.2.1:4001", true},
+		{"udp;192.0.2.9:5060;192.0.2.1:4000", "udp;192.0.2.9:5060;192.0.2.2:4000", false},
+		{"udp;192.0.2.9:5060;192.0.2.1:4000", "tcp;192.0.2.9:5060;192.0.2.1:4000;A", false},
+		{"udp;[::1]:5060;[2001:db8::1]:4000", "udp;[::1]:5060;[2001:db8::2]:4000", true},
+		{"udp;[::1]:5060;[2001:db8::1]:4000", "udp;[::1]:5060;[2001:db8:0:1::1]:4000", false},
+		{"tcp;192.0.2.9:5060;192.0.2.1:4000;A", "tcp;192.0.2.9:5060;192.0.2.1:4000;A", true},
+		{"tcp;192.0.2.9:5060;192.0.2.1:4000;A", "tcp;192.0.2.9:5060;192.0.2.1:4000;B", false},
+		{"tcp;192.0.2.9:5060;192.0.2.1:4000;A", "udp;192.0.2.9:5060;192.0.2.1:4000", false},
+	} {
+		sent, err := ParseFlow(test.sent)
+		came, err2 := ParseFlow(test.came)
+		if err != nil || err2 != nil {
+			t.Fatal(err, err2)
+		}
+		if got := sent.leadsTo(came); got != test.want {
+			t.Errorf("sent on %s, came on %s: %t", test.sent, test.came, got)
+		}
+	}
+}
+
 // TestDoNeedsStream: what is too large for a datagram is refused unless the
 // caller says so, and goes on a connection in any case.
 func TestDoNeedsStream(t *testing.T) {

@@ -182,7 +182,7 @@ func (e *Endpoint) receive(a *arrival) bool {
 		e.refuse(a.request, a.refusal)
 	case a.response != nil:
 		e.counters.responses.Add(1)
-		if !e.client.deliver(a.response) {
+		if !e.client.deliver(a.response, a.flow) {
 			e.counters.unmatched.Add(1)
 		}
 	default:
@@ -194,8 +194,12 @@ func (e *Endpoint) receive(a *arrival) bool {
 
 // refuse answers what did not pass the validator, if it can be answered.
 func (e *Endpoint) refuse(r *Request, refusal *Refusal) {
-	e.counters.malformed.Add(1)
-	e.config.Log.Debug("malformed message", "reason", refusal.Phrase, "answered", r != nil)
+	kind := &e.counters.malformed
+	if refusal.Exceeds {
+		kind = &e.counters.tooLarge
+	}
+	kind.Add(1)
+	e.config.Log.Debug("message refused unread", "reason", refusal.Phrase, "answered", r != nil)
 	if r != nil && r.Method != "ACK" {
 		e.exchange(r).write(Reply{Status: refusal.Status, Phrase: refusal.Phrase})
 	}
@@ -258,6 +262,7 @@ func (e *Endpoint) Do(ctx context.Context, f Flow, o Outgoing) (*Response, error
 // way is how requests of ours get to a peer.
 type way struct {
 	link      link
+	flow      Flow
 	transport string          // for the Via
 	sentBy    string          // for the Via
 	limit     int             // octets of a message
@@ -272,14 +277,14 @@ func (e *Endpoint) way(f Flow, maxDatagram int) (way, bool) {
 		if c == nil || c.isGone() {
 			return way{}, false
 		}
-		return way{link: c, transport: "TCP", sentBy: c.sentBy, limit: maxHead + e.config.MaxBody, tooLarge: ErrTooLarge, gone: c.done}, true
+		return way{link: c, flow: f, transport: "TCP", sentBy: c.sentBy, limit: maxHead + e.config.MaxBody, tooLarge: ErrTooLarge, gone: c.done}, true
 	}
 	s := e.socket(f.Local)
 	if s == nil || f.Network != "udp" || s.local.Addr().Is4() != f.Remote.Addr().Is4() {
 		return way{}, false
 	}
 	limit := min(or(maxDatagram, e.config.MaxUDP), MaxDatagram)
-	return way{link: s, transport: "UDP", sentBy: s.sentBy, limit: limit, tooLarge: ErrNeedsStream}, true
+	return way{link: s, flow: f, transport: "UDP", sentBy: s.sentBy, limit: limit, tooLarge: ErrNeedsStream}, true
 }
 
 // send writes a message to a peer.

@@ -183,7 +183,7 @@ func TestMalformedIsAnsweredOrDropped(t *testing.T) {
 			t.Errorf("%q: %s, want %s", test.new, got, test.status)
 		}
 	}
-	if c := e.Counts(); c.Malformed != 10 || c.KeepAlives != 3 || c.Requests != 1 {
+	if c := e.Counts(); c.Malformed != 9 || c.TooLarge != 1 || c.KeepAlives != 3 || c.Requests != 1 {
 		t.Errorf("%+v", c)
 	}
 }

@@ -17,6 +17,14 @@ type Flow struct {
 	ID      string // of a connection; empty over UDP
 }
 
+// leadsTo tells whether what came on another flow may be the answer to what was
+// sent on this one: over TCP only on the same connection; over UDP also from
+// another port, and from another IPv6 address of the same /64, since a host that
+// changes its temporary addresses (RFC 8981) answers from the newest.
+func (f *Flow) leadsTo(o Flow) bool {
+	return f.Network == o.Network && f.ID == o.ID && (f.ID != "" || sharer(f.Remote.Addr()) == sharer(o.Remote.Addr()))
+}
+
 // ErrBadFlow is what ParseFlow returns.
 var ErrBadFlow = errors.New("not a flow")
 

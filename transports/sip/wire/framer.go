@@ -131,11 +131,14 @@ func (f *framer) headTooLarge() unit {
 
 // measure reads how long the body is. It returns false if that can't be known
 // for sure (RFC 3261 §18.3, §20.14), and notes why: no Content-Length, two of
-// them, one that is no number, or any fault in the header section behind which
-// one could hide. A body that would take too long to read past counts too.
+// them, one that is no number, or a fault in the header section behind which one
+// could hide. A body that would take too long to read past counts too.
+//
+// Any other fault is that of one message: what a proxy passes on of one client
+// must not end the connection that it has for all.
 func (f *framer) measure() bool {
 	d := &f.draft
-	if d.fault != nil {
+	if d.unframed {
 		return false
 	}
 	if !d.has(fieldContentLength) {

@@ -190,6 +190,9 @@ func (p Params) Get(name string) (value string, found bool) {
 	return "", false
 }
 
+// Valid tells whether all parameters are such.
+func (p Params) Valid() bool { return p.valid("") }
+
 // valid tells whether all parameters are such, and the named one is not there
 // twice.
 func (p Params) valid(once string) bool {

@@ -40,12 +40,18 @@ type Response struct {
 // Refusal says why a message did not pass the validator, in words for a reason
 // phrase, and the status that says so.
 type Refusal struct {
-	Status int
-	Phrase string
+	Status  int
+	Phrase  string
+	Exceeds bool // a limit: nothing else is wrong with it
 }
 
 // Error returns the phrase.
 func (r *Refusal) Error() string { return r.Phrase }
+
+// exceeds refuses what is over a limit that has no status of its own.
+func exceeds(phrase string) *Refusal {
+	return &Refusal{Status: sip.StatusBadRequest, Phrase: phrase, Exceeds: true}
+}
 
 func refuse(phrase string) *Refusal { return &Refusal{Status: sip.StatusBadRequest, Phrase: phrase} }
 
@@ -89,12 +95,15 @@ func readHead(text string) draft {
 
 // errHeadTooLarge: 513 and not 413, because it isn't the body (RFC 3261
 // §21.4.11, §21.5.7).
-var errHeadTooLarge = &Refusal{Status: 513, Phrase: "Message Too Large"}
+var errHeadTooLarge = &Refusal{Status: 513, Phrase: "Message Too Large", Exceeds: true}
 
 // errBodyTooLarge is the refusal of RFC 3261 §21.4.11.
-var errBodyTooLarge = &Refusal{Status: sip.StatusRequestEntityTooLarge, Phrase: "Request Entity Too Large"}
+var errBodyTooLarge = &Refusal{Status: sip.StatusRequestEntityTooLarge, Phrase: "Request Entity Too Large", Exceeds: true}
 
 func (d *draft) isResponse() bool { return strings.HasPrefix(d.start, "SIP/2.0 ") }
+
+// isSIP tells whether the start line says so.
+func (d *draft) isSIP() bool { return d.isResponse() || strings.Contains(d.start, " SIP/") }
 
 // finish reads what the message says. It returns what Parse returns.
 func (d *draft) finish(body []byte, maxBody int) (*Request, *Response, *Refusal) {
@@ -127,12 +136,16 @@ func (d *draft) request(body []byte, maxBody int) (*Request, *Refusal) {
 // empty unless it is a token.
 func (r *Request) parseStartLine() *Refusal {
 	method, rest, _ := strings.Cut(r.start, " ")
-	uri, version, ok := strings.Cut(rest, " ")
-	if !ok || !IsToken(method) || !strings.HasPrefix(version, "SIP/") {
+	end := strings.LastIndex(rest, " SIP/")
+	if end < 0 || !IsToken(method) {
 		return refuse("Bad Request Line")
 	}
+	uri, version := rest[:end], rest[end+1:]
 	r.Method, r.URIText = method, uri
-	if version != "SIP/2.0" {
+	switch {
+	case strings.ContainsAny(uri+version, " \t"):
+		return refuse("Bad Request Line")
+	case version != "SIP/2.0":
 		return &Refusal{Status: 505, Phrase: "Version Not Supported"}
 	}
 	var err error

@@ -176,6 +176,31 @@ func TestParseURI(t *testing.T) {
 	}
 }
 
+func TestRequestURI(t *testing.T) {
+	for contact, want := range map[string]string{
+		"sip:a@h":                        "sip:a@h",
+		"sip:a@h:5070;transport=tcp?s=x": "sip:a@h:5070;transport=tcp",
+		"sip:a?b@h?Route=%3Csip:e%3E&x=": "sip:a?b@h",
+		"sip:h?x=y":                      "sip:h",
+	} {
+		if got := RequestURI(contact); got != want {
+			t.Errorf("%s: %s", contact, got)
+		}
+	}
+}
+
+func TestAddressIsUTF8(t *testing.T) {
+	for text, ok := range map[string]bool{"sip:%C3%A4@h": true, "sip:%ff@h": false, "sip:a%40b@h": false, "sip:%0d@h": false} {
+		u, err := ParseURI(text)
+		if err != nil {
+			t.Fatal(text, err)
+		}
+		if _, err := Address(u); (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestAddressSurvives(t *testing.T) {
 	for _, user := range []string{"1002", "a b", "ä", `a"b`, "a<b>", "%41", "a:b", "#+;?"} {
 		u, err := ParseURI(string(AppendURI(nil, mustAddress(t, user), "h")))

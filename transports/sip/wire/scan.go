@@ -98,10 +98,11 @@ func identifyCompact(name string) (field, string) {
 
 // head is the header section of a message, taken apart but not understood.
 type head struct {
-	start   string // the start line
-	headers []Header
-	single  [fields]int32 // where a field that may be there only once is, plus one
-	via     int           // where the topmost Via is, plus one
+	start    string // the start line
+	headers  []Header
+	single   [fields]int32 // where a field that may be there only once is, plus one
+	unframed bool          // there is a fault behind which a Content-Length could hide
+	via      int           // where the topmost Via is, plus one
 }
 
 func (h *head) value(f field) string {
@@ -162,6 +163,7 @@ func (h *head) scan(text string) *Refusal {
 	}
 	h.start, text, _ = strings.Cut(text, "\r\n")
 	if hasControl(h.start) {
+		h.unframed = true
 		return refuse("Control Character In Start Line")
 	}
 	h.headers = make([]Header, 0, 16)
@@ -169,11 +171,13 @@ func (h *head) scan(text string) *Refusal {
 		var line string
 		line, text = nextLine(text)
 		if len(line) > maxHeaderLine {
-			note(refuse("Header Line Too Long"))
+			h.unframed = true
+			note(exceeds("Header Line Too Long"))
 			continue
 		}
 		if len(h.headers) == maxHeaders {
-			return refuse("Too Many Headers")
+			h.unframed = true
+			return exceeds("Too Many Headers")
 		}
 		note(h.add(line))
 	}
@@ -199,12 +203,14 @@ func (h *head) add(line string) *Refusal {
 	name, value, ok := strings.Cut(line, ":")
 	name = strings.TrimRight(name, " \t")
 	if !ok || !IsToken(name) {
+		h.unframed = true
 		return refuse("Bad Header Name")
 	}
+	f, name := identify(name)
 	if hasControl(value) {
+		h.unframed = h.unframed || f == fieldContentLength || strings.ContainsAny(value, "\r\n")
 		return refuse("Control Character In Header")
 	}
-	f, name := identify(name)
 	h.headers = append(h.headers, Header{Name: name, Value: strings.Trim(value, " \t")})
 	if f == fieldVia && h.via == 0 {
 		h.via = len(h.headers)
@@ -213,6 +219,7 @@ func (h *head) add(line string) *Refusal {
 		return nil
 	}
 	if h.single[f] != 0 {
+		h.unframed = h.unframed || f == fieldContentLength
 		return refuse("More Than One " + name)
 	}
 	h.single[f] = int32(len(h.headers))

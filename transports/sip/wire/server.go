@@ -18,10 +18,10 @@ var (
 // shards divide the table so that workers rarely meet at a lock.
 const shards = 64
 
-// maxKept is how many responses with all their octets a shard keeps: those that
-// a status and a Retry-After can't say again. About 600 octets each, they take
-// 40 MB at most in all shards.
-const maxKept = 1024
+// maxKept is how many octets of whole responses a shard keeps: those that a
+// status and a Retry-After can't say again. All shards together keep 40 MiB: some
+// 70,000 of them if each has 600 octets.
+const maxKept = 640 << 10
 
 // key tells transactions apart (RFC 3261 §17.2.3): 128 bits under a seed of this
 // process, so that nobody can make up requests that share one.
@@ -59,6 +59,7 @@ type serverShard struct {
 	mu       sync.Mutex
 	outcomes map[key]outcome
 	kept     map[key][]byte
+	octets   int   // in kept
 	queue    queue // of finished transactions, in the order in which they end
 }
 
@@ -135,18 +136,20 @@ func (t *serverTable) begin(k key) error {
 }
 
 // finish notes the final response; whole is nil if the outcome says it all. If
-// there are too many finished transactions, the oldest is forgotten.
+// there are too many finished transactions, or they keep too much, the oldest are
+// forgotten.
 func (t *serverTable) finish(k key, o outcome, whole []byte, now time.Time) {
 	t.pending.Add(-1)
 	s := &t.shards[k.lo%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.queue.n >= t.bound || whole != nil && len(s.kept) >= maxKept {
+	for s.queue.n >= t.bound || len(s.kept) > 0 && s.octets+len(whole) > maxKept {
 		s.forget()
 	}
 	s.outcomes[k] = o
 	if whole != nil {
 		s.kept[k] = whole
+		s.octets += len(whole)
 	}
 	s.queue.push(ending{k, t.tick(now.Add(timerJ))})
 }
@@ -173,6 +176,7 @@ func (s *serverShard) expire(tick uint32) {
 func (s *serverShard) forget() {
 	k := s.queue.pop().key
 	delete(s.outcomes, k)
+	s.octets -= len(s.kept[k])
 	delete(s.kept, k)
 }
 

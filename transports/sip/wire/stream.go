@@ -240,7 +240,7 @@ func (r *streamReader) takeMessage(ctx context.Context, u *unit) bool {
 	if r.endpoint.receive(&a) {
 		r.hand(ctx, a.request)
 	}
-	return a.request != nil || u.draft.isResponse()
+	return u.draft.isSIP()
 }
 
 // takeBroken answers what can't be read to its end, if enough of it is there.

@@ -3,8 +3,11 @@ package wire
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -161,7 +164,7 @@ func TestStreamBroken(t *testing.T) {
 				}
 				c.ends()
 				<-b.closed
-				if n := b.Counts(); n.EndedMalformed != 1 || n.Malformed != 1 || n.Requests != 0 {
+				if n := b.Counts(); n.EndedMalformed != 1 || n.Malformed+n.TooLarge != 1 || n.Requests != 0 {
 					t.Errorf("%+v", n)
 				}
 			})
@@ -196,7 +199,8 @@ func TestStreamGoesOnAfterARefusal(t *testing.T) {
 		for _, test := range []struct{ said, answer string }{
 			{strings.Replace(hello("a"), "1 MESSAGE", "1 INFO", 1), "400 CSeq Method Mismatch"},
 			{streamed("l: 101\r\n\r\n" + strings.Repeat("x", 101)), "413 Request Entity Too Large"},
-			{hello("b"), "200 OK"},
+			{streamed("s: a\r\ns: b\r\nl: 2\r\n\r\nhi"), "400 More Than One Subject"},
+			{strings.Replace(hello("c"), "Via:", "X:", 1) + hello("b"), "200 OK"}, // nobody knows whom to answer
 		} {
 			go c.say(test.said)
 			if got := c.hear(); got != test.answer {
@@ -204,6 +208,33 @@ func TestStreamGoesOnAfterARefusal(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestStreamStaysInStep sends all that the codec is tested with over connections:
+// what comes behind it is either understood, or the connection has ended.
+func TestStreamStaysInStep(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("testdata", "*", "*.sip"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inBubble(t, Config{}, func(t *testing.T, b *bubble) {
+				c := b.call(somewhere)
+				go c.Write(append(data, hello("behind")...)) // not all of it is read
+				_ = c.SetReadDeadline(time.Now().Add(11 * time.Second))
+				answers, err := io.ReadAll(c)
+				behind := strings.Count(string(answers), "Call-ID: behind\r\n")
+				if behind > 1 || behind == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%v after %q", err, answers)
+				}
+			})
+		})
+	}
 }
 
 func TestConnectionLimits(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -80,6 +81,29 @@ func TestServerTableForgetsTheOldest(t *testing.T) {
 	}
 }
 
+// TestServerTableKeepsSoMuch: large responses push each other out, so that
+// nobody fills the memory with them.
+func TestServerTableKeepsSoMuch(t *testing.T) {
+	table := newServerTable(testNow, 10, 100*shards)
+	whole := make([]byte, maxKept/2)
+	keys := []key{{1, 0}, {2, 0}, {3, 0}}
+	for _, k := range keys {
+		if err := table.begin(k); err != nil {
+			t.Fatal(err)
+		}
+		table.finish(k, finished(&Reply{Status: 200}), whole, testNow)
+	}
+	for i, want := range []bool{false, true, true} {
+		if _, kept, found := table.find(keys[i], testNow); found != want || (kept != nil) != want {
+			t.Errorf("transaction %d: %t, %d octets", i, found, len(kept))
+		}
+	}
+	table.find(keys[0], testNow.Add(timerJ+2*time.Second))
+	if s := &table.shards[0]; s.octets != 0 || len(s.kept) != 0 {
+		t.Errorf("%d octets of %d responses left", s.octets, len(s.kept))
+	}
+}
+
 func TestQueue(t *testing.T) {
 	var q queue
 	next, want := uint32(0), uint32(0)
@@ -126,7 +150,7 @@ var testOutgoing = Outgoing{
 	CallID: "ref", CSeq: 1, MaxForwards: 69, Headers: []Header{{"Content-Type", "text/plain"}}, Body: []byte("hello"),
 }
 
-var testWay = &way{transport: "UDP", sentBy: "192.0.2.9:5060", limit: MaxDatagram, tooLarge: ErrNeedsStream}
+var testWay = &way{flow: testFlow, transport: "UDP", sentBy: "192.0.2.9:5060", limit: MaxDatagram, tooLarge: ErrNeedsStream}
 
 // answer makes the response that a peer would send to a request of ours.
 func answer(t testing.TB, packet []byte, status int) *Response {
@@ -170,7 +194,7 @@ func TestClientTimers(t *testing.T) {
 				send := func(packet []byte) error {
 					sent = append(sent, fmt.Sprint(time.Since(start).Milliseconds()))
 					if status := test.respond[len(sent)]; status != 0 {
-						table.deliver(answer(t, packet, status))
+						table.deliver(answer(t, packet, status), testWay.flow)
 					}
 					return nil
 				}
@@ -207,7 +231,7 @@ func TestClientTakesTheLastAnswer(t *testing.T) {
 			o := testOutgoing
 			response, err := table.do(t.Context(), &o, &w, func(packet []byte) error {
 				if test.status != 0 {
-					table.deliver(answer(t, packet, test.status))
+					table.deliver(answer(t, packet, test.status), testWay.flow)
 				}
 				close(gone)
 				return nil
@@ -234,11 +258,14 @@ func TestClientIgnoresStrangers(t *testing.T) {
 				stranger := *late
 				stranger.Status = 403
 				change(&stranger)
-				if table.deliver(&stranger) {
+				if table.deliver(&stranger, testWay.flow) {
 					t.Error("a stranger's response was taken")
 				}
 			}
-			if !table.deliver(late) || table.deliver(late) {
+			if table.deliver(late, Flow{Network: "udp", Remote: netip.MustParseAddrPort("192.0.2.78:5070")}) {
+				t.Error("a stranger's response was taken, from elsewhere")
+			}
+			if !table.deliver(late, testWay.flow) || table.deliver(late, testWay.flow) {
 				t.Error("the response is to be taken once")
 			}
 			return nil
@@ -247,7 +274,7 @@ func TestClientIgnoresStrangers(t *testing.T) {
 		if response, err := table.do(t.Context(), &o, testWay, send); err != nil || response.Status != 200 {
 			t.Errorf("%v, %v", response, err)
 		}
-		if table.deliver(late) {
+		if table.deliver(late, testWay.flow) {
 			t.Error("a late response was taken")
 		}
 	})

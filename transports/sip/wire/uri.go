@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -40,6 +41,16 @@ func ParseURI(text string) (sip.Uri, error) {
 		return u, ErrBadURI
 	}
 	return u, nil
+}
+
+// RequestURI returns what of a contact may stand in a Request-URI: not the header
+// fields that it asks for (RFC 3261 §19.1.1, table 1).
+func RequestURI(contact string) string {
+	host := strings.LastIndexByte(contact, '@') + 1 // a ? in front of it belongs to the user
+	if i := strings.IndexByte(contact[host:], '?'); i >= 0 {
+		return contact[:host+i]
+	}
+	return contact
 }
 
 // isUnambiguous checks what sipgo's parser doesn't.
@@ -91,7 +102,8 @@ func IsHost(host string) bool {
 }
 
 // Address returns who a URI names, unescaped. It refuses what unescapes to
-// control characters, or to an @, which would make a@b@c of it.
+// control characters, to what isn't UTF-8 (RFC 3261 §19.1.2), or to an @, which
+// would make a@b@c of it.
 func Address(u sip.Uri) (message.Address, error) {
 	user := u.User
 	if strings.IndexByte(user, '%') >= 0 {
@@ -100,7 +112,7 @@ func Address(u sip.Uri) (message.Address, error) {
 			return message.Address{}, ErrBadURI
 		}
 	}
-	if strings.IndexByte(user, '@') >= 0 {
+	if strings.IndexByte(user, '@') >= 0 || !utf8.ValidString(user) {
 		return message.Address{}, ErrBadURI
 	}
 	a := message.Address{User: user, Host: strings.ToLower(u.Host)}

@@ -67,6 +67,7 @@ func (e *Endpoint) show(m *plugin.Metrics) {
 	received("response", func(c Counts) uint64 { return c.Responses })
 	received("keepalive", func(c Counts) uint64 { return c.KeepAlives })
 	received("malformed", func(c Counts) uint64 { return c.Malformed })
+	received("too_large", func(c Counts) uint64 { return c.TooLarge })
 	e.counter(m, "sip_messages_sent_total", "SIP messages that were sent.", func(c Counts) uint64 { return c.Sent })
 
 	retransmissions := func(direction string, read func(Counts) uint64) {
