@@ -79,7 +79,7 @@ func TestAdminAnswers(t *testing.T) {
 		{"list too many", "GET", "/v1/accounts?limit=1001", ``, 400, `limit: expected a number from 1 to 1000`},
 		{"list with wrong filters", "GET", "/v1/accounts?suspended=yes&balance_below=x", ``, 400, `suspended: expected true or false\nbalance_below: not an amount`},
 		{"list with a wrong parameter", "GET", "/v1/accounts?offset=1", ``, 400, `unknown parameter \"offset\": expected after, limit, domain, prefix, suspended, balance_below`},
-		{"delete with money", "DELETE", "/v1/accounts/one@a.example", ``, 409, `balance of 1.00: take it to 0.00 first, or force it`},
+		{"delete with money", "DELETE", "/v1/accounts/one@a.example", ``, 409, `balance of 1.00: take it to 0.00 first, or force it (--force)`},
 		{"delete half", "DELETE", "/v1/accounts/one@a.example?force=yes", ``, 400, `force: expected true or false`},
 		{"delete with force", "DELETE", "/v1/accounts/one@a.example?force=true", ``, 200, shown},
 		{"delete again", "DELETE", "/v1/accounts/one@a.example?force=true", ``, 404, `no such account`},

@@ -118,9 +118,9 @@ func (b *book) commitDelete(id string, force bool) (accountView, plugin.Commitme
 func (a *account) inUse() error {
 	switch {
 	case a.open > 0:
-		return &inUseError{fmt.Sprintf("the account has %d open reservations: wait for them to be settled, or force it", a.open)}
+		return &inUseError{fmt.Sprintf("the account has %d open reservations: wait for them to be settled, or force it (--force)", a.open)}
 	case a.balance() != 0:
-		return &inUseError{fmt.Sprintf("the account has a balance of %s: take it to 0.00 first, or force it", a.balance())}
+		return &inUseError{fmt.Sprintf("the account has a balance of %s: take it to 0.00 first, or force it (--force)", a.balance())}
 	}
 	return nil
 }

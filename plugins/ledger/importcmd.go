@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -48,7 +49,11 @@ func sendImport(ctx context.Context, admin plugin.AdminClient, name string, body
 	}
 	path := "/v1/accounts/import?" + url.Values{"file": {shortened(name)}}.Encode()
 	var text bytes.Buffer
-	if err := admin.Stream(ctx, http.MethodPost, path, "text/csv", body, &text); err != nil {
+	err = admin.Stream(ctx, http.MethodPost, path, "text/csv", body, &text)
+	if err != nil && strings.HasPrefix(err.Error(), name+":") {
+		return reply, fmt.Errorf("nothing was imported:\n%w", err) // so that each row's line begins with FILE:LINE
+	}
+	if err != nil {
 		return reply, err
 	}
 	if err := json.Unmarshal(text.Bytes(), &reply); err != nil {

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bufio"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -16,6 +15,8 @@ import (
 const (
 	maxImportRows = 1_000_000
 	maxImportBody = 256 << 20 // octets
+	maxImportRow  = 64 << 10  // octets: more than all that an account may have
+	maxShownName  = 40        // octets of a column's name in an error
 )
 
 // importRow is a row that may become an account: its names are right. account
@@ -41,6 +42,8 @@ const (
 	columnAttributes = "attributes"
 )
 
+var allColumns = []string{columnAOR, columnPassword, columnBalance, columnIdentities, columnAttributes}
+
 const importHeader = "aor,password,balance and perhaps identities,attributes"
 
 // readImport reads accounts from CSV (RFC 4180). The first line names the
@@ -49,8 +52,7 @@ const importHeader = "aor,password,balance and perhaps identities,attributes"
 // semicolons. All wrong rows are found, with their lines. An error: the file
 // can't be read to its end, or is no list of accounts at all.
 func readImport(r io.Reader) (*importFile, error) {
-	in := csv.NewReader(skipByteOrderMark(r))
-	in.ReuseRecord = true
+	in := newImportReader(r)
 	f := &importFile{}
 	columns, err := readHeader(in, &f.wrong)
 	if err != nil || f.wrong.any() {
@@ -58,21 +60,25 @@ func readImport(r io.Reader) (*importFile, error) {
 	}
 	earlier := map[message.Address]int{} // name: line
 	for lines := 0; ; lines++ {
-		record, err := in.Read()
+		record, err := in.next()
 		if errors.Is(err, io.EOF) {
 			return f, f.check()
+		}
+		if errors.Is(err, errRowTooLong) { // where the next one begins can't be known
+			f.wrong.add(in.line+1, err.Error())
+			return f, nil
 		}
 		if lines == maxImportRows {
 			return f, badRequest(fmt.Errorf("more than %d accounts: expected them in several files", maxImportRows))
 		}
 		if syntax, ok := errors.AsType[*csv.ParseError](err); ok {
-			f.wrong.add(f.syntax(in, syntax, len(columns), len(record)))
+			f.wrong.add(in.syntax(syntax, len(columns), len(record)))
 			continue
 		}
 		if err != nil {
 			return f, fmt.Errorf("read the accounts: %w", err)
 		}
-		line, _ := in.FieldPos(0)
+		line, _ := in.csv.FieldPos(0)
 		f.add(line, columns, record, earlier)
 	}
 }
@@ -83,16 +89,6 @@ func (f *importFile) check() error {
 		return badRequest(errors.New("no accounts: expected rows behind the header"))
 	}
 	return nil
-}
-
-// syntax says what is wrong with a line that isn't CSV, or has other columns
-// than the header. The next line can be read all the same.
-func (f *importFile) syntax(in *csv.Reader, err *csv.ParseError, expected, got int) (line int, text string) {
-	if errors.Is(err, csv.ErrFieldCount) {
-		line, _ = in.FieldPos(0)
-		return line, fmt.Sprintf("%d columns, expected %d as in the header", got, expected)
-	}
-	return err.StartLine, err.Err.Error()
 }
 
 // add takes a row, with all that is wrong with it.
@@ -134,13 +130,17 @@ func twice(names []message.Address, line int, earlier map[message.Address]int) (
 // header says which column is where.
 type header []string
 
-func readHeader(in *csv.Reader, wrong *faults) (header, error) {
-	record, err := in.Read()
+func readHeader(in *importReader, wrong *faults) (header, error) {
+	record, err := in.next()
 	if errors.Is(err, io.EOF) {
 		return nil, badRequest(errors.New("the file is empty: expected the header " + importHeader))
 	}
 	if syntax, ok := errors.AsType[*csv.ParseError](err); ok {
 		wrong.add(syntax.StartLine, syntax.Err.Error())
+		return nil, nil
+	}
+	if errors.Is(err, errRowTooLong) || len(record) > len(allColumns) {
+		wrong.add(1, "no header of a list of accounts: expected "+importHeader)
 		return nil, nil
 	}
 	if err != nil {
@@ -156,10 +156,8 @@ func readHeader(in *csv.Reader, wrong *faults) (header, error) {
 
 func (h header) check(wrong *faults) {
 	for i, name := range h {
-		switch name {
-		case columnAOR, columnPassword, columnBalance, columnIdentities, columnAttributes:
-		default:
-			wrong.add(1, fmt.Sprintf("unknown column %q: expected %s", name, importHeader))
+		if !slices.Contains(allColumns, name) {
+			wrong.add(1, fmt.Sprintf("unknown column %q: expected %s", name[:min(len(name), maxShownName)], importHeader))
 		}
 		if slices.Contains(h[:i], name) {
 			wrong.add(1, fmt.Sprintf("the column %q is there twice", name))
@@ -203,13 +201,4 @@ func splitAttributes(s string) (map[string]string, error) {
 		}
 	}
 	return all, nil
-}
-
-// skipByteOrderMark takes off what spreadsheets put in front of UTF-8.
-func skipByteOrderMark(r io.Reader) io.Reader {
-	in := bufio.NewReader(r)
-	if start, err := in.Peek(3); err == nil && string(start) == "\uFEFF" {
-		in.Discard(3) // never fails: they are buffered
-	}
-	return in
 }

@@ -75,12 +75,21 @@ func (n *node) Call(ctx context.Context, method, path string, body, answer any) 
 	}
 	reply := n.do(ctx, method, path, string(text))
 	if reply.Code >= 300 {
-		return errors.New(reply.Body.String())
+		return refusal(reply)
 	}
 	if answer == nil {
 		return nil
 	}
 	return json.Unmarshal(reply.Body.Bytes(), answer)
+}
+
+// refusal is the error of an answer, without what is around it.
+func refusal(reply *httptest.ResponseRecorder) error {
+	var told struct{ Error string }
+	if err := json.Unmarshal(reply.Body.Bytes(), &told); err != nil {
+		return err
+	}
+	return errors.New(told.Error)
 }
 
 // Stream is plugin.AdminClient.
@@ -94,7 +103,7 @@ func (n *node) Stream(ctx context.Context, method, path, _ string, body io.Reade
 	}
 	reply := n.do(ctx, method, path, string(text))
 	if reply.Code >= 300 {
-		return errors.New(reply.Body.String())
+		return refusal(reply)
 	}
 	_, err := out.Write(reply.Body.Bytes())
 	return err

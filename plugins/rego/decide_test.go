@@ -99,8 +99,15 @@ func TestNoVerdict(t *testing.T) {
 
 func TestNoServiceMatches(t *testing.T) {
 	p := mustLoad(t, map[string]string{"a": "package imgate.services.a\n\nmatch := {\"domains\": [\"x.example.com\"]}\n\nplan.store := \"1h\"\n"})
-	if got := failure(t, p, typical()); got != `no service matches domain "sip.example.com"` {
+	q := typical()
+	q.Recipient.Local = true
+	if got := failure(t, p, q); got != `no service matches domain "sip.example.com"` {
 		t.Errorf("got %q", got)
+	}
+	q.Recipient.Local = false
+	_, err := p.Decide(t.Context(), q)
+	if f, ok := errors.AsType[*message.Failure](err); !ok || f.Reason != message.UnknownRecipient || f.Temporary {
+		t.Errorf("somebody who isn't ours: %v, want a final %s", err, message.UnknownRecipient)
 	}
 }
 

@@ -125,7 +125,7 @@ func (p *policy) Decide(ctx context.Context, q plugin.Question) (plugin.Plan, er
 	}
 	s := p.matcher.service(q.Recipient)
 	if s == nil {
-		return plugin.Plan{}, message.FailForNow(message.PolicyFailed, "no service matches domain %q", q.Recipient.Domain)
+		return plugin.Plan{}, unmatched(q.Recipient)
 	}
 	plan, err := p.recall(ctx, s, &q)
 	if err != nil {
@@ -133,6 +133,17 @@ func (p *policy) Decide(ctx context.Context, q plugin.Question) (plugin.Plan, er
 	}
 	plan.Service, plan.Revision = s.name, p.revision
 	return plan.WithDefaults(), nil
+}
+
+// unmatched is for a recipient whom no service matches. If it is one of ours,
+// the operator has forgotten something: the message may come again. Anybody
+// else is simply nobody we know, and no fault of the policies: else each
+// subscriber could raise an alarm with an address of their choice.
+func unmatched(r plugin.QuestionRecipient) *message.Failure {
+	if r.Local {
+		return message.FailForNow(message.PolicyFailed, "no service matches domain %q", r.Domain)
+	}
+	return message.Fail(message.UnknownRecipient, "not one of ours, and no service matches domain %q", r.Domain)
 }
 
 // recall makes a service's plan, unless it made the same before.
