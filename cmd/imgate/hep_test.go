@@ -24,8 +24,7 @@ func TestHEP(t *testing.T) {
 		}
 	}
 	collector := freePort(t, "udp")
-	s := newServer(t, "")
-	s.configure(fmt.Sprintf("observers:\n  homer: {plugin: hep, server: \"udp://%s\", capture_id: 2001, password: \"open sesame\"}\n", collector))
+	s := newServerWith(t, fmt.Sprintf("observers:\n  homer: {plugin: hep, server: \"udp://%s\", capture_id: 2001, password: \"open sesame\"}\n", collector))
 	capture := startCapture(t, collector)
 	s.start()
 	s.importAccounts([]string{"1001", "1002"})
@@ -39,19 +38,6 @@ func TestHEP(t *testing.T) {
 		if !strings.Contains(seen, want) {
 			t.Errorf("tshark saw no %q:\n%s", want, seen)
 		}
-	}
-}
-
-// configure adds lines to the configuration.
-func (s *server) configure(lines string) {
-	s.t.Helper()
-	file, err := os.OpenFile(s.config, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer file.Close()
-	if _, err := file.WriteString(lines); err != nil {
-		s.t.Fatal(err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,7 @@ func TestOperatingDay(t *testing.T) {
 		t.Fatalf("only %d commands were found", len(commands))
 	}
 	sh := openShell(t)
-	ports := strings.NewReplacer("127.0.0.1:5060", freePort(t, "tcp"), "127.0.0.1:8060", freePort(t, "tcp"))
+	ports := strings.NewReplacer("127.0.0.1:5060", freeBothPort(t), "127.0.0.1:8060", freePort(t, "tcp"))
 	for _, c := range commands {
 		out, status := sh.run(ports.Replace(c.text))
 		if status != 0 {
@@ -37,6 +38,20 @@ func TestOperatingDay(t *testing.T) {
 			t.Fatalf("line %d: %s\nexpected a line like\n\t%s\nbut it prints\n%s", c.line, c.text, missing, out)
 		}
 	}
+}
+
+// freeBothPort returns an address that is free for both UDP and TCP.
+func freeBothPort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := freePort(t, "tcp")
+		if conn, err := net.ListenPacket("udp", address); err == nil {
+			conn.Close()
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // typed is a command of the page and what the page shows of its output: lines
@@ -61,8 +76,8 @@ func readConsole(page string) (commands []typed) {
 		case !inside:
 		case strings.HasPrefix(text, "$ "):
 			commands = append(commands, typed{line: line, text: text[2:]})
-		case strings.HasPrefix(text, "> "):
-			commands[len(commands)-1].text += "\n" + text[2:]
+		case strings.HasPrefix(text, "> "), text == ">":
+			commands[len(commands)-1].text += "\n" + strings.TrimPrefix(text[1:], " ")
 		case strings.TrimSpace(text) != "":
 			last := &commands[len(commands)-1]
 			last.want = append(last.want, text)

@@ -7,13 +7,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -26,13 +30,13 @@ type server struct {
 	config string
 	sip    string // host:port
 	admin  string
+	flags  []string // more of them for serve
 
 	process *exec.Cmd
 	log     *os.File
 }
 
-// newServer builds the program and writes its configuration. More lines of
-// YAML for the charging section may follow.
+// newServer builds the program and writes its configuration.
 func newServer(t *testing.T, sip string) *server {
 	t.Helper()
 	dir := t.TempDir()
@@ -75,6 +79,22 @@ transports:
 	return s
 }
 
+// newServerWith is newServer with more lines of YAML: first more of the SIP
+// door's section, if they are indented, then other sections.
+func newServerWith(t *testing.T, lines string) *server {
+	t.Helper()
+	s := newServer(t, "")
+	file, err := os.OpenFile(s.config, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(lines); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func tail(text []byte, n int) []byte { return text[max(0, len(text)-n):] }
 
 // freePort returns an address on loopback that nobody uses just now.
@@ -99,7 +119,7 @@ func freePort(t *testing.T, network string) string {
 // start runs the server and waits until it is ready.
 func (s *server) start() {
 	s.t.Helper()
-	s.process = exec.Command(s.binary, "serve", "--config", s.config)
+	s.process = exec.Command(s.binary, append([]string{"serve", "--config", s.config}, s.flags...)...)
 	s.process.Stdout, s.process.Stderr = s.log, s.log
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
@@ -128,18 +148,70 @@ func (s *server) kill() {
 	s.process = nil
 }
 
+// stop ends the server as an operator would.
+func (s *server) stop() {
+	s.t.Helper()
+	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.process.Wait(); err != nil {
+		s.t.Errorf("exit: %v", err)
+	}
+	s.process = nil
+}
+
 // imgate runs a command of the program and returns what it prints.
 func (s *server) imgate(args ...string) string {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
-	defer cancel()
-	command := exec.CommandContext(ctx, s.binary, append(args, "--config", s.config)...)
-	var out, problems bytes.Buffer
-	command.Stdout, command.Stderr = &out, &problems
-	if err := command.Run(); err != nil {
-		s.t.Fatalf("imgate %s: %v\n%s", strings.Join(args, " "), err, problems.String())
+	out, problems, status := s.try(args...)
+	if status != 0 {
+		s.t.Fatalf("imgate %s: exit status %d\n%s", strings.Join(args, " "), status, problems)
 	}
-	return out.String()
+	return out
+}
+
+// try runs a command of the program that may fail.
+func (s *server) try(args ...string) (out, problems string, status int) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, s.binary, append([]string{"--config", s.config}, args...)...)
+	var printed, said bytes.Buffer
+	command.Stdout, command.Stderr = &printed, &said
+	err := command.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		status = exit.ExitCode()
+	} else if err != nil {
+		s.t.Fatalf("imgate %s: %v", strings.Join(args, " "), err)
+	}
+	return printed.String(), said.String(), status
+}
+
+// metric reads a series such as imgate_bindings from /metrics, its labels in
+// the order of their names; 0 if there is none yet.
+func (s *server) metric(series string) float64 {
+	s.t.Helper()
+	answer, err := http.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		s.t.Fatalf("/metrics is answered %d: %v", answer.StatusCode, err)
+	}
+	for line := range strings.Lines(string(page)) {
+		text, found := strings.CutPrefix(line, series+" ")
+		if !found {
+			continue
+		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+		if err != nil {
+			s.t.Fatalf("%s: %v", series, err)
+		}
+		return value
+	}
+	return 0
 }
 
 // password is that of every account in these tests.
