@@ -64,7 +64,15 @@ func open(fs vfs.FS, dir string, log *slog.Logger) (*storage, error) {
 		jobs: make(chan func()), quit: make(chan struct{}), idle: make(chan struct{}),
 		space: space{fs: fs, dir: dir},
 		lease: lease{fence: fence},
+		purge: &purge{db: db, log: log}, purged: make(chan struct{}),
 	}
+	// It lasts as long as the store, not as long as opening it.
+	ctx, cancel := context.WithCancel(context.Background())
+	s.purging = cancel
+	go func() {
+		defer close(s.purged)
+		s.purge.run(ctx)
+	}()
 	go s.work()
 	return s, nil
 }

@@ -27,6 +27,10 @@ type storage struct {
 
 	lease lease
 	space space // the writer's own
+
+	purge   *purge
+	purging context.CancelFunc
+	purged  chan struct{} // closed when nothing is purged any more
 }
 
 const (
@@ -123,6 +127,9 @@ func (s *storage) batch(changes []plugin.Change) (*pebble.Batch, error) {
 	for _, c := range changes {
 		if err := put(batch, c); err != nil {
 			return nil, fmt.Errorf("gather changes: %w", err)
+		}
+		if c.Value == nil {
+			s.purge.deleted(c.Table)
 		}
 	}
 	return batch, nil
@@ -249,9 +256,11 @@ func (s *storage) Release(_ context.Context, f plugin.Fence) error {
 // ends, and nothing more is written to it.
 func (s *storage) Close() error {
 	close(s.quit)
+	s.purging()
 	closed := make(chan error, 1)
 	go func() {
 		<-s.idle
+		<-s.purged
 		closed <- s.db.Close()
 	}()
 	limit := closeWithin
