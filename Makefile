@@ -8,6 +8,8 @@
 
 GO    ?= go
 STAGE := ./.ci/stage
+# How long each fuzz target runs.
+FUZZ ?= 1s
 
 .PHONY: build check test soak bench deb docs fmt vet staticcheck unit notices fuzz process package-test interop
 
@@ -32,14 +34,13 @@ staticcheck:
 # the tests of the shipped policies and the check of generated files are tests
 # among the others.
 unit:
-	@$(STAGE) "contract matrix" $(GO) test -count=1 -v -run Matrix ./engine/plugin/plugintest
-	@$(STAGE) tests $(GO) test -race -shuffle=on -timeout 10m ./...
+	@$(STAGE) tests ./.ci/unit
 
 notices:
 	@$(STAGE) notices $(GO) test -count=1 ./.ci/notices
 
 fuzz:
-	@$(STAGE) "fuzz smoke" ./.ci/fuzz 3s
+	@$(STAGE) "fuzz smoke" ./.ci/fuzz $(FUZZ)
 
 process:
 	@$(STAGE) "process tests" ./.ci/process
