@@ -297,3 +297,9 @@ func deliverWhatWaits(t *testing.T, s *server) {
 	defer alice.Close()
 	expect(t, alice, "bob", secretText+" at last", 200)
 }
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		c.Close()
+	}
+}
