@@ -27,6 +27,7 @@ func TestDeviceWithSeveralFlowsGetsAMessageOnce(t *testing.T) {
 	k, _ := node(t, charged())
 	registerFlows(t, k.door, "bob", "phone", "over-udp", "over-tcp")
 	wantOutcome(t, k.door.submit("alice", "bob", "hello"), plugin.OutcomeDelivered)
+	eventually(t, "it has ended: all ways that are tried have answered", func() bool { return len(rows(t, k.storage, "messages")) == 0 })
 	if got := k.door.bodies(); len(got) != 1 {
 		t.Errorf("it arrived as %q", got)
 	}
