@@ -62,6 +62,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 		if status := ask(t, idle[i], askHealth); status != http.StatusOK {
 			t.Fatalf("connection %d: status %d", i, status)
 		}
+		awaitResting(t, f, i+1) // the answer comes before the server knows that it rests
 	}
 	for range 3 {
 		if status := ask(t, connect(t, f), askHealth); status != http.StatusOK {
@@ -73,6 +74,21 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	}
 	if status := ask(t, idle[maxConnections-1], askHealth); status != http.StatusOK {
 		t.Errorf("the last connection is answered %d", status)
+	}
+}
+
+// awaitResting waits until n connections have no request.
+func awaitResting(t *testing.T, f *fixture, n int) {
+	t.Helper()
+	resting := func() int {
+		f.listener.mu.Lock()
+		defer f.listener.mu.Unlock()
+		return len(f.listener.resting)
+	}
+	for deadline := time.Now().Add(headerTimeout); resting() != n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections rest, want %d", resting(), n)
+		}
 	}
 }
 
