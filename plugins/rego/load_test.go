@@ -192,6 +192,10 @@ func TestLoadRefuses(t *testing.T) {
 			map[string]string{"a": header + "plan.store := \"1h\"\n", "d.json": `{"x": 1}`, "e.yaml": "x: 1\n", "f.json": `{"imgate": {}}`},
 			[]string{`dir/e.yaml: another data file has the name "x" too`, `dir/f.json: the name "imgate" is kept for policies`},
 		},
+		"a key in YAML that is no word": {
+			map[string]string{"a": header + "plan.store := \"1h\"\n", "e.yaml": "<<: {}\n? {a: b}\n: c\n"},
+			[]string{"dir/e.yaml:2: expected a plain word as a key"},
+		},
 		"data where a rule is": {
 			map[string]string{"a": header + "plan.store := \"1h\"\n", "b": "package lib\n\nx := 1\n", "d.json": `{"lib": {"x": 1}}`},
 			[]string{"dir/b.rego"},
@@ -339,6 +343,7 @@ func TestData(t *testing.T) {
 func FuzzParseData(f *testing.F) {
 	f.Add("d.json", "{\"a\": [1, 2.5, null]}")
 	f.Add("d.yaml", "a: &x {b: 1}\nc: *x\n<<: *x\n")
+	f.Add("d.yaml", "<<: {}\n? {a: b}\n: c\n")
 	f.Fuzz(func(t *testing.T, name, text string) {
 		document, err := parseData(file{path: name, text: []byte(text)})
 		if err != nil {

@@ -201,7 +201,9 @@ func parseYAML(f file) (map[string]any, error) {
 	if err := yaml.Unmarshal(f.text, &node); err != nil {
 		return nil, fmt.Errorf("%s: expected an object in YAML: %w", f.path, err)
 	}
-	plainScalars(&node)
+	if err := plainScalars(&node); err != nil {
+		return nil, fmt.Errorf("%s:%w", f.path, err)
+	}
 	var document map[string]any
 	if err := node.Decode(&document); err != nil {
 		return nil, fmt.Errorf("%s: expected an object in YAML: %w", f.path, err)
@@ -214,13 +216,20 @@ func parseYAML(f file) (map[string]any, error) {
 }
 
 // plainScalars makes a name of every key (44: is "44") and text of every date:
-// Rego knows JSON's types only.
-func plainScalars(n *yaml.Node) {
+// Rego knows JSON's types only. A key that is no scalar is refused here, with
+// its line: yaml.v3 panics when it merges into such a mapping.
+func plainScalars(n *yaml.Node) error {
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
+		if isKey && child.Kind != yaml.ScalarNode {
+			return fmt.Errorf("%d: expected a plain word as a key, found a list, a mapping or an alias", child.Line)
+		}
 		if child.Kind == yaml.ScalarNode && (isKey && child.Tag != "!!merge" || child.Tag == "!!timestamp") {
 			child.Tag = "!!str"
 		}
-		plainScalars(child)
+		if err := plainScalars(child); err != nil {
+			return err
+		}
 	}
+	return nil
 }
