@@ -120,6 +120,15 @@ func (d *door) Active() *message.Failure {
 	return failure
 }
 
+// Tenure is plugin.Gate.
+func (d *door) Tenure() (plugin.Tenure, *message.Failure) {
+	t, failure := d.engine.active()
+	if failure != nil {
+		return plugin.Tenure{}, failure
+	}
+	return t.tenure.of(d.instance.Name), nil
+}
+
 // Authenticate is plugin.Gate.
 func (d *door) Authenticate(ctx context.Context, c plugin.Credentials) (plugin.Account, error) {
 	t, failure := d.engine.active()

@@ -28,6 +28,7 @@ const pauseWait = 2 * time.Second
 type term struct {
 	ctx    context.Context
 	end    context.CancelCauseFunc
+	tenure *tenure
 	pauses chan *pause   // a reload asks for one
 	over   chan struct{} // closed when the term has ended
 
@@ -68,7 +69,8 @@ func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
 	if e.takeTurn(ctx) != nil {
 		return nil // the node stops, or the lease is lost already
 	}
-	t, err := e.begin(ctx, fence)
+	lease := &tenure{fence: fence}
+	t, err := e.begin(ctx, lease)
 	e.giveTurn()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // it was to end before it had begun
@@ -83,7 +85,7 @@ func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
 			e.log.Warn("what ended for a reload didn't end in order", "error", err)
 		}
 		close(p.over)
-		t, err = e.beginAgain(ctx, fence, p), nil
+		t, err = e.beginAgain(ctx, lease, p), nil
 	}
 	return err
 }
@@ -91,10 +93,10 @@ func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
 // beginAgain begins a term when the reload says so, until one succeeds. It
 // returns nil when no more are wanted: then the lease is given back, and the
 // node tries again.
-func (e *Engine) beginAgain(ctx context.Context, fence plugin.Fence, p *pause) *term {
+func (e *Engine) beginAgain(ctx context.Context, lease *tenure, p *pause) *term {
 	defer close(p.gone)
 	for range p.resume {
-		t, err := e.begin(ctx, fence)
+		t, err := e.begin(ctx, lease)
 		if ctx.Err() != nil {
 			err = nil // the lease is lost, or the node stops: that isn't the configuration's fault
 		}
@@ -108,28 +110,35 @@ func (e *Engine) beginAgain(ctx context.Context, fence plugin.Fence, p *pause) *
 
 // begin opens what a term needs and lets messages go. The caller has the turn,
 // or a reload has it for him.
-func (e *Engine) begin(ctx context.Context, fence plugin.Fence) (*term, error) {
+func (e *Engine) begin(ctx context.Context, lease *tenure) (*term, error) {
 	e.beginning.Store(true)
 	defer e.beginning.Store(false)
 	began := time.Now()
 	t := &term{
-		committer: spool.NewCommitter(e.storage, fence, e.log), routes: admin.NewTermScope(),
+		tenure: lease, committer: spool.NewCommitter(e.storage, lease.fence, e.log), routes: admin.NewTermScope(),
 		pauses: make(chan *pause), over: make(chan struct{}),
 	}
 	t.ctx, t.end = context.WithCancelCause(ctx)
 	t.startWrites()
-	if err := e.openBooks(t); err != nil {
+	err := t.learnSecret(e.storage)
+	if err == nil {
+		err = e.openBooks(t)
+	}
+	if err != nil {
 		return nil, errors.Join(err, t.stop())
 	}
 	// What is under way may end in peace: the pipeline's context outlives the
 	// term's until it is drained.
 	t.pipeline = e.newPipeline(context.WithoutCancel(ctx), t)
-	err := t.pipeline.Restore(t.ctx)
+	err = t.pipeline.Restore(t.ctx)
 	if err == nil {
 		err = e.admin.Exchange(nil, []*admin.Scope{t.routes})
 	}
 	if err != nil {
 		return nil, errors.Join(err, t.closeBooks(), t.stop())
+	}
+	if lease.since.IsZero() {
+		lease.since = time.Now()
 	}
 	snapshot := t.pipeline.Snapshot()
 	e.log.Info("takes traffic", "waiting", snapshot["waiting"], "bindings", snapshot["bindings"], "took", time.Since(began).Round(time.Millisecond))
@@ -138,6 +147,14 @@ func (e *Engine) begin(ctx context.Context, fence plugin.Fence) (*term, error) {
 	e.options.Role(true)
 	e.announce.Do(func() { e.started(e.admin.Addr()) })
 	return t, nil
+}
+
+// learnSecret reads the secret of the installation, once for a tenure.
+func (t *term) learnSecret(storage plugin.Storage) (err error) {
+	if t.tenure.since.IsZero() {
+		t.tenure.secret, err = spool.Secret(t.ctx, storage, t.committer)
+	}
+	return err
 }
 
 // serve returns when the term is to end. What it returns is why, if a reload

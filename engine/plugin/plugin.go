@@ -61,6 +61,8 @@ type Definition struct {
 	// Registrar: a transport whose recipients register and are reached by
 	// their bindings alone. Any other is a way to whoever the next hop serves.
 	Registrar bool
+	// Sheets say how the rows read that a technology keeps in Env.Tables.
+	Sheets []Sheet
 
 	newConfig func() any
 	open      func(context.Context, Env, any) (any, error)
@@ -69,6 +71,12 @@ type Definition struct {
 // With returns the definition with commands of its own.
 func (d Definition) With(commands ...Command) Definition {
 	d.Commands = append(d.Commands[:len(d.Commands):len(d.Commands)], commands...)
+	return d
+}
+
+// Showing returns the definition with sheets of its tables.
+func (d Definition) Showing(sheets ...Sheet) Definition {
+	d.Sheets = append(d.Sheets[:len(d.Sheets):len(d.Sheets)], sheets...)
 	return d
 }
 
@@ -162,6 +170,9 @@ type Env struct {
 	// so what they cache is never older than the disk.
 	Tables Tables
 	Shared *Shared
+
+	// Sheets exist for storages: how the rows read that will be written.
+	Sheets []Sheet
 }
 
 // Tables are a technology's own tables: a namespace of its own in the engine's

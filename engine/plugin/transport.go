@@ -62,6 +62,9 @@ type Gate interface {
 	// Active tells whether this node is the one that takes traffic. If not, the
 	// failure says why (message.Standby, message.Draining, …).
 	Active() *message.Failure
+	// Tenure is what this node works under as the active one. While it isn't,
+	// the failure is that of Active.
+	Tenure() (Tenure, *message.Failure)
 
 	// Authenticate asks the accounts plugin. A *message.Failure with
 	// Unauthenticated: wrong credentials, and nothing more is said about why;
@@ -85,6 +88,17 @@ type Gate interface {
 	// nobody waits for it any more; a temporary failure if it came before its
 	// message's receipt, or can't be kept: the peer should say it again.
 	Report(ctx context.Context, peerID string, s Status) error
+}
+
+// Tenure is the time for which a node holds the lease.
+type Tenure struct {
+	// Fence is that of the lease: another node, or this one after another, has a
+	// greater one. It stays the same while a reload exchanges what runs.
+	Fence Fence
+	Since time.Time // when this node began to take traffic under it
+	// Key is a secret of the installation for this instance: the same on every
+	// node that shares the storage, and for all time.
+	Key [32]byte
 }
 
 // Arrival is a message at the door, with who brought it.

@@ -20,6 +20,7 @@ const (
 	tableOutbox   = "outbox"   // id → plugin.Record, until it is settled
 	tableBindings = "bindings" // account, transport, contact → plugin.Binding
 	tableHistory  = "history"  // id → Summary, once the message has ended
+	tableSecrets  = "secrets"  // name → octets
 	tableSeen     = "seen"     // when, digest of the key → what became of it
 )
 

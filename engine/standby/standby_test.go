@@ -60,6 +60,12 @@ func (l *lease) Release(context.Context, plugin.Fence) error {
 	return nil
 }
 
+func (l *lease) Handover(context.Context, plugin.Fence, string, time.Duration) error { return nil }
+
+func (l *lease) Lease(context.Context) (plugin.Lease, error) { return plugin.Lease{}, nil }
+
+func (l *lease) Attend(context.Context, string, string) ([]plugin.Attendant, error) { return nil, nil }
+
 func (l *lease) hangs() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

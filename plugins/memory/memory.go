@@ -10,7 +10,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/imgate/imgate/engine/plugin"
 )
@@ -35,20 +34,11 @@ func New(context.Context, plugin.Env, Config) (plugin.Storage, error) {
 type Disk struct {
 	mu     sync.RWMutex
 	tables map[string]*table
-	lease  lease
+	lease  *plugin.LocalLease
 }
-
-// lease says who may write.
-type lease struct {
-	fence plugin.Fence // of the newest lease; 0: there was none yet
-	node  string
-	ends  time.Time // zero: it was released
-}
-
-func (l lease) held(now time.Time) bool { return now.Before(l.ends) }
 
 // NewDisk returns an empty Disk.
-func NewDisk() *Disk { return &Disk{tables: map[string]*table{}} }
+func NewDisk() *Disk { return &Disk{tables: map[string]*table{}, lease: plugin.NewLocalLease(0)} }
 
 // Open opens a storage on a Disk. What it does after Close is refused, so that
 // in a crash test nothing of a node that was closed reaches the Disk.
@@ -69,7 +59,7 @@ func (s *storage) Close() error {
 
 func (s *storage) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
 	return s.write(ctx, func(d *Disk) error {
-		if f == 0 || f != d.lease.fence {
+		if !d.lease.Admits(f) {
 			return plugin.ErrFenced
 		}
 		for _, c := range changes {
@@ -110,40 +100,6 @@ func (s *storage) Scan(ctx context.Context, name string, from, to []byte, n int)
 		found = append(found, plugin.Change{Table: name, Key: bytes.Clone(r.key), Value: bytes.Clone(r.value)})
 	}
 	return found, nil
-}
-
-func (s *storage) Acquire(ctx context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
-	var fence plugin.Fence
-	err := s.write(ctx, func(d *Disk) error {
-		now := time.Now()
-		if d.lease.held(now) && d.lease.node != node {
-			return plugin.ErrHeld
-		}
-		d.lease = lease{fence: d.lease.fence + 1, node: node, ends: now.Add(ttl)}
-		fence = d.lease.fence
-		return nil
-	})
-	return fence, err
-}
-
-func (s *storage) Renew(ctx context.Context, f plugin.Fence, ttl time.Duration) error {
-	return s.write(ctx, func(d *Disk) error {
-		now := time.Now()
-		if f != d.lease.fence || !d.lease.held(now) {
-			return plugin.ErrFenced
-		}
-		d.lease.ends = now.Add(ttl)
-		return nil
-	})
-}
-
-func (s *storage) Release(ctx context.Context, f plugin.Fence) error {
-	return s.write(ctx, func(d *Disk) error {
-		if f == d.lease.fence {
-			d.lease.ends = time.Time{}
-		}
-		return nil
-	})
 }
 
 func (s *storage) write(ctx context.Context, do func(*Disk) error) error {

@@ -63,7 +63,7 @@ func open(fs vfs.FS, dir string, log *slog.Logger) (*storage, error) {
 		db: db, lock: lock, guard: g,
 		jobs: make(chan func()), quit: make(chan struct{}), idle: make(chan struct{}),
 		space: space{fs: fs, dir: dir},
-		lease: lease{fence: fence},
+		lease: plugin.NewLocalLease(fence),
 		purge: &purge{db: db, log: log}, purged: make(chan struct{}),
 	}
 	// It lasts as long as the store, not as long as opening it.

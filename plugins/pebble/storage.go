@@ -25,8 +25,8 @@ type storage struct {
 	quit chan struct{} // closed by Close
 	idle chan struct{} // closed when the writer has ended
 
-	lease lease
-	space space // the writer's own
+	lease *plugin.LocalLease // in memory: see the package's comment
+	space space              // the writer's own
 
 	purge   *purge
 	purging context.CancelFunc
@@ -108,7 +108,7 @@ func (s *storage) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Ch
 		return err
 	}
 	_, err = do(ctx, s, func() (none struct{}, err error) {
-		if !s.lease.admits(f) {
+		if !s.lease.Admits(f) {
 			return none, plugin.ErrFenced
 		}
 		return none, s.commit(batch)
@@ -215,26 +215,21 @@ func read(ctx context.Context, rows *pebble.Iterator, table string, n int) ([]pl
 	return found, rows.Error()
 }
 
+// Acquire is the writer's job, so that no write of an older fence comes behind.
 func (s *storage) Acquire(ctx context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
-	return do(ctx, s, func() (plugin.Fence, error) {
-		fence, err := s.lease.next(node, time.Now())
-		if err != nil {
-			return 0, err
-		}
-		if err := s.writeFence(fence); err != nil {
-			return 0, fmt.Errorf("keep the fence: %w", err)
-		}
-		s.lease.take(fence, node, time.Now().Add(ttl))
-		return fence, nil
-	})
+	return do(ctx, s, func() (plugin.Fence, error) { return s.lease.Acquire(node, ttl, s.writeFence) })
 }
 
 func (s *storage) writeFence(f plugin.Fence) error {
 	batch := s.db.NewBatch()
-	if err := batch.Set(fenceKey, binary.BigEndian.AppendUint64(nil, uint64(f)), nil); err != nil {
-		return err
+	err := batch.Set(fenceKey, binary.BigEndian.AppendUint64(nil, uint64(f)), nil)
+	if err == nil {
+		err = s.commit(batch)
 	}
-	return s.commit(batch)
+	if err != nil {
+		return fmt.Errorf("keep the fence: %w", err)
+	}
+	return nil
 }
 
 // Renew waits for no write: whoever leads goes on leading while the disk is slow
@@ -243,12 +238,25 @@ func (s *storage) Renew(ctx context.Context, f plugin.Fence, ttl time.Duration) 
 	if err := errors.Join(ctx.Err(), s.guard.err()); err != nil {
 		return err
 	}
-	return s.lease.renew(f, time.Now(), ttl)
+	return s.lease.Renew(f, ttl)
 }
 
 func (s *storage) Release(_ context.Context, f plugin.Fence) error {
-	s.lease.release(f)
+	s.lease.Release(f)
 	return nil
+}
+
+func (s *storage) Handover(_ context.Context, f plugin.Fence, to string, ttl time.Duration) error {
+	return s.lease.Handover(f, to, ttl)
+}
+
+func (s *storage) Lease(context.Context) (plugin.Lease, error) {
+	return s.lease.Lease(), s.guard.err()
+}
+
+// Attend knows the nodes of this process alone: no other can open the store.
+func (s *storage) Attend(_ context.Context, node, note string) ([]plugin.Attendant, error) {
+	return s.lease.Attend(node, note), s.guard.err()
 }
 
 // Close closes Pebble and then unlocks the directory. If the disk has failed or

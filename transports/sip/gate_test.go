@@ -31,6 +31,7 @@ type gate struct {
 	bindings []plugin.Binding
 	asked    []plugin.Registration
 
+	since    time.Time
 	inactive *message.Failure
 	refused  *message.Failure // by Accepted, or by Register
 	within   time.Duration
@@ -45,6 +46,11 @@ func (g *gate) Active() *message.Failure {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.inactive
+}
+
+// Tenure is that of the one time for which this engine is active.
+func (g *gate) Tenure() (plugin.Tenure, *message.Failure) {
+	return plugin.Tenure{Fence: 1, Since: g.since, Key: [32]byte{1}}, g.Active()
 }
 
 // password is everybody's, and account1001 the only account.

@@ -91,9 +91,13 @@ func tinyPlugins() []plugin.Definition {
 		plugin.DefineTransport("loop", "gives back what it is given", none{},
 			func(context.Context, plugin.Env, none) (plugin.Transport, error) { return tinyTransport{}, nil }),
 		plugin.DefineStorage("pebble", "files on disk", none{},
-			func(context.Context, plugin.Env, none) (plugin.Storage, error) { return &tinyStorage{}, nil }),
+			func(context.Context, plugin.Env, none) (plugin.Storage, error) {
+				return &tinyStorage{lease: plugin.NewLocalLease(0)}, nil
+			}),
 		plugin.DefineStorage("memory", "nothing on disk", none{},
-			func(context.Context, plugin.Env, none) (plugin.Storage, error) { return &tinyStorage{}, nil }),
+			func(context.Context, plugin.Env, none) (plugin.Storage, error) {
+				return &tinyStorage{lease: plugin.NewLocalLease(0)}, nil
+			}),
 		plugin.DefinePolicy("rego", "Rego policies", policyConfig{},
 			func(_ context.Context, _ plugin.Env, c policyConfig) (plugin.Policy, error) {
 				if c.Dir == "broken" {
@@ -198,10 +202,10 @@ func (tinyCharging) Settle(context.Context, []plugin.Record) ([]plugin.Change, e
 }
 func (tinyCharging) Close() error { return nil }
 
-// tinyStorage keeps rows in memory and grants the lease to whoever asks.
+// tinyStorage keeps rows in memory.
 type tinyStorage struct {
 	mu    sync.Mutex
-	fence plugin.Fence
+	lease *plugin.LocalLease
 	rows  []plugin.Change // in order
 }
 
@@ -237,12 +241,21 @@ func (s *tinyStorage) Scan(_ context.Context, table string, from, to []byte, n i
 	return found, nil
 }
 
-func (s *tinyStorage) Acquire(context.Context, string, time.Duration) (plugin.Fence, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fence++
-	return s.fence, nil
+func (s *tinyStorage) Acquire(_ context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
+	return s.lease.Acquire(node, ttl, func(plugin.Fence) error { return nil })
 }
-func (s *tinyStorage) Renew(context.Context, plugin.Fence, time.Duration) error { return nil }
-func (s *tinyStorage) Release(context.Context, plugin.Fence) error              { return nil }
-func (s *tinyStorage) Close() error                                             { return nil }
+func (s *tinyStorage) Renew(_ context.Context, f plugin.Fence, ttl time.Duration) error {
+	return s.lease.Renew(f, ttl)
+}
+func (s *tinyStorage) Release(_ context.Context, f plugin.Fence) error {
+	s.lease.Release(f)
+	return nil
+}
+func (s *tinyStorage) Handover(_ context.Context, f plugin.Fence, to string, ttl time.Duration) error {
+	return s.lease.Handover(f, to, ttl)
+}
+func (s *tinyStorage) Lease(context.Context) (plugin.Lease, error) { return s.lease.Lease(), nil }
+func (s *tinyStorage) Attend(_ context.Context, node, note string) ([]plugin.Attendant, error) {
+	return s.lease.Attend(node, note), nil
+}
+func (s *tinyStorage) Close() error { return nil }

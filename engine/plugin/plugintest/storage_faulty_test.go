@@ -106,6 +106,26 @@ func (s *plainStorage) Release(_ context.Context, f plugin.Fence) error {
 	return s.release(s, f)
 }
 
+func (s *plainStorage) Handover(_ context.Context, f plugin.Fence, to string, ttl time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f != s.fence || !s.held() {
+		return plugin.ErrFenced
+	}
+	s.holder, s.ends = to, time.Now().Add(ttl)
+	return nil
+}
+
+func (s *plainStorage) Lease(context.Context) (plugin.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return plugin.Lease{Node: s.holder, Fence: s.fence, State: plugin.LeaseHeld, Left: time.Until(s.ends)}, nil
+}
+
+func (s *plainStorage) Attend(_ context.Context, node, note string) ([]plugin.Attendant, error) {
+	return []plugin.Attendant{{Node: node, Note: note}}, nil
+}
+
 func (s *plainStorage) Close() error { return nil }
 
 func soundApply(s *plainStorage, changes []plugin.Change) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
@@ -32,6 +33,7 @@ type transportGate struct {
 	arrivals []plugin.Arrival
 	changes  []plugin.Registration
 
+	since    time.Time
 	inactive *message.Failure // what Active says
 	stranger *message.Failure // what Authenticate says; nil: it checks
 	refusal  *message.Failure // what the tickets of what is submitted from now on say
@@ -40,7 +42,7 @@ type transportGate struct {
 }
 
 func newTransportGate() *transportGate {
-	return &transportGate{ready: make(chan struct{}), submits: make(chan struct{}, 1)}
+	return &transportGate{ready: make(chan struct{}), submits: make(chan struct{}, 1), since: time.Now()}
 }
 
 func (g *transportGate) Ready() {
@@ -50,6 +52,16 @@ func (g *transportGate) Ready() {
 	if g.readies == 1 {
 		close(g.ready)
 	}
+}
+
+// Tenure is that of the one time for which this engine is active.
+func (g *transportGate) Tenure() (plugin.Tenure, *message.Failure) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inactive != nil {
+		return plugin.Tenure{}, g.inactive
+	}
+	return plugin.Tenure{Fence: 1, Since: g.since, Key: [32]byte{1}}, nil
 }
 
 func (g *transportGate) Active() *message.Failure {
