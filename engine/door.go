@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -28,6 +29,14 @@ type door struct {
 	stop  context.CancelFunc
 	ended chan struct{} // closed when Serve has returned
 	err   error         // why Serve has returned, unless it was told to; to be read after ended
+
+	told atomic.Pointer[told] // so that Tenure, which is asked for each request, derives its key once
+}
+
+// told is what a door was told of a tenure.
+type told struct {
+	of     *tenure
+	tenure plugin.Tenure
 }
 
 func (e *Engine) openDoor(ctx context.Context, c Config, i Instance) (*door, error) {
@@ -126,7 +135,12 @@ func (d *door) Tenure() (plugin.Tenure, *message.Failure) {
 	if failure != nil {
 		return plugin.Tenure{}, failure
 	}
-	return t.tenure.of(d.instance.Name), nil
+	if last := d.told.Load(); last != nil && last.of == t.tenure {
+		return last.tenure, nil
+	}
+	now := &told{of: t.tenure, tenure: t.tenure.of(d.instance.Name)}
+	d.told.Store(now)
+	return now.tenure, nil
 }
 
 // Authenticate is plugin.Gate.

@@ -18,6 +18,7 @@ import (
 	"github.com/imgate/imgate/engine/admin"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
 	"github.com/imgate/imgate/engine/standby"
 )
 
@@ -50,6 +51,8 @@ type Engine struct {
 	storage   *watchedStorage
 	policy    *judge
 	observers plugin.Observers
+	seen      *spool.SeenTable
+	unfollow  func() // ends what follow began
 
 	// turn is held by whoever changes what is in force: a reload, or the
 	// beginning of a term. It guards config and watchers.
@@ -64,13 +67,26 @@ type Engine struct {
 	fail    context.CancelCauseFunc // ends it
 	serving sync.WaitGroup
 
+	begun      time.Time // when New was called
+	member     *standby.Member
+	attendance *standby.Attendance
+	takeovers  *plugin.Histogram
+
 	beginning atomic.Bool          // a term begins
 	term      atomic.Pointer[term] // nil: this node isn't the active one
-	// noTerm is why no term has begun since this node last had the lease; nil: it
-	// has it, or has yet to ask for it.
-	noTerm   atomic.Pointer[error]
+	// noTerm is since when, and why, this node has been waiting for the lease;
+	// nil: it has it, or has yet to ask for it.
+	noTerm   atomic.Pointer[idleness]
+	telling  sync.Mutex
+	role     string // that was told last; guarded by telling
 	announce sync.Once
 	pulse    pulse
+}
+
+// idleness is that this node waits for the lease.
+type idleness struct {
+	since time.Time
+	err   error // what is wrong; nil: another node has it
 }
 
 // New returns a node that Run runs.
@@ -80,7 +96,7 @@ func New(c Config, log *slog.Logger, o Options) *Engine {
 	}
 	e := &Engine{
 		log: log, options: o, node: c.Node, config: c, own: admin.NewScope(), pages: map[string]http.HandlerFunc{},
-		policy: &judge{}, turn: make(chan struct{}, 1), up: make(chan struct{}), pulse: newPulse(),
+		policy: &judge{}, turn: make(chan struct{}, 1), up: make(chan struct{}), pulse: newPulse(), begun: time.Now(),
 	}
 	e.slots.Store(&[]*slot{})
 	e.routes()
@@ -127,12 +143,16 @@ func (e *Engine) openAll(ctx context.Context) (closers []func() error, err error
 		e.watchers = append(e.watchers, w)
 	}
 	e.observers.Use(watching(e.watchers))
-	storage, err := plugin.Open[plugin.Storage](ctx, c.Storage.Plugin, e.env(c.Storage), c.Storage.Settings)
+	env := e.env(c.Storage)
+	env.Sheets = sheets(c)
+	storage, err := plugin.Open[plugin.Storage](ctx, c.Storage.Plugin, env, c.Storage.Settings)
 	if err != nil {
 		return closers, c.wrong(c.Storage.Key(), err)
 	}
 	e.storage = &watchedStorage{Storage: storage}
 	closers = append(closers, storage.Close)
+	e.join()
+	e.seen = spool.NewSeenTable(e.storage)
 	policy, err := e.openPolicy(ctx, c)
 	if err != nil {
 		return closers, err
@@ -152,7 +172,7 @@ func (e *Engine) openSlots(ctx context.Context, c Config) error {
 		if err != nil {
 			return err
 		}
-		slots = append(slots, newSlot(d))
+		slots = append(slots, newSlot(d, e.member.Holds))
 	}
 	e.slots.Store(&slots)
 	return nil
@@ -166,6 +186,7 @@ func (e *Engine) openAdmin(c Config) (err error) {
 		return c.wrong("admin.listen", err)
 	}
 	e.admin.Ready(e.unready)
+	e.admin.Inactive(e.elsewhere)
 	for path, page := range e.pages {
 		e.admin.HandleOpen(path, page)
 	}
@@ -208,6 +229,7 @@ func (e *Engine) run(ctx context.Context) error {
 			stop(c.wrong("admin.listen", err))
 		}
 	})
+	e.serving.Go(func() { e.attendance.Run(open) })
 	for _, s := range *e.slots.Load() {
 		e.serve(s.current.Load())
 	}
@@ -232,15 +254,31 @@ func (e *Engine) lead(ctx context.Context) error {
 		}
 	}
 	close(e.up)
-	return standby.Run(ctx, e.storage, e.node, e.log, standby.Roles{
-		Active: e.serveTerms, Standby: e.standBy,
-	})
+	e.follow(ctx)
+	defer func() { e.unfollow() }()
+	return e.member.Run(ctx)
 }
 
-// standBy notes why this node takes no traffic.
-func (e *Engine) standBy(why error) {
-	if e.noTerm.Swap(&why) == nil {
-		e.options.Role(false)
+// standBy notes that this node takes no traffic, and what is wrong, if anything is.
+func (e *Engine) standBy(err error) {
+	now := &idleness{since: time.Now(), err: err}
+	before := e.noTerm.Load()
+	if before != nil {
+		now.since = before.since
+	}
+	e.noTerm.Store(now)
+	e.plays(roleStandby)
+}
+
+// plays tells which role this node has now, if that is new. A lease may be lost
+// in the moment in which a term begins: both come here.
+func (e *Engine) plays(role string) {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if e.role != role {
+		e.role = role
+		e.options.Role(role == roleActive)
+		e.attendance.Hurry()
 	}
 }
 
@@ -248,10 +286,10 @@ func (e *Engine) standBy(why error) {
 // nil: nothing, as far as that is known.
 func (e *Engine) storageTrouble() error {
 	why := e.noTerm.Load()
-	if why == nil || errors.Is(*why, plugin.ErrHeld) || isKeyError(*why) {
+	if why == nil || why.err == nil || isKeyError(why.err) {
 		return nil
 	}
-	return *why
+	return why.err
 }
 
 // active is the running term, or why there is none.
@@ -260,7 +298,7 @@ func (e *Engine) active() (*term, *message.Failure) {
 	switch {
 	case e.draining():
 		return nil, &message.Failure{Reason: message.Draining, Temporary: true, RetryAfter: time.Second}
-	case t != nil:
+	case t != nil && e.member.Holds():
 		return t, nil
 	}
 	f := &message.Failure{Reason: message.Standby, Temporary: true, RetryAfter: time.Second}

@@ -143,7 +143,7 @@ func TestLeaseLostToTheStorage(t *testing.T) {
 		t.Error("it doesn't come back")
 	}
 	n.works("after all")
-	if log := n.log.text(); strings.Count(log, "it can't get the lease") != 1 {
+	if log := n.log.text(); strings.Count(log, "no longer the active node: the lease couldn't be renewed in time: the database is down") != 1 {
 		t.Errorf("log:\n%s", log)
 	}
 }
@@ -180,7 +180,7 @@ func TestStandbyReloads(t *testing.T) {
 			t.Errorf("%s on a standby: %d %s", path, status, text)
 		}
 	}
-	if _, text := second.call("GET", "/readyz"); text != "not ready: standby" {
+	if _, text := second.call("GET", "/readyz"); text != "not ready: standby: node test is active" {
 		t.Error(text)
 	}
 	changed, err := second.Reload(t.Context(), config(at, trunk(other, settings{Listen: "elsewhere"}), set(accounts, settings{Version: 3})))

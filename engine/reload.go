@@ -264,7 +264,7 @@ func (r *reload) place(slots []*slot, d *door) *slot {
 			return s
 		}
 	}
-	return newSlot(d)
+	return newSlot(d, r.engine.member.Holds)
 }
 
 // exchangePolicy puts the new policy in force.
@@ -306,7 +306,7 @@ func (r *reload) exchangeWatchers(context.Context) error {
 	})
 	r.onSuccess(func() {
 		for _, w := range gone {
-			e.admin.Close(w.routes)
+			e.admin.Close(w.routes, drainWait)
 			r.closed(w.instance, w.Close())
 		}
 	})

@@ -20,6 +20,8 @@ import (
 func (e *Engine) routes() {
 	e.own.Handle("GET /status", e.serveStatus)
 	e.own.Handle("POST /reload", e.serveReload)
+	e.own.Handle("GET /cluster", e.serveCluster)
+	e.own.Handle("POST /cluster/handover", e.serveHandover)
 	e.own.Handle("GET /messages", e.whileActive(serveMessages))
 	e.own.Handle("GET /messages/{id}", e.onMessage(func(ctx context.Context, t *term, id message.ID) (any, error) {
 		return t.pipeline.Show(ctx, id)
@@ -41,7 +43,11 @@ func (e *Engine) unready() []admin.Obstacle {
 	if e.draining() {
 		return []admin.Obstacle{{Reason: string(message.Draining)}}
 	}
-	obstacles := e.termless()
+	return append(e.termless(), e.shut()...)
+}
+
+// shut are the doors that aren't open.
+func (e *Engine) shut() (obstacles []admin.Obstacle) {
 	for _, s := range *e.slots.Load() {
 		if d := s.current.Load(); d == nil || !d.isReady() {
 			obstacles = append(obstacles, admin.Obstacle{Reason: "transports." + s.name + " isn't open"})
@@ -60,14 +66,14 @@ func (e *Engine) termless() []admin.Obstacle {
 	switch {
 	case trouble != nil:
 		return []admin.Obstacle{{Reason: string(message.StorageDown), Detail: trouble}}
-	case t != nil:
+	case t != nil && e.member.Holds():
 		return nil
-	case why != nil && isKeyError(*why):
-		return []admin.Obstacle{{Reason: "starting", Detail: *why}}
+	case why != nil && why.err != nil: // the configuration's fault
+		return []admin.Obstacle{{Reason: "starting", Detail: why.err}}
 	case e.beginning.Load() || !e.isUp():
 		return []admin.Obstacle{{Reason: "starting"}}
 	}
-	return []admin.Obstacle{{Reason: string(message.Standby)}}
+	return []admin.Obstacle{{Reason: string(message.Standby), Detail: errors.New(e.member.Active())}}
 }
 
 // Status is what GET /v1/status tells.
@@ -177,7 +183,7 @@ func (e *Engine) whileActive(serve func(http.ResponseWriter, *http.Request, *ter
 		t, failure := e.active()
 		if failure != nil {
 			w.Header().Set("Retry-After", strconv.Itoa(int(failure.RetryAfter.Seconds())))
-			admin.Error(w, http.StatusServiceUnavailable, string(failure.Reason))
+			admin.Error(w, http.StatusServiceUnavailable, e.refusal(failure))
 			return
 		}
 		serve(w, r, t)

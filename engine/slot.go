@@ -15,6 +15,7 @@ import (
 // meanwhile waits.
 type slot struct {
 	name    string
+	holds   func() bool          // whether the lease is this node's
 	current atomic.Pointer[door] // nil: it is being exchanged
 	sends   atomic.Int64         // under way, or about to look for the door
 
@@ -22,8 +23,8 @@ type slot struct {
 	filled chan struct{} // closed when a door stands here again; nil: one does
 }
 
-func newSlot(d *door) *slot {
-	s := &slot{name: d.instance.Name}
+func newSlot(d *door, holds func() bool) *slot {
+	s := &slot{name: d.instance.Name, holds: holds}
 	s.current.Store(d)
 	return s
 }
@@ -39,6 +40,9 @@ func (s *slot) Send(ctx context.Context, m *message.Message, route plugin.Route)
 		s.sends.Add(1)
 		if d := s.current.Load(); d != nil {
 			defer s.sends.Add(-1)
+			if !s.holds() {
+				return sentElsewhere(ctx)
+			}
 			return d.transport.Send(ctx, m, route)
 		}
 		s.sends.Add(-1)
@@ -46,6 +50,14 @@ func (s *slot) Send(ctx context.Context, m *message.Message, route plugin.Route)
 			return plugin.Receipt{}, message.FailForNow(message.Unavailable, "the transport is being exchanged: %w", err)
 		}
 	}
+}
+
+// sentElsewhere is for what may not be sent, since another node may be sending
+// it: the term is about to end. It waits for that, so that no attempt is counted
+// that there wasn't.
+func sentElsewhere(ctx context.Context) (plugin.Receipt, error) {
+	<-ctx.Done()
+	return plugin.Receipt{}, message.FailForNow(message.Standby, "this node is no longer the active one")
 }
 
 func (s *slot) await(ctx context.Context) error {

@@ -31,7 +31,7 @@ func doorOf(t silent) *door {
 
 func TestSlotHoldsWhatIsSentDuringAnExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlot(doorOf(silent{make(chan struct{})}))
+		s := newSlot(doorOf(silent{make(chan struct{})}), func() bool { return true })
 		s.vacate()
 		sent := make(chan error, 1)
 		go func() {
@@ -59,7 +59,7 @@ func TestSlotHoldsWhatIsSentDuringAnExchange(t *testing.T) {
 func TestSlotWaitsForWhatIsBeingSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := silent{make(chan struct{})}
-		s := newSlot(doorOf(before))
+		s := newSlot(doorOf(before), func() bool { return true })
 		go s.Send(t.Context(), nil, plugin.Route{})
 		synctest.Wait()
 		s.vacate()
@@ -166,4 +166,31 @@ func TestNobodyBeginsAgain(t *testing.T) {
 	if err := (&reload{pause: p}).beginTerm(); err != nil {
 		t.Error(err)
 	}
+}
+
+// What may not be sent any more waits for the end of the term, and no peer hears
+// of it.
+func TestSlotSendsNothingWithoutTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer := silent{make(chan struct{})}
+		close(peer.answer)
+		s := newSlot(doorOf(peer), func() bool { return false })
+		term, end := context.WithCancel(t.Context())
+		sent := make(chan error, 1)
+		go func() {
+			_, err := s.Send(term, nil, plugin.Route{})
+			sent <- err
+		}()
+		synctest.Wait()
+		if len(sent) > 0 {
+			t.Error("it doesn't wait")
+		}
+		end()
+		if f, ok := errors.AsType[*message.Failure](<-sent); !ok || !f.Temporary || f.Reason != message.Standby {
+			t.Errorf("refused with %v", f)
+		}
+		if n := s.sends.Load(); n != 0 {
+			t.Errorf("%d sends are still counted", n)
+		}
+	})
 }

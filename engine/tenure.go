@@ -12,6 +12,7 @@ import (
 // other, as reloads want it.
 type tenure struct {
 	fence  plugin.Fence
+	began  time.Time // when the lease was asked for
 	since  time.Time // when the first term began
 	secret [32]byte  // of the installation
 }

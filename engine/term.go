@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -11,11 +12,16 @@ import (
 	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/engine/spool"
+	"github.com/imgate/imgate/engine/standby"
 )
 
 // drainWait is how long messages that are under way may take to come to rest
 // when a node stops, or a transport is exchanged.
 const drainWait = 5 * time.Second
+
+// handoverWait is the same when another node is about to take over, or has: what
+// isn't answered by then is sent again there, as the same request.
+const handoverWait = 500 * time.Millisecond
 
 // pauseWait is the same for a term that ends because the next one begins with
 // another configuration: nobody is served meanwhile, and there is always some
@@ -64,12 +70,14 @@ func newPause() *pause {
 }
 
 // serveTerms works until ctx ends. plugin.ErrFenced: another node has taken over.
-func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
+func (e *Engine) serveTerms(ctx context.Context, held standby.Term) error {
 	e.noTerm.Store(nil)
+	e.unfollow()
+	defer func() { e.follow(e.leading) }()
 	if e.takeTurn(ctx) != nil {
 		return nil // the node stops, or the lease is lost already
 	}
-	lease := &tenure{fence: fence}
+	lease := &tenure{fence: held.Fence, began: held.Began}
 	t, err := e.begin(ctx, lease)
 	e.giveTurn()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -78,7 +86,7 @@ func (e *Engine) serveTerms(ctx context.Context, fence plugin.Fence) error {
 	for t != nil {
 		p := t.serve()
 		if p == nil {
-			return e.finish(t, drainWait)
+			return e.finish(t, e.restWait())
 		}
 		err = e.finish(t, pauseWait)
 		if err != nil {
@@ -120,7 +128,7 @@ func (e *Engine) begin(ctx context.Context, lease *tenure) (*term, error) {
 	}
 	t.ctx, t.end = context.WithCancelCause(ctx)
 	t.startWrites()
-	err := t.learnSecret(e.storage)
+	err := e.remember(t)
 	if err == nil {
 		err = e.openBooks(t)
 	}
@@ -139,22 +147,31 @@ func (e *Engine) begin(ctx context.Context, lease *tenure) (*term, error) {
 	}
 	if lease.since.IsZero() {
 		lease.since = time.Now()
+		e.takeovers.Observe(lease.since.Sub(lease.began))
 	}
 	snapshot := t.pipeline.Snapshot()
 	e.log.Info("takes traffic", "waiting", snapshot["waiting"], "bindings", snapshot["bindings"], "took", time.Since(began).Round(time.Millisecond))
 	t.running.Go(t.pipeline.Run)
 	e.term.Store(t)
-	e.options.Role(true)
+	e.plays(roleActive)
 	e.announce.Do(func() { e.started(e.admin.Addr()) })
 	return t, nil
 }
 
-// learnSecret reads the secret of the installation, once for a tenure.
-func (t *term) learnSecret(storage plugin.Storage) (err error) {
-	if t.tenure.since.IsZero() {
-		t.tenure.secret, err = spool.Secret(t.ctx, storage, t.committer)
+// remember reads what stays in memory for a tenure: the secret of the
+// installation, and what other nodes have seen.
+func (e *Engine) remember(t *term) (err error) {
+	if !t.tenure.since.IsZero() {
+		return nil
 	}
-	return err
+	t.tenure.secret, err = spool.Secret(t.ctx, e.storage, t.committer)
+	if err != nil {
+		return err
+	}
+	if err := e.seen.CatchUp(t.ctx, time.Now()); err != nil {
+		return fmt.Errorf("rebuild submissions: %w", err)
+	}
+	return nil
 }
 
 // serve returns when the term is to end. What it returns is why, if a reload
@@ -169,16 +186,26 @@ func (t *term) serve() *pause {
 	}
 }
 
+// restWait is how long a term that ends for good may take to come to rest.
+func (e *Engine) restWait() time.Duration {
+	if !e.draining() || e.heir() != "" {
+		return handoverWait // another node goes on
+	}
+	return drainWait
+}
+
 // finish lets a term come to rest, for as long as limit allows, and closes what
 // it has opened.
 func (e *Engine) finish(t *term, limit time.Duration) error {
 	e.term.Store(nil)
 	var closing sync.WaitGroup
-	closing.Go(func() { e.admin.Close(t.routes) })
+	closing.Go(func() { e.admin.Close(t.routes, limit) })
 	t.pipeline.Drain(limit)
 	t.running.Wait()
 	closing.Wait()
-	return errors.Join(t.closeBooks(), t.stop())
+	err := errors.Join(t.closeBooks(), t.stop())
+	e.seen.Wrote(t.committer.Written())
+	return err
 }
 
 // startWrites lets the committer write. Writers end before it does: it has a
@@ -238,7 +265,7 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 		Policy: e.policy, Accounts: t.accounts, Charging: t.charging,
 		Tables: spool.NewTables(e.config.Charging.Plugin.Name, e.storage, t.committer),
 		Doors:  doors,
-		Spool:  spool.New(e.storage, t.committer), Seen: spool.NewSeenTable(e.storage, t.committer),
+		Spool:  spool.New(e.storage, t.committer), Seen: e.seen,
 		Locations: spool.NewLocations(e.storage, t.committer), Log: e.log,
 		Metrics: metrics, Observers: &e.observers, Limits: e.config.Limits, Retention: e.config.Retention,
 	})

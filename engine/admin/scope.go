@@ -14,10 +14,7 @@ const (
 	notActive = "this node is not the active one"
 	notThere  = "what answers here has just been closed: try again"
 
-	// The end of a scope: requests may finish, then they are cut, and then
-	// there is a moment for them to notice.
-	scopeGrace = 4 * time.Second
-	scopeCut   = time.Second
+	scopeCut = time.Second // for requests that are cut to notice
 )
 
 // Scope holds the routes of one owner: those of the engine, of an instance of
@@ -153,12 +150,12 @@ func (s *Scope) noteIdle() {
 
 // close refuses new requests and waits for those under way. It returns how
 // many are left after the wait; it is called once.
-func (s *Scope) close() int {
+func (s *Scope) close(grace time.Duration) int {
 	s.mu.Lock()
 	s.closed = true
 	s.noteIdle()
 	s.mu.Unlock()
-	if s.wait(scopeGrace) {
+	if s.wait(grace) {
 		return 0
 	}
 	s.mu.Lock()

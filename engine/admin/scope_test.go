@@ -8,6 +8,8 @@ import (
 	"time"
 )
 
+const scopeGrace = 4 * time.Second
+
 // begin runs a request in a scope and returns once its handler is at work.
 func begin(t *testing.T, scope *Scope, handler http.HandlerFunc) (done <-chan struct{}) {
 	t.Helper()
@@ -33,7 +35,7 @@ func TestScopeWaitsForRequests(t *testing.T) {
 		scope := NewScope()
 		done := begin(t, scope, func(http.ResponseWriter, *http.Request) { time.Sleep(3 * time.Second) })
 		start := time.Now()
-		if left := scope.close(); left != 0 {
+		if left := scope.close(scopeGrace); left != 0 {
 			t.Errorf("%d left", left)
 		}
 		if took := time.Since(start); took != 3*time.Second {
@@ -48,7 +50,7 @@ func TestScopeCancelsWhatLasts(t *testing.T) {
 		scope := NewScope()
 		done := begin(t, scope, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		start := time.Now()
-		if left := scope.close(); left != 0 {
+		if left := scope.close(scopeGrace); left != 0 {
 			t.Errorf("%d left", left)
 		}
 		if took := time.Since(start); took != scopeGrace {
@@ -64,7 +66,7 @@ func TestScopeGivesUpOnWhatIgnoresCancellation(t *testing.T) {
 		release := make(chan struct{})
 		done := begin(t, scope, func(http.ResponseWriter, *http.Request) { <-release })
 		start := time.Now()
-		if left := scope.close(); left != 1 {
+		if left := scope.close(scopeGrace); left != 1 {
 			t.Errorf("%d left", left)
 		}
 		if took := time.Since(start); took != scopeGrace+scopeCut {
@@ -82,7 +84,7 @@ func TestScopeRefusesAfterItsEnd(t *testing.T) {
 	if err := scope.addTo(mux); err != nil {
 		t.Fatal(err)
 	}
-	scope.close()
+	scope.close(scopeGrace)
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, httptest.NewRequest("GET", "/v1/work", nil))
 	if w.Code != http.StatusServiceUnavailable {

@@ -49,6 +49,7 @@ type Server struct {
 	scopes []*Scope       // those that are open
 	mux    *http.ServeMux // all their routes
 	probe  func() []Obstacle
+	other  func() string // what a node answers that isn't active
 }
 
 // Obstacle is why a node isn't ready.
@@ -90,6 +91,7 @@ func New(listen, tokenFile string, log *slog.Logger) (*Server, error) {
 		slots:    make(chan struct{}, maxRequests),
 		pages:    map[string]http.HandlerFunc{},
 		mux:      http.NewServeMux(),
+		other:    func() string { return notActive },
 	}, nil
 }
 
@@ -120,6 +122,15 @@ func (s *Server) Ready(probe func() []Obstacle) {
 	s.probe = probe
 }
 
+// Inactive sets what is answered to requests that need the active node, while
+// this one isn't it. It is called for each of them, from several goroutines, and
+// must not block.
+func (s *Server) Inactive(text func() string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.other = text
+}
+
 // Exchange opens scopes in the place of others, which may still be closed or
 // opened again. An error names the pattern that is none, or that two of them
 // want; then nothing has changed.
@@ -138,12 +149,12 @@ func (s *Server) Exchange(out, in []*Scope) error {
 	return nil
 }
 
-// Close takes a scope's routes away and waits for requests under way, at most
-// 5 s; those that last longer find their context cancelled and their
-// connection cut. A scope is closed once.
-func (s *Server) Close(scope *Scope) {
+// Close takes a scope's routes away and waits for requests under way, for as
+// long as grace allows; those that last longer find their context cancelled and
+// their connection cut, and have a second to notice. A scope is closed once.
+func (s *Server) Close(scope *Scope, grace time.Duration) {
 	_ = s.Exchange([]*Scope{scope}, nil) // fewer routes don't conflict
-	if left := scope.close(); left > 0 {
+	if left := scope.close(grace); left > 0 {
 		s.log.Warn("admin requests outlast what answers them", "requests", left)
 	}
 }
@@ -276,33 +287,38 @@ func (s *Server) call(w *response, r *http.Request) {
 	defer cancel()
 	r = r.WithContext(ctx)
 
-	mux, active := s.current()
+	mux, other := s.current()
 	handler, pattern := mux.Handler(r)
 	if pattern == "" {
-		refuse(w, r, handler, active)
+		refuse(w, r, handler, other)
 		return
 	}
 	mux.ServeHTTP(w, r) // and not handler: only the mux fills in path values
 }
 
-func (s *Server) current() (mux *http.ServeMux, active bool) {
+// current returns the routes of now, and on a node that isn't active what is
+// said instead of those that it doesn't have.
+func (s *Server) current() (mux *http.ServeMux, other func() string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.mux, slices.ContainsFunc(s.scopes, func(open *Scope) bool { return open.ofTerm })
+	if slices.ContainsFunc(s.scopes, func(open *Scope) bool { return open.ofTerm }) {
+		return s.mux, nil
+	}
+	return s.mux, s.other
 }
 
 // refuse answers for a mux that found no route; its own answer is plain text
 // and tells whether the path exists for another method. A node that isn't
 // active can't know what routes it would have.
-func refuse(w http.ResponseWriter, r *http.Request, muxAnswer http.Handler, active bool) {
+func refuse(w http.ResponseWriter, r *http.Request, muxAnswer http.Handler, other func() string) {
 	told := &verdict{header: http.Header{}}
 	muxAnswer.ServeHTTP(told, r)
 	switch {
 	case told.status == http.StatusMethodNotAllowed:
 		w.Header().Set("Allow", told.header.Get("Allow"))
 		Error(w, http.StatusMethodNotAllowed, "expected one of the methods "+told.header.Get("Allow"))
-	case !active:
-		Error(w, http.StatusServiceUnavailable, notActive)
+	case other != nil:
+		Error(w, http.StatusServiceUnavailable, other())
 	default:
 		Error(w, http.StatusNotFound, "no such route")
 	}

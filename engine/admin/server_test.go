@@ -286,9 +286,9 @@ func TestScopesComeAndGo(t *testing.T) {
 	if got, want := f.Routes(), []string{"GET /v1/accounts", "GET /v1/node", "GET /v1/trace"}; !slices.Equal(got, want) {
 		t.Errorf("routes %v, want %v", got, want)
 	}
-	f.Close(old)
+	f.Close(old, scopeGrace)
 	wants("closed", map[string]int{"/v1/trace": 404})
-	f.Close(term)
+	f.Close(term, scopeGrace)
 	wants("after the term", map[string]int{"/v1/node": 200, "/v1/accounts": 503, "/v1/trace": 503})
 }
 
@@ -331,7 +331,7 @@ func TestCloseCutsASlowUpload(t *testing.T) {
 		"\r\nContent-Type: text/csv\r\nContent-Length: 1000\r\n\r\nhalf")
 	<-reading
 	begin := time.Now()
-	f.Close(scope)
+	f.Close(scope, scopeGrace)
 	if err := <-ended; err == nil {
 		t.Error("half an upload passed for a whole one")
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/engine/spool"
-	"github.com/imgate/imgate/plugins/memory"
 )
 
 // dying is a storage that dies at its k-th call: as with a crash, nothing
@@ -28,8 +27,8 @@ type dying struct {
 
 var errDead = errors.New("the storage is dead")
 
-func newDying(disk *memory.Disk, k int, late bool) *dying {
-	d := &dying{Storage: memory.Open(disk), late: late, dead: make(chan struct{})}
+func newDying(s plugin.Storage, k int, late bool) *dying {
+	d := &dying{Storage: s, late: late, dead: make(chan struct{})}
 	d.left.Store(int64(k))
 	return d
 }
@@ -84,18 +83,25 @@ func (d *dying) Release(context.Context, plugin.Fence) error { return nil }
 // the operator has cancelled it, and it isn't charged; there is a record of
 // each; what was refused is neither held nor charged.
 func TestCrash(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		for k := 0; ; k++ {
-			survived := false
-			t.Run(fmt.Sprintf("late=%t/call=%d", late, k), func(t *testing.T) { survived = crashAt(t, k, late) })
-			if survived || t.Failed() {
-				break
+	for _, s := range stores() {
+		t.Run(s.name, func(t *testing.T) {
+			disk := s.prepare(t)
+			for _, late := range []bool{false, true} {
+				crashAtEach(t, disk, late)
 			}
-			if k > 500 {
-				t.Fatal("the run doesn't end")
-			}
+		})
+	}
+}
+
+func crashAtEach(t *testing.T, disk maker, late bool) {
+	for k := 0; k < 500 && !t.Failed(); k++ {
+		survived := false
+		t.Run(fmt.Sprintf("late=%t/call=%d", late, k), func(t *testing.T) { survived = crashAt(t, disk(t), k, late) })
+		if survived {
+			return
 		}
 	}
+	t.Error("the run doesn't end")
 }
 
 // told is what callers of a node were told before its storage died.
@@ -107,9 +113,8 @@ type told struct {
 
 // crashAt runs until the storage dies, then takes over on what it left. It
 // tells whether the storage survived the run.
-func crashAt(t *testing.T, k int, late bool) (survived bool) {
-	disk := memory.NewDisk()
-	storage := newDying(disk, k, late)
+func crashAt(t *testing.T, disk opener, k int, late bool) (survived bool) {
+	storage := newDying(disk.open(t), k, late)
 	before := newDoor()
 	told := runUntilDeath(t, storage, before)
 	select {
@@ -119,7 +124,7 @@ func crashAt(t *testing.T, k int, late bool) (survived bool) {
 	}
 
 	after := newDoor()
-	next := start(t, memory.Open(disk), after, charged())
+	next := start(t, disk.open(t), after, charged())
 	if !next.started() {
 		t.Fatalf("the next node doesn't start: %v", <-next.done)
 	}

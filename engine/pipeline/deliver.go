@@ -69,7 +69,8 @@ func (p *Pipeline) payload(l *lane, t turn) *spool.Entry {
 	if t.it.payload != nil {
 		return t.it.payload
 	}
-	e, err := p.Spool.Load(p.ctx, t.it.id)
+	entries, err := p.Spool.LoadNear(p.ctx, p.lanes.ahead(l, t.it))
+	e := entries[t.it.id]
 	switch {
 	case err != nil:
 		p.Log.Error("reading a message back failed; it will be tried again", "id", t.it.id, "reason", err)
@@ -79,6 +80,7 @@ func (p *Pipeline) payload(l *lane, t turn) *spool.Entry {
 		p.lanes.finish(l, t.it)
 		p.forget(t.it.digest)
 	}
+	p.lanes.load(l, entries)
 	return e
 }
 
@@ -100,7 +102,7 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 		return
 	}
 	defer p.noting(targets)()
-	if it.state.Attempts > 0 {
+	if it.state.Attempts > 0 || it.mayRepeat {
 		p.meter.repeated.Inc()
 	}
 	taken := func() { it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeDelivered}) }

@@ -106,10 +106,10 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	var seen spool.Seen
 	if it.keyed && !it.state.HandedOver { // else it was remembered then
 		seen = it.seen(x.outcome())
+		seen.Noted = x.at
 		p.remember(seen)
-		if f.Ended != nil {
-			ended.Submission = it.digest
-		} else {
+		ended.Submission = it.digest
+		if f.Ended == nil || seen.Late() {
 			f.Seen = &seen
 		}
 	}
@@ -117,7 +117,7 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	case it.onDisk:
 		p.Spool.Move(f, p.settleWhenMoved(x.charge, done))
 	case f.Ended != nil:
-		p.Spool.Record(f.Ended)
+		p.Spool.Record(f.Ended, f.Seen)
 	}
 }
 

@@ -317,7 +317,7 @@ func expires(after time.Duration) func(*plugin.Arrival) {
 }
 
 // rows reads a table: what is on disk, by key.
-func rows(t *testing.T, s plugin.Storage, table string) map[string]string {
+func rows(t testing.TB, s plugin.Storage, table string) map[string]string {
 	t.Helper()
 	changes, err := s.Scan(t.Context(), table, nil, nil, 10000)
 	if err != nil {
@@ -331,7 +331,7 @@ func rows(t *testing.T, s plugin.Storage, table string) map[string]string {
 }
 
 // eventually waits until a condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(testWait)
 	tick := time.NewTicker(2 * time.Millisecond)

@@ -52,6 +52,9 @@ type item struct {
 	// transient: it goes at once or not at all.
 	transient bool
 	state     deliveries
+	// mayRepeat: it was found on disk untried, and whoever had it before may have
+	// sent it all the same.
+	mayRepeat bool
 	next      time.Time // not before; zero: at once
 	ticket    *ticket   // nil: nobody waits
 	digest    spool.Digest

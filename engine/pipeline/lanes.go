@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,11 +82,15 @@ func (ls *lanes) queueBehind(l *lane, it *item) (rests bool) {
 }
 
 // resume puts a message that was found on disk into its lane. The lanes work
-// only after start.
-func (ls *lanes) resume(it *item) {
+// only after start. One whose first message has nowhere to go stays asleep: to
+// read that back in order to find this out would take a scan for each lane.
+func (ls *lanes) resume(it *item, nowhere bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	ls.append(it)
+	l := ls.append(it)
+	if len(l.items) == 1 {
+		l.offline = nowhere
+	}
 	ls.unload(it)
 }
 
@@ -93,7 +99,11 @@ func (ls *lanes) start() {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, l := range ls.byPair {
-		if !l.active {
+		switch {
+		case l.active:
+		case l.offline:
+			ls.rest(l)
+		default:
 			ls.activate(l)
 		}
 	}
@@ -123,9 +133,9 @@ func (ls *lanes) recipient(name string) *recipient {
 	return r
 }
 
-// load is how many messages wait or are set aside in all, and how many wait for
+// counted is how many messages wait or are set aside in all, and how many wait for
 // one recipient.
-func (ls *lanes) load(recipient string) (inAll, forThem int) {
+func (ls *lanes) counted(recipient string) (inAll, forThem int) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if r, ok := ls.recipients[recipient]; ok {
@@ -399,7 +409,7 @@ func (ls *lanes) wake(account string) {
 			f.cancel()
 		}
 	}
-	for l := range r.lanes {
+	for _, l := range slices.SortedFunc(maps.Keys(r.lanes), olderFirst) {
 		l.rouse()
 		if !l.active {
 			ls.activate(l)

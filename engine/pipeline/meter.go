@@ -62,7 +62,7 @@ func newMeter(m *plugin.Metrics, instances []string) *meter {
 		doors:        make(map[string]*doorMeter, len(instances)),
 		services:     nameSet{known: map[string]bool{}},
 		joined:       m.Counter("messages_joined_total", "Repeated submissions, which joined the first one's outcome."),
-		repeated:     m.Counter("delivery_repeats_total", "Attempts at a message that was attempted before."),
+		repeated:     m.Counter("delivery_repeats_total", "Attempts at a message that was attempted before, or may have been by a node before this one: its recipient was there when this one took over, or shortly before. An upper bound of what recipients got twice."),
 		passed:       m.Counter("lanes_passed_total", "Lanes that passed a message which couldn't go."),
 		quarantined:  m.Counter("messages_quarantined_total", "Messages set aside for the operator."),
 		settled:      m.Counter("records_settled_total", "Records that charging has settled."),

@@ -33,6 +33,7 @@ const (
 	deciderQueue  = 512                     // submissions that wait for one of them
 	authorizeWait = 5 * time.Second
 	receiptWait   = 24 * time.Hour // how long after a message's life a receipt may come
+	bindingGrace  = time.Minute    // for how long a binding that has run out tells of what a node before this one may have sent
 )
 
 // Door is a transport instance as the pipeline sees it.
@@ -153,14 +154,12 @@ func (p *Pipeline) Bound(l Limits, retention time.Duration) {
 	p.Locations.Limit(l.Contacts)
 }
 
-// Restore rebuilds memory from the disk. It comes before Run.
+// Restore rebuilds memory from the disk, except Seen, which the caller keeps. It
+// comes before Run.
 func (p *Pipeline) Restore(ctx context.Context) error {
 	now := time.Now()
-	if err := p.Locations.Restore(ctx, now); err != nil {
+	if err := p.Locations.Restore(ctx, now.Add(-bindingGrace)); err != nil {
 		return fmt.Errorf("rebuild locations: %w", err)
-	}
-	if err := p.Seen.Restore(ctx, now); err != nil {
-		return fmt.Errorf("rebuild submissions: %w", err)
 	}
 	states, err := p.Spool.States(ctx)
 	if err != nil {
@@ -192,7 +191,8 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 		it.payload = nil
 		p.lanes.setAside(it)
 	default:
-		p.lanes.resume(it)
+		it.mayRepeat = len(p.routes(e, now.Add(-bindingGrace))) > 0
+		p.lanes.resume(it, len(p.routes(e, now)) == 0 && p.hasWay(e))
 	}
 }
 

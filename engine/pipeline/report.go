@@ -16,6 +16,10 @@ const (
 	// noted. See plugin.Deadlines for the second.
 	attemptLimit = sendWait + time.Second + forkGrace
 	maxStrangers = 10_000 // reports that are about no message we know
+
+	// Messages whose report is expected and that stay in memory.
+	maxReady     = 10_000
+	maxReadySize = 4 << 10 // octets
 )
 
 // reports are the messages whose next hop is responsible and says later what
@@ -100,13 +104,17 @@ func (r *reports) release(h *handedOver) {
 // costs is the hand-over.
 func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.Record) {
 	p.tell(plugin.Step{Name: plugin.StepHandedOver, Message: e.Message, Transport: by.route.Transport})
-	it.payload = nil
+	it.payload = e // most reports come soon, and needn't read it back
+	if it.size > maxReadySize || p.reports.held.Load() >= maxReady {
+		it.payload = nil
+	}
 	it.state.HandedOver = true
 	it.state.Delivery(by.route.Transport, by.device).PeerID = by.receipt.PeerID
 	f := spool.Fate{ID: it.id, State: it.state.State, Record: charge}
 	if it.keyed {
 		seen := it.seen(plugin.Outcome{State: plugin.OutcomeDelivered})
 		p.remember(seen)
+		seen.Noted = time.Now()
 		f.Seen = &seen
 	}
 	p.Spool.Move(f, p.settleWhenMoved(charge, nil))
@@ -170,10 +178,13 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 	if !p.reports.claim(h) {
 		return message.FailForNow(message.StorageDown, "its report is being noted")
 	}
-	e, err := p.Spool.Load(ctx, h.it.id)
-	if err != nil {
-		p.reports.release(h)
-		return message.AsFailure(err)
+	e := h.it.payload
+	if e == nil {
+		var err error
+		if e, err = p.Spool.Load(ctx, h.it.id); err != nil {
+			p.reports.release(h)
+			return message.AsFailure(err)
+		}
 	}
 	if e == nil {
 		p.reports.forget(h)

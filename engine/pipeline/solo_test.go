@@ -59,7 +59,7 @@ func alone(t testing.TB, storage plugin.Storage, policy plugin.Policy, change fu
 	s.door.gate = soloGate{s: s, instance: "door"}
 	parts := pipeline.Parts{
 		Policy: policy, Accounts: testAccounts{}, Charging: charging, Tables: tables, Log: log,
-		Spool: spool.New(storage, committer), Seen: spool.NewSeenTable(storage, committer), Locations: spool.NewLocations(storage, committer),
+		Spool: spool.New(storage, committer), Seen: spool.NewSeenTable(storage), Locations: spool.NewLocations(storage, committer),
 		Doors: map[string]pipeline.Door{
 			"door":  {Transport: s.door, Plugin: "door", Registrar: true},
 			"trunk": {Transport: s.door.trunk, Plugin: "trunk"},

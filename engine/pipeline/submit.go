@@ -238,7 +238,7 @@ func (p *Pipeline) ask(a plugin.Arrival, recipient plugin.Account, known bool) (
 // full tells whether no more messages may wait, for this recipient or at all.
 func (p *Pipeline) full(recipient string) *message.Failure {
 	limits := p.bounds.Load()
-	inAll, forThem := p.lanes.load(recipient)
+	inAll, forThem := p.lanes.counted(recipient)
 	if inAll += int(p.reports.held.Load()); inAll >= limits.Messages {
 		return message.FailForNow(message.Overloaded, "%d messages wait already", inAll)
 	}

@@ -10,12 +10,12 @@ import (
 // Bounds of the housekeeping.
 const (
 	sweepEvery = 30 * time.Second
-	sweepPage  = 4096 // rows, accounts or messages at once
+	sweepPage  = 4096 // accounts or messages at once
 
-	// The history may have a backlog of millions when the retention is
-	// shortened: pages are small, and between them is room for the traffic.
-	historyPage  = 1024
-	historyPause = 20 * time.Millisecond
+	// There may be a backlog of millions when the retention is shortened: pages
+	// are small, and between them is room for the traffic.
+	deletePage  = 1024 // rows
+	deletePause = 20 * time.Millisecond
 )
 
 // every does some housekeeping again and again, until the pipeline ends.
@@ -41,26 +41,32 @@ func (p *Pipeline) sweep(now time.Time) {
 	p.findOldest(now)
 }
 
+// sweepSeen deletes the rows of submissions that need no longer be known.
 func (p *Pipeline) sweepSeen(now time.Time) {
-	for {
-		n, err := p.Seen.Sweep(p.ctx, now, sweepPage)
-		p.sweepFailed(err)
-		if n < sweepPage || err != nil {
-			return
-		}
-	}
+	var last []byte
+	p.inPages(func() (n int, err error) {
+		n, last, err = p.Spool.SweepSeen(p.ctx, last, now, deletePage)
+		return n, err
+	})
 }
 
 // forgetHistory deletes the records of messages that were received too long ago.
 func (p *Pipeline) forgetHistory(now time.Time) {
 	var last message.ID
+	p.inPages(func() (n int, err error) {
+		n, last, err = p.Spool.Forget(p.ctx, last, now.Add(-p.bounds.Load().retention), deletePage)
+		return n, err
+	})
+}
+
+// inPages deletes one page after the other, until one isn't full.
+func (p *Pipeline) inPages(deletes func() (int, error)) {
 	for {
-		n, next, err := p.Spool.Forget(p.ctx, last, now.Add(-p.bounds.Load().retention), historyPage)
+		n, err := deletes()
 		p.sweepFailed(err)
-		if n < historyPage || err != nil || !pause(p.ctx, historyPause) {
+		if n < deletePage || err != nil || !pause(p.ctx, deletePause) {
 			return
 		}
-		last = next
 	}
 }
 

@@ -69,9 +69,9 @@ type Leases interface {
 	// Release ends the lease at once, so that another node needn't wait. With
 	// an older fence it changes nothing and returns nil.
 	Release(ctx context.Context, f Fence) error
-	// Handover ends the lease at once and reserves it: for ttl only the node
-	// that is named can acquire it, then anybody. ErrFenced: it was no longer
-	// ours to give.
+	// Handover ends the lease at once and reserves it: for ttl, or until it has
+	// come, only the node that is named can acquire it, then anybody. ErrFenced:
+	// it was no longer ours to give.
 	Handover(ctx context.Context, f Fence, to string, ttl time.Duration) error
 	// Lease tells who holds the lease, or held it last. It changes nothing.
 	// Called about four times a second by each node that waits for it.
@@ -79,7 +79,9 @@ type Leases interface {
 	// Attend notes that a node is there and what it says of itself, and returns
 	// what all nodes have said, itself included, that attended within
 	// AttendanceKept, by name. It needs no fence: attendance decides nothing.
-	// Called about once a second by each node.
+	// Called about once a second by each node. The name is at most 80 octets of
+	// A-Z, a-z, 0-9, ".", "_", "-" and "/": processes that bear one node's name
+	// are told apart by what is behind the slash.
 	Attend(ctx context.Context, node, note string) ([]Attendant, error)
 }
 
@@ -114,6 +116,6 @@ const (
 // Attendant is a node as others see it.
 type Attendant struct {
 	Node string
-	Note string        // what it said last; opaque to the storage
+	Note string        // what it said last: UTF-8 without NUL, at most MaxNote octets
 	Ago  time.Duration // since it said so
 }

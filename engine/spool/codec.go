@@ -119,6 +119,13 @@ func (r *reader) bytes() []byte {
 
 func (r *reader) string() string { return string(r.take(r.uint())) }
 
+// skip passes over texts.
+func (r *reader) skip(texts int) {
+	for range texts {
+		r.take(r.uint())
+	}
+}
+
 // count reads how many items follow; each takes at least one octet, so a count
 // beyond what is left is corrupt and allocates nothing.
 func (r *reader) count() int {

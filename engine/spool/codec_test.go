@@ -8,6 +8,7 @@ import (
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/plugins/memory"
 )
 
 func sampleEntry() *Entry {
@@ -65,6 +66,41 @@ func TestStateSurvives(t *testing.T) {
 	got, err := decodeState(encodeState(want))
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+// TestLoadNear: what lies between isn't returned, and a row beside the first that
+// can't be read doesn't stand in its way.
+func TestLoadNear(t *testing.T) {
+	storage := memory.Open(memory.NewDisk())
+	fence, err := storage.Acquire(t.Context(), "node", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var changes []plugin.Change
+	var all []message.ID
+	var ids message.Generator
+	for range 5 {
+		e := sampleEntry()
+		e.Message.ID = ids.New(e.Message.Received)
+		all = append(all, e.Message.ID)
+		changes = append(changes, plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: encodeEntry(e)})
+	}
+	changes[2].Value = []byte("rubbish")
+	if err := storage.Apply(t.Context(), fence, changes); err != nil {
+		t.Fatal(err)
+	}
+	s := New(storage, nil)
+	got, err := s.LoadNear(t.Context(), []message.ID{all[0], all[2], all[3], all[4]})
+	if err != nil || got[all[0]] == nil || got[all[1]] != nil || got[all[2]] != nil || got[all[3]] == nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := s.LoadNear(t.Context(), []message.ID{all[2], all[3]}); err == nil {
+		t.Error("a row that can't be read is no error")
+	}
+	absent := ids.New(time.Now())
+	if e, err := s.Load(t.Context(), absent); e != nil || err != nil {
+		t.Errorf("a message that isn't there: %v, %v", e, err)
 	}
 }
 

@@ -54,6 +54,7 @@ type Committer struct {
 
 	failing  atomic.Pointer[error] // why the storage refuses writes; nil: it doesn't
 	measured atomic.Pointer[measures]
+	written  atomic.Int64 // see Written
 }
 
 // measures are what is counted of a committer that Measure was called for.
@@ -101,6 +102,11 @@ func (c *Committer) Failure() error {
 	}
 	return nil
 }
+
+// Written is a time before which no other node had written since this one got
+// its fence, and up to which this one had: when the last transaction that the
+// storage took began; 1970: it took none.
+func (c *Committer) Written() time.Time { return time.UnixMicro(c.written.Load()) }
 
 // Put commits changes that create new rows, or refuses them: then no row of
 // theirs stays. done gets nil once they are on disk, else a *message.Failure.
@@ -159,7 +165,11 @@ func (c *Committer) add(w write) error {
 // is left then is told that it was not written.
 func (c *Committer) Run(ctx context.Context) error {
 	err := c.loop(ctx)
-	for batch := c.next(); err == nil && len(batch) > 0; batch = c.next() {
+	for err == nil {
+		batch := c.next()
+		if len(batch) == 0 {
+			break
+		}
 		err = c.commit(ctx, batch)
 	}
 	c.stop()
@@ -241,6 +251,7 @@ func (c *Committer) apply(ctx context.Context, batch []write) error {
 		return err
 	}
 	measured.commits.Inc()
+	c.written.Store(began.UnixMicro())
 	return nil
 }
 

@@ -165,6 +165,31 @@ func TestCommitterEndsWhenFenced(t *testing.T) {
 	})
 }
 
+// TestCommitterTellsAllWhenFenced: also those whose writes don't fit into the
+// batch that is refused.
+func TestCommitterTellsAllWhenFenced(t *testing.T) {
+	s := newFakeStorage()
+	s.set(plugin.ErrFenced, false)
+	c := NewCommitter(s, 1, slog.New(slog.DiscardHandler))
+	told := 0
+	const writes = 4
+	for range writes {
+		big := []plugin.Change{{Table: "t", Key: []byte("k"), Value: make([]byte, maxBatchBytes/2+1)}}
+		c.Move(big, func(err error) {
+			told++
+			if f := message.AsFailure(err); err == nil || !f.Reason.OfNode() {
+				t.Errorf("a writer was told %v", err)
+			}
+		})
+	}
+	if err := c.Run(t.Context()); !errors.Is(err, plugin.ErrFenced) {
+		t.Errorf("ends with %v", err)
+	}
+	if told != writes {
+		t.Errorf("told %d of %d", told, writes)
+	}
+}
+
 func TestCommitterBoundsItsQueue(t *testing.T) {
 	c := NewCommitter(newFakeStorage(), 1, slog.New(slog.DiscardHandler)) // nobody runs it
 	big := []plugin.Change{{Table: "t", Key: []byte("k"), Value: make([]byte, 1<<20)}}

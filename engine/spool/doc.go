@@ -21,8 +21,13 @@ const (
 	tableBindings = "bindings" // account, transport, contact → plugin.Binding
 	tableHistory  = "history"  // id → Summary, once the message has ended
 	tableSecrets  = "secrets"  // name → octets
-	tableSeen     = "seen"     // when, digest of the key → what became of it
+	tableSeen     = "seen"     // when it was noted, digest of the key → what became of it
 )
 
-// pageSize is how many rows are read at once when memory is rebuilt.
-const pageSize = 1000
+// Bounds of a page when memory is rebuilt, in rows. The first one is small; the
+// others have about pageBytes.
+const (
+	firstPage = 256
+	maxPage   = 8192
+	pageBytes = 4 << 20
+)

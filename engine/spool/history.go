@@ -58,20 +58,6 @@ type Summary struct {
 	Submission Digest `json:"-"`
 }
 
-// seen is the submission of an ended message, as its sender was told.
-func (s *Summary) seen() Seen {
-	seen := Seen{Digest: s.Submission, ID: s.ID, PublicID: s.PublicID, At: s.Received}
-	switch s.State {
-	case StateDelivered, StateHandedOver:
-		seen.State = plugin.OutcomeDelivered
-	case StateFailed:
-		seen.State, seen.Reason = plugin.OutcomeFailed, s.Reason
-	default:
-		seen.State = plugin.OutcomeWaiting
-	}
-	return seen
-}
-
 // DeliverySummary is one device's, or next hop's, part of a message.
 type DeliverySummary struct {
 	Transport string         `json:"transport"`
@@ -113,25 +99,20 @@ func (d Delivery) Summary() DeliverySummary {
 	return s
 }
 
-// Record writes the record of a message that was never in the spool.
-func (s *Spool) Record(ended *Summary) {
-	s.committer.Move([]plugin.Change{ended.row()}, nil)
+// Record writes the record of a message that was never in the spool. seen may be
+// nil, see Fate.
+func (s *Spool) Record(ended *Summary, seen *Seen) {
+	changes := []plugin.Change{ended.row()}
+	if seen != nil {
+		changes = append(changes, seen.row())
+	}
+	s.committer.Move(changes, nil)
 }
 
 // History reads up to n records of ended messages with from <= id < to, in the
 // order of the ids; a zero to means no end.
 func (s *Spool) History(ctx context.Context, from, to message.ID, n int) ([]Summary, error) {
-	rows, err := s.storage.Scan(ctx, tableHistory, from[:], end(to), n)
-	if err != nil {
-		return nil, fmt.Errorf("read the history: %w", err)
-	}
-	ended := make([]Summary, len(rows))
-	for i, row := range rows {
-		if ended[i], err = decodeSummary(row.Key, row.Value); err != nil {
-			return nil, fmt.Errorf("history, record %x: %w", row.Key, err)
-		}
-	}
-	return ended, nil
+	return read(ctx, s.storage, tableHistory, from[:], end(to), n, decodeSummary)
 }
 
 // Forget deletes up to n records of messages with from <= id that were received
@@ -239,6 +220,38 @@ func decodeSummary(key, value []byte) (Summary, error) {
 	}
 	s.Labels = r.labels()
 	return s, r.done()
+}
+
+// decodeSubmission reads only what a record tells of the submission, and nothing
+// of one that is known: millions of them are read when a node starts.
+func decodeSubmission(key, value []byte, known func(Digest) bool) (Seen, error) {
+	if len(key) != len(message.ID{}) {
+		return Seen{}, errCorrupt
+	}
+	r := &reader{b: value}
+	r.version(historyFormat, historyFormat)
+	s := Seen{ID: message.ID(key), Digest: Digest(r.id())}
+	if s.Digest == (Digest{}) || known(s.Digest) {
+		return Seen{}, r.err
+	}
+	state := r.state()
+	s.PublicID = r.string()
+	r.skip(5) // the addresses, and the type
+	r.uint()
+	s.At = r.time()
+	r.int()
+	s.Noted = s.At.Add(time.Duration(r.int()) * time.Microsecond)
+	switch state {
+	case StateDelivered, StateHandedOver:
+		s.State = plugin.OutcomeDelivered
+	case StateFailed:
+		r.skip(4) // the service, the revision, the transport, the peer
+		r.uint()
+		s.State, s.Reason = plugin.OutcomeFailed, message.Reason(r.string())
+	default:
+		s.State = plugin.OutcomeWaiting
+	}
+	return s, r.err
 }
 
 func (r *reader) state() StateName {

@@ -54,10 +54,11 @@ func TestRecordTellsOfItsSubmission(t *testing.T) {
 	} {
 		s := sampleSummary()
 		s.State = state
-		got := s.seen()
-		want.Digest, want.ID, want.PublicID, want.At = s.Submission, s.ID, s.PublicID, s.Received
-		if got != want {
-			t.Errorf("%s: %+v\nwant %+v", state, got, want)
+		row := s.row()
+		got, err := decodeSubmission(row.Key, row.Value, func(Digest) bool { return false })
+		want.Digest, want.ID, want.PublicID, want.At, want.Noted = s.Submission, s.ID, s.PublicID, s.Received, s.Ended
+		if got != want || err != nil {
+			t.Errorf("%s: %+v, %v\nwant %+v", state, got, err, want)
 		}
 	}
 }
@@ -118,7 +119,7 @@ func TestIDsOfATime(t *testing.T) {
 
 func TestSeenIsBounded(t *testing.T) {
 	m := plugin.NewMetrics()
-	table := NewSeenTable(nil, nil)
+	table := NewSeenTable(nil)
 	table.Measure(m)
 	table.max = 100
 	now := time.Unix(1_800_000_000, 0).Truncate(seenGeneration)
@@ -213,7 +214,7 @@ func TestHistoryIsForgottenInOrder(t *testing.T) {
 		var ids message.Generator
 		now := time.Now()
 		for i := range 10 {
-			s.Record(&Summary{ID: ids.New(now.Add(time.Duration(i) * time.Minute)), State: StateDelivered, Received: now, Expiry: now, Ended: now})
+			s.Record(&Summary{ID: ids.New(now.Add(time.Duration(i) * time.Minute)), State: StateDelivered, Received: now, Expiry: now, Ended: now}, nil)
 		}
 		synctest.Wait()
 		n, last, err := s.Forget(t.Context(), message.ID{}, now.Add(5*time.Minute), 3)

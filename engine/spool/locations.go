@@ -57,7 +57,7 @@ func (l *Locations) Restore(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	for page := range slices.Chunk(expired, pageSize) {
+	for page := range slices.Chunk(expired, firstPage) {
 		l.committer.Move(page, nil)
 	}
 	return nil

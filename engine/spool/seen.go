@@ -20,10 +20,24 @@ const (
 	SeenFor         = 10 * time.Minute
 	seenGeneration  = 2 * time.Minute
 	seenGenerations = int(SeenFor/seenGeneration) + 1
+	seenKept        = SeenFor + seenGeneration // on disk
 
 	// maxSeen bounds the memory: about 60 octets for each. At 8,000 messages a
 	// second it is reached, and the oldest are forgotten before their time.
 	maxSeen = 5_000_000
+)
+
+// How far back a node reads that keeps up with another one's records, see
+// SeenTable.CatchUp.
+const (
+	// promptly is how soon after its receipt a message ends of whose submission
+	// nothing but its record tells.
+	promptly = 3 * time.Second
+	// clockSlack is by how much the clocks of two nodes may differ, and for how
+	// long a record may be on its way to the committer.
+	clockSlack = 5 * time.Second
+	// commitSlack is how long a record may be on its way to the disk at most.
+	commitSlack = time.Minute
 )
 
 // Digest is what is kept of a submission's key.
@@ -42,6 +56,7 @@ type Seen struct {
 	ID       message.ID // on disk only: memory needn't tell
 	PublicID string
 	At       time.Time // when it was received
+	Noted    time.Time // when that became of it; on disk only
 	State    plugin.OutcomeState
 	Reason   message.Reason // why, if it failed
 }
@@ -54,21 +69,31 @@ type seenRow struct {
 	reason uint8 // index in message.Reasons, plus one
 }
 
-// SeenTable remembers submissions. It may be used from several goroutines.
+// SeenTable remembers submissions. It outlives the lease of a node, who then
+// keeps up with what the active node writes. It may be used from several
+// goroutines.
 type SeenTable struct {
-	storage   plugin.Storage
-	committer *Committer
+	storage plugin.Storage
 
 	mu          sync.Mutex
 	generations [seenGenerations]map[Digest]seenRow
 	current     int64 // number of the newest generation since 1970
 	max         int   // entries
 	early       uint64
+
+	// Times by the clock of whoever wrote what was read. The committer keeps the
+	// order: when something is there that was written at a time, so is everything
+	// that was written before.
+	reading sync.Mutex // held by who reads; it guards what follows
+	newest  time.Time  // of what was read
+	asOf    time.Time  // newest when the last reading began
+	since   time.Time  // by our clock: when newest was first seen to be asOf
+	settled time.Time  // what was written before is known
 }
 
 // NewSeenTable returns an empty table.
-func NewSeenTable(storage plugin.Storage, committer *Committer) *SeenTable {
-	return &SeenTable{storage: storage, committer: committer, max: maxSeen}
+func NewSeenTable(storage plugin.Storage) *SeenTable {
+	return &SeenTable{storage: storage, max: maxSeen}
 }
 
 // Measure registers how much is remembered.
@@ -115,12 +140,19 @@ func (t *SeenTable) Lookup(now time.Time, d Digest) (Seen, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turn(now)
-	for _, generation := range t.generations {
-		if row, ok := generation[d]; ok {
-			return row.seen(d), true
-		}
+	if row, ok := t.find(d); ok {
+		return row.seen(d), true
 	}
 	return Seen{}, false
+}
+
+func (t *SeenTable) find(d Digest) (seenRow, bool) {
+	for _, generation := range t.generations {
+		if row, ok := generation[d]; ok {
+			return row, true
+		}
+	}
+	return seenRow{}, false
 }
 
 // Remember notes in memory what became of a submission. On disk it is in the
@@ -152,52 +184,121 @@ func (t *SeenTable) turn(now time.Time) {
 	}
 }
 
-// Restore fills the table from disk: from the rows of its own, and from the
-// records of messages that have ended.
-func (t *SeenTable) Restore(ctx context.Context, now time.Time) error {
-	err := scan(ctx, t.storage, tableSeen, nil, func(key, value []byte) error {
+// known tells whether the last word on a submission is remembered.
+func (t *SeenTable) known(d Digest) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	row, ok := t.find(d)
+	return ok && row.state != plugin.OutcomeWaiting
+}
+
+// CatchUp reads what was written since it was last called; the first time, all
+// that is remembered. A node that waits for the lease calls it every few
+// seconds, and once it has the lease, so that it then knows all. What is still
+// in the spool it doesn't read: whoever takes that up remembers it.
+//
+// The records of messages are in the order of their receipt, and are written
+// when they end. One that ends later than promptly has a row in table seen,
+// where the order is that of writing. So it suffices to read the records from a
+// little before what the last reading has found, if clocks don't differ by more
+// than clockSlack. After an error the next call reads the same again.
+func (t *SeenTable) CatchUp(ctx context.Context, now time.Time) error {
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	if t.newest.IsZero() { // the end first: the next reading begins with what was found there
+		if err := t.read(ctx, now, now.Add(-promptly-clockSlack)); err != nil {
+			return err
+		}
+	}
+	if t.newest.After(t.asOf) {
+		t.asOf, t.since = t.newest, now
+	}
+	// If nothing comes any more, what was found last needn't be read for ever.
+	settled := t.asOf.Add(max(0, now.Sub(t.since)-commitSlack))
+	from := t.settled.Add(-promptly - clockSlack)
+	if oldest := now.Add(-seenKept); from.Before(oldest) {
+		from = oldest
+	}
+	if err := t.read(ctx, now, from); err != nil {
+		return err
+	}
+	t.settled = settled
+	return nil
+}
+
+// Wrote notes until when this node has written under its lease, if it has
+// caught up when that began: all of it is remembered.
+func (t *SeenTable) Wrote(until time.Time) {
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	if until.After(t.settled) {
+		t.newest, t.settled = until, until
+	}
+}
+
+// read reads what was written from a time on, and the records of messages that
+// were received then.
+func (t *SeenTable) read(ctx context.Context, now, from time.Time) error {
+	err := scan(ctx, t.storage, tableSeen, seenKey(from), func(key, value []byte) error {
 		s, err := decodeSeen(key, value)
 		if err == nil {
-			t.Remember(now, s)
+			t.learn(now, s)
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	oldest := firstID(now.Add(-SeenFor - seenGeneration))
+	oldest := firstID(from)
 	return scan(ctx, t.storage, tableHistory, oldest[:], func(key, value []byte) error {
-		s, err := decodeSummary(key, value)
-		if err == nil && s.Submission != (Digest{}) {
-			t.Remember(now, s.seen())
+		s, err := decodeSubmission(key, value, t.known)
+		if err == nil && s.Digest != (Digest{}) {
+			t.learn(now, s)
 		}
 		return err
 	})
 }
 
-// Sweep deletes up to n rows from disk that are no longer needed, and tells
-// how many it found.
-func (t *SeenTable) Sweep(ctx context.Context, now time.Time, n int) (int, error) {
-	end := binary.BigEndian.AppendUint64(nil, uint64(now.Add(-SeenFor-seenGeneration).Unix()))
-	rows, err := t.storage.Scan(ctx, tableSeen, nil, end, n)
+func (t *SeenTable) learn(now time.Time, s Seen) {
+	t.Remember(now, s)
+	if s.Noted.After(t.newest) {
+		t.newest = s.Noted
+	}
+}
+
+// Late tells whether a message that ends needs Fate.Seen, so that nodes that
+// keep up see its end: its record is where they have read already.
+func (s *Seen) Late() bool {
+	age := s.Noted.Sub(s.At)
+	return age > promptly && age < seenKept
+}
+
+// SweepSeen deletes up to n rows of submissions from disk, from a key on, that
+// are no longer needed. It returns how many, and the last one's key.
+func (s *Spool) SweepSeen(ctx context.Context, from []byte, now time.Time, n int) (int, []byte, error) {
+	rows, err := s.storage.Scan(ctx, tableSeen, from, seenKey(now.Add(-seenKept)), n)
 	if err != nil {
-		return 0, fmt.Errorf("sweep submissions: %w", err)
+		return 0, from, fmt.Errorf("sweep submissions: %w", err)
 	}
 	if len(rows) == 0 {
-		return 0, nil
+		return 0, from, nil
 	}
-	return len(rows), t.committer.wait(ctx, deletions(rows))
+	return len(rows), rows[len(rows)-1].Key, s.committer.wait(ctx, deletions(rows))
 }
 
-// row orders submissions by time, so that those to delete come first.
+func seenKey(t time.Time) []byte {
+	return binary.BigEndian.AppendUint64(make([]byte, 0, 24), uint64(t.Unix()))
+}
+
+// row orders submissions by when they were noted: for who keeps up, and so that
+// those to delete come first.
 func (s *Seen) row() plugin.Change {
-	key := binary.BigEndian.AppendUint64(make([]byte, 0, 24), uint64(s.At.Unix()))
 	w := &writer{b: make([]byte, 0, 48)}
 	w.id(s.ID)
 	w.string(s.PublicID)
 	w.uint(uint64(s.State))
 	w.string(string(s.Reason))
-	return plugin.Change{Table: tableSeen, Key: append(key, s.Digest[:]...), Value: w.b}
+	return plugin.Change{Table: tableSeen, Key: append(seenKey(s.Noted), s.Digest[:]...), Value: w.b}
 }
 
 func decodeSeen(key, value []byte) (Seen, error) {
@@ -206,9 +307,10 @@ func decodeSeen(key, value []byte) (Seen, error) {
 	}
 	r := &reader{b: value}
 	s := Seen{
-		Digest: Digest(key[8:]), At: time.Unix(int64(binary.BigEndian.Uint64(key)), 0),
+		Digest: Digest(key[8:]), Noted: time.Unix(int64(binary.BigEndian.Uint64(key)), 0),
 		ID: r.id(), PublicID: r.string(), State: plugin.OutcomeState(r.uint()), Reason: message.Reason(r.string()),
 	}
+	s.At = s.ID.Time()
 	return s, r.done()
 }
 

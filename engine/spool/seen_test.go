@@ -10,7 +10,7 @@ import (
 )
 
 func TestSeenForTenMinutes(t *testing.T) {
-	table := NewSeenTable(nil, nil)
+	table := NewSeenTable(nil)
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	want := Seen{Digest: DigestKey("a"), ID: message.ID{1}, PublicID: message.NewPublicID(), At: now,
 		State: plugin.OutcomeFailed, Reason: message.StorageDown}
@@ -31,8 +31,9 @@ func TestSeenForTenMinutes(t *testing.T) {
 }
 
 func TestSeenRowSurvives(t *testing.T) {
-	want := Seen{Digest: DigestKey("a"), ID: message.ID{1}, PublicID: message.NewPublicID(), At: time.Unix(1234567890, 0),
-		State: plugin.OutcomeFailed, Reason: message.Gone}
+	received := time.UnixMilli(1_800_000_000_123)
+	want := Seen{Digest: DigestKey("a"), ID: firstID(received), PublicID: message.NewPublicID(), At: received,
+		Noted: time.Unix(1_800_000_100, 0), State: plugin.OutcomeFailed, Reason: message.Gone}
 	row := want.row()
 	got, err := decodeSeen(row.Key, row.Value)
 	if err != nil || got != want {
@@ -41,7 +42,7 @@ func TestSeenRowSurvives(t *testing.T) {
 }
 
 func BenchmarkSeen(b *testing.B) {
-	table := NewSeenTable(nil, nil)
+	table := NewSeenTable(nil)
 	now := time.Now()
 	for i := range b.N {
 		s := Seen{Digest: DigestKey(strconv.Itoa(i)), At: now}

@@ -53,7 +53,8 @@ type Fate struct {
 	// nil: nothing but Seen.
 	Final bool
 	Ended *Summary
-	// Seen is remembered, where Ended doesn't tell of the submission.
+	// Seen is remembered, where Ended doesn't tell of the submission, or is
+	// written so late that it may be overlooked, see Seen.Late.
 	Seen *Seen
 	// Record is for charging: it goes to the outbox. Nil: nothing to settle.
 	Record *plugin.Record
@@ -103,18 +104,34 @@ func (s *Spool) Settled(records []plugin.Record, changes []plugin.Change, done f
 
 // Load reads a waiting message back. It is nil if there is none.
 func (s *Spool) Load(ctx context.Context, id message.ID) (*Entry, error) {
-	rows, err := s.storage.Scan(ctx, tableMessages, id[:], append(id[:], 0), 1)
+	entries, err := s.LoadNear(ctx, []message.ID{id})
+	return entries[id], err
+}
+
+// LoadNear reads waiting messages back; their ids are in ascending order. It
+// returns the first one, if it is there, and of the others those that are found
+// without reading much more.
+func (s *Spool) LoadNear(ctx context.Context, ids []message.ID) (map[message.ID]*Entry, error) {
+	last := ids[len(ids)-1]
+	rows, err := s.storage.Scan(ctx, tableMessages, ids[0][:], append(last[:], 0), len(ids))
 	if err != nil {
-		return nil, fmt.Errorf("read message %s: %w", id, err)
+		return nil, fmt.Errorf("read message %s: %w", ids[0], err)
 	}
-	if len(rows) == 0 {
-		return nil, nil
+	entries := make(map[message.ID]*Entry, len(rows))
+	for _, row := range rows {
+		id := message.ID(row.Key)
+		if !slices.Contains(ids, id) {
+			continue
+		}
+		e, err := decodeEntry(row.Value)
+		switch {
+		case err == nil:
+			entries[id] = e
+		case id == ids[0]:
+			return nil, fmt.Errorf("message %s: %w", id, err)
+		}
 	}
-	e, err := decodeEntry(rows[0].Value)
-	if err != nil {
-		return nil, fmt.Errorf("message %s: %w", id, err)
-	}
-	return e, nil
+	return entries, nil
 }
 
 // State reads what has happened to one message; the zero State if it went at once.
@@ -143,17 +160,7 @@ func (s *Spool) States(ctx context.Context) (map[message.ID]State, error) {
 // Page reads up to n messages from an id on, in the order of arrival. All of
 // them are in memory then, with their bodies.
 func (s *Spool) Page(ctx context.Context, from message.ID, n int) ([]*Entry, error) {
-	rows, err := s.storage.Scan(ctx, tableMessages, from[:], nil, n)
-	if err != nil {
-		return nil, fmt.Errorf("read messages: %w", err)
-	}
-	entries := make([]*Entry, len(rows))
-	for i, row := range rows {
-		if entries[i], err = decodeEntry(row.Value); err != nil {
-			return nil, fmt.Errorf("message %x: %w", row.Key, err)
-		}
-	}
-	return entries, nil
+	return read(ctx, s.storage, tableMessages, from[:], nil, n, func(_, value []byte) (*Entry, error) { return decodeEntry(value) })
 }
 
 // Oldest returns the id of the oldest message among those received since; zero:
@@ -180,25 +187,31 @@ func (s *Spool) Entries(ctx context.Context, f func(*Entry)) error {
 
 // Outbox reads up to n records that charging hasn't settled, from an id on.
 func (s *Spool) Outbox(ctx context.Context, from message.ID, n int) ([]plugin.Record, error) {
-	rows, err := s.storage.Scan(ctx, tableOutbox, from[:], nil, n)
+	return read(ctx, s.storage, tableOutbox, from[:], nil, n, func(_, value []byte) (plugin.Record, error) {
+		r := &reader{b: value}
+		return decodeRecord(r), r.done()
+	})
+}
+
+// read returns what up to n rows of a table say.
+func read[T any](ctx context.Context, storage plugin.Storage, table string, from, to []byte, n int, decode func(key, value []byte) (T, error)) ([]T, error) {
+	rows, err := storage.Scan(ctx, table, from, to, n)
 	if err != nil {
-		return nil, fmt.Errorf("read the outbox: %w", err)
+		return nil, fmt.Errorf("read table %s: %w", table, err)
 	}
-	records := make([]plugin.Record, len(rows))
+	read := make([]T, len(rows))
 	for i, row := range rows {
-		r := &reader{b: row.Value}
-		records[i] = decodeRecord(r)
-		if err := r.done(); err != nil {
-			return nil, fmt.Errorf("outbox, record %x: %w", row.Key, err)
+		if read[i], err = decode(row.Key, row.Value); err != nil {
+			return nil, fmt.Errorf("table %s, row %x: %w", table, row.Key, err)
 		}
 	}
-	return records, nil
+	return read, nil
 }
 
 // scan calls f for each row of a table from a key on.
 func scan(ctx context.Context, storage plugin.Storage, table string, from []byte, f func(key, value []byte) error) error {
-	for {
-		rows, err := storage.Scan(ctx, table, from, nil, pageSize)
+	for n := firstPage; ; {
+		rows, err := storage.Scan(ctx, table, from, nil, n)
 		if err != nil {
 			return fmt.Errorf("read table %s: %w", table, err)
 		}
@@ -207,9 +220,10 @@ func scan(ctx context.Context, storage plugin.Storage, table string, from []byte
 				return fmt.Errorf("table %s, row %x: %w", table, row.Key, err)
 			}
 		}
-		if len(rows) < pageSize {
+		if len(rows) < n {
 			return nil
 		}
-		from = append(rows[len(rows)-1].Key, 0)
+		from = append(rows[n-1].Key, 0)
+		n = min(maxPage, 1+pageBytes/(1+size(rows)/n))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ const leaseForever = time.Hour
 // promise and nothing else: where it needs another one, it makes do without
 // if that one is broken.
 func storageCases() []Case[StorageHarness] {
-	return append(rowCases(), leaseCases()...)
+	return slices.Concat(rowCases(), leaseCases(), standbyCases())
 }
 
 func rowCases() []Case[StorageHarness] {

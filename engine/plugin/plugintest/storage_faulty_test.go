@@ -15,7 +15,7 @@ import (
 
 // TestStorageMatrix shows that each case of the suite bites.
 func TestStorageMatrix(t *testing.T) {
-	prove(t, storageCases(), brokenStorage(func(*plainStorage) {}), slices.Concat(rowFaults, applyFaults, leaseFaults))
+	prove(t, storageCases(), brokenStorage(func(*plainStorage) {}), slices.Concat(rowFaults, applyFaults, leaseFaults, standbyFaults))
 }
 
 // plainStorage is a sound storage of the plainest kind. A fault replaces one of
@@ -30,6 +30,10 @@ type plainStorage struct {
 	acquire func(s *plainStorage, node string, ttl time.Duration) (plugin.Fence, error)
 	renew   func(s *plainStorage, f plugin.Fence, ttl time.Duration) error
 	release func(s *plainStorage, f plugin.Fence) error
+	cede    func(s *plainStorage, f plugin.Fence, to string, ttl time.Duration) error // Handover
+	lease   func(s *plainStorage) plugin.Lease
+	attend  func(s *plainStorage, node, note string) ([]plugin.Attendant, error)
+	called  func(s *plainStorage) error // before each call that concerns the lease
 	reopen  func(*plainDisk) *plainDisk
 }
 
@@ -37,19 +41,18 @@ type plainStorage struct {
 type plainDisk struct {
 	mu     sync.Mutex
 	tables map[string]map[string][]byte
-	fence  plugin.Fence
-	holder string // empty: nobody
-	ends   time.Time
+	plainLease
 
 	// For faults in what happens at the same time.
 	scans    int
-	scanned  *sync.Cond // scans grew; mu is its lock
+	calls    int        // that concern the lease
+	scanned  *sync.Cond // scans or calls grew; mu is its lock
 	applying bool
 }
 
 func brokenStorage(breakIt func(*plainStorage)) func(T) StorageHarness {
 	return func(T) StorageHarness {
-		disk := &plainDisk{tables: map[string]map[string][]byte{}}
+		disk := &plainDisk{tables: map[string]map[string][]byte{}, plainLease: plainLease{notes: map[string]plainNote{}}}
 		disk.scanned = sync.NewCond(&disk.mu)
 		opened := false
 		return StorageHarness{Open: func(T) plugin.Storage {
@@ -58,6 +61,8 @@ func brokenStorage(breakIt func(*plainStorage)) func(T) StorageHarness {
 				apply:     soundApply, fenced: soundFenced, refused: func(*plainStorage, []plugin.Change) {},
 				scan:    soundScan,
 				acquire: soundAcquire, renew: soundRenew, release: soundRelease,
+				cede: soundHandover, lease: soundLease, attend: soundAttend,
+				called: func(*plainStorage) error { return nil },
 				reopen: func(d *plainDisk) *plainDisk { return d },
 			}
 			breakIt(s)
@@ -86,44 +91,6 @@ func (s *plainStorage) Scan(_ context.Context, table string, from, to []byte, n 
 	s.scans++
 	s.scanned.Broadcast()
 	return s.scan(s, table, from, to, n)
-}
-
-func (s *plainStorage) Acquire(_ context.Context, node string, ttl time.Duration) (plugin.Fence, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.acquire(s, node, ttl)
-}
-
-func (s *plainStorage) Renew(_ context.Context, f plugin.Fence, ttl time.Duration) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.renew(s, f, ttl)
-}
-
-func (s *plainStorage) Release(_ context.Context, f plugin.Fence) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.release(s, f)
-}
-
-func (s *plainStorage) Handover(_ context.Context, f plugin.Fence, to string, ttl time.Duration) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if f != s.fence || !s.held() {
-		return plugin.ErrFenced
-	}
-	s.holder, s.ends = to, time.Now().Add(ttl)
-	return nil
-}
-
-func (s *plainStorage) Lease(context.Context) (plugin.Lease, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return plugin.Lease{Node: s.holder, Fence: s.fence, State: plugin.LeaseHeld, Left: time.Until(s.ends)}, nil
-}
-
-func (s *plainStorage) Attend(_ context.Context, node, note string) ([]plugin.Attendant, error) {
-	return []plugin.Attendant{{Node: node, Note: note}}, nil
 }
 
 func (s *plainStorage) Close() error { return nil }
@@ -161,32 +128,6 @@ func soundScan(s *plainStorage, table string, from, to []byte, n int) ([]plugin.
 		}
 	}
 	return found, nil
-}
-
-func (d *plainDisk) held() bool { return d.holder != "" && time.Now().Before(d.ends) }
-
-func soundAcquire(s *plainStorage, node string, ttl time.Duration) (plugin.Fence, error) {
-	if s.held() && s.holder != node {
-		return 0, plugin.ErrHeld
-	}
-	s.fence++
-	s.holder, s.ends = node, time.Now().Add(ttl)
-	return s.fence, nil
-}
-
-func soundRenew(s *plainStorage, f plugin.Fence, ttl time.Duration) error {
-	if f != s.fence || !s.held() {
-		return plugin.ErrFenced
-	}
-	s.ends = time.Now().Add(ttl)
-	return nil
-}
-
-func soundRelease(s *plainStorage, f plugin.Fence) error {
-	if f == s.fence {
-		s.holder = ""
-	}
-	return nil
 }
 
 // scanFault breaks the scan of a storage that is sound otherwise.
@@ -396,93 +337,4 @@ func joinTables(s *plainStorage) {
 		}
 		return found, err
 	}
-}
-
-// leaseFault breaks the leases of a storage that is sound otherwise.
-func leaseFault(name, breaks string, breakIt func(*plainStorage)) fault[StorageHarness] {
-	return fault[StorageHarness]{name, breaks, brokenStorage(breakIt)}
-}
-
-var leaseFaults = []fault[StorageHarness]{
-	leaseFault("gives the lease to everybody", "what one node holds another can't acquire", func(s *plainStorage) {
-		s.acquire = func(s *plainStorage, node string, ttl time.Duration) (plugin.Fence, error) {
-			s.holder = node
-			return soundAcquire(s, node, ttl)
-		}
-	}),
-	leaseFault("refuses the holder", "the holder acquires again", func(s *plainStorage) {
-		s.acquire = func(s *plainStorage, node string, ttl time.Duration) (plugin.Fence, error) {
-			if s.held() {
-				return 0, plugin.ErrHeld
-			}
-			return soundAcquire(s, node, ttl)
-		}
-	}),
-	leaseFault("gives the holder the fence that it has", "every Acquire returns a greater fence", func(s *plainStorage) {
-		s.acquire = func(s *plainStorage, node string, ttl time.Duration) (plugin.Fence, error) {
-			if s.held() && s.holder == node {
-				return s.fence, nil
-			}
-			return soundAcquire(s, node, ttl)
-		}
-	}),
-	leaseFault("counts fences from one when it is opened", "fences go on growing after Close and Open", func(s *plainStorage) {
-		s.reopen = func(d *plainDisk) *plainDisk {
-			d.fence = 0
-			return d
-		}
-	}),
-	leaseFault("never ends a lease", "a lease runs out after its ttl", func(s *plainStorage) {
-		s.acquire = func(s *plainStorage, node string, ttl time.Duration) (plugin.Fence, error) {
-			if s.holder != "" && s.holder != node {
-				return 0, plugin.ErrHeld
-			}
-			return soundAcquire(s, node, ttl)
-		}
-	}),
-	leaseFault("doesn't extend", "Renew extends the lease", func(s *plainStorage) {
-		s.renew = func(s *plainStorage, f plugin.Fence, _ time.Duration) error {
-			return soundRenew(s, f, time.Until(s.ends))
-		}
-	}),
-	leaseFault("revives a lease that ran out", "a lease that ran out can't be renewed", func(s *plainStorage) {
-		s.renew = func(s *plainStorage, f plugin.Fence, ttl time.Duration) error {
-			if f != s.fence || s.holder == "" {
-				return plugin.ErrFenced
-			}
-			s.ends = time.Now().Add(ttl)
-			return nil
-		}
-	}),
-	leaseFault("renews for any fence", "an older fence can't renew", func(s *plainStorage) {
-		s.renew = func(s *plainStorage, _ plugin.Fence, ttl time.Duration) error { return soundRenew(s, s.fence, ttl) }
-	}),
-	leaseFault("keeps a lease that was released", "Release frees the lease at once", func(s *plainStorage) {
-		s.release = func(*plainStorage, plugin.Fence) error { return nil }
-	}),
-	leaseFault("revives a lease that was released", "a lease that was released can't be renewed", func(s *plainStorage) {
-		s.renew = func(s *plainStorage, f plugin.Fence, ttl time.Duration) error {
-			if f == s.fence && s.holder == "" {
-				return nil
-			}
-			return soundRenew(s, f, ttl)
-		}
-	}),
-	leaseFault("releases for any fence", "Release with an older fence changes nothing", func(s *plainStorage) {
-		s.release = func(s *plainStorage, _ plugin.Fence) error { return soundRelease(s, s.fence) }
-	}),
-	leaseFault("takes a late Release for an error", "Release with an older fence changes nothing", func(s *plainStorage) {
-		s.release = func(s *plainStorage, f plugin.Fence) error {
-			if f != s.fence {
-				return plugin.ErrFenced
-			}
-			return soundRelease(s, f)
-		}
-	}),
-	leaseFault("applies under an older fence", "Apply under an older fence is refused", func(s *plainStorage) {
-		s.fenced = func(s *plainStorage, f plugin.Fence) bool { return f == 0 || f > s.fence }
-	}),
-	leaseFault("applies under a fence of the future", "Apply under a fence that nobody was given is refused", func(s *plainStorage) {
-		s.fenced = func(s *plainStorage, f plugin.Fence) bool { return f < s.fence }
-	}),
 }

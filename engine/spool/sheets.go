@@ -1,0 +1,170 @@
+package spool
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// Sheets say how the engine's tables read. None shows what a message says.
+func Sheets() []plugin.Sheet {
+	return []plugin.Sheet{
+		waitingSheet(), attemptsSheet(), endedSheet(), bindingsSheet(),
+		{Table: tableOutbox}, {Table: tableSeen}, {Table: tableSecrets},
+	}
+}
+
+// columnsOf reads a list of columns: the name, the type and what it is, on a line each.
+func columnsOf(list string) (columns []plugin.Column) {
+	for line := range strings.Lines(strings.TrimSpace(list)) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		kind, doc, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		if name != "" {
+			columns = append(columns, plugin.Column{Name: name, Type: plugin.ColumnType(kind), Doc: strings.TrimSpace(doc)})
+		}
+	}
+	return columns
+}
+
+// text is a text as a column may hold it; an empty one is no value. Most of them
+// are what peers sent.
+func text(s string) any {
+	if s == "" {
+		return nil
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+func moment(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t
+}
+
+// summaryColumns are what messages that wait and those that have ended have in common.
+const summaryColumns = `
+	id            id     the message
+	public_id     text   the id that peers are told
+	sender        text   who sent it
+	recipient     text   to whom
+	content_type  text   of the body, as it came
+	size          number octets of the body
+	received      moment when it came in
+	expires       moment when its life is over
+	service       text   the policy that decided on it
+	revision      text   of the policies that were in force
+	transport     text   through which it came in
+	peer          text   who handed it over
+	labels        text   what the policy noted: name=value, separated by spaces
+`
+
+func summaryValues(s *Summary, more ...any) []any {
+	var labels []string
+	for _, key := range sortedKeys(s.Labels) {
+		labels = append(labels, key+"="+s.Labels[key])
+	}
+	return append([]any{
+		s.ID, text(s.PublicID), text(s.From.String()), text(s.To.String()), text(s.Type), int64(s.Size),
+		moment(s.Received), moment(s.Expiry), text(s.Service), text(s.Revision), text(s.Transport), text(s.Peer),
+		text(strings.Join(labels, " ")),
+	}, more...)
+}
+
+func waitingSheet() plugin.Sheet {
+	columns := columnsOf(summaryColumns + `
+	account  text   the recipient's account; empty: it isn't one of ours
+	payer    text   the account that is to pay; empty: it costs nothing
+	`)
+	read := func(row plugin.Change) ([]any, error) {
+		e, err := decodeEntry(row.Value)
+		if err != nil {
+			return nil, err
+		}
+		payer := ""
+		if e.Record != nil {
+			payer = e.Record.Payer
+		}
+		s := e.Summary()
+		return summaryValues(&s, text(e.Account), text(payer)), nil
+	}
+	return plugin.Sheet{Table: tableMessages, Name: "waiting", Doc: "a message that is ours and has not ended", Columns: columns, Read: read}
+}
+
+// endedSheet is the one with so many rows that it needs indexes; each of them is
+// paid for with every message.
+func endedSheet() plugin.Sheet {
+	columns := columnsOf(summaryColumns + `
+	state       text   how it ended: delivered, failed, discarded, or handed-over and never heard of again
+	reason      text   why, if it wasn't delivered
+	attempts    number how often it was tried
+	ended       moment when
+	deliveries  text   what each device said, separated by semicolons
+	`)
+	for i := range columns {
+		columns[i].Indexed = slices.Contains([]string{"sender", "recipient"}, columns[i].Name)
+	}
+	read := func(row plugin.Change) ([]any, error) {
+		s, err := decodeSummary(row.Key, row.Value)
+		if err != nil {
+			return nil, err
+		}
+		return summaryValues(&s, text(string(s.State)), text(string(s.Reason)), int64(s.Attempts), moment(s.Ended), deliveriesText(s.Deliveries)), nil
+	}
+	return plugin.Sheet{Table: tableHistory, Name: "ended", Doc: "a message that has ended, until its record is forgotten", Columns: columns, Read: read}
+}
+
+func attemptsSheet() plugin.Sheet {
+	columns := columnsOf(`
+	id           id     the message
+	attempts     number how often it was tried
+	quarantined  text   why it is set aside; empty: it isn't
+	handed_over  flag   the next hop has it and has yet to report
+	deliveries   text   what each device said, separated by semicolons
+	`)
+	read := func(row plugin.Change) ([]any, error) {
+		s, err := decodeState(row.Value)
+		if err != nil || len(row.Key) != len(message.ID{}) {
+			return nil, errCorrupt
+		}
+		return []any{message.ID(row.Key), int64(s.Attempts), text(string(s.Quarantined)), s.HandedOver, deliveriesText(s.Parts())}, nil
+	}
+	const doc = "what a message that has not ended went through; one that wasn't tried yet has no row"
+	return plugin.Sheet{Table: tableStates, Name: "attempts", Doc: doc, Columns: columns, Read: read}
+}
+
+func bindingsSheet() plugin.Sheet {
+	columns := columnsOf(`
+	account    text   whose it is
+	address    text   the address-of-record
+	transport  text   at which it registered
+	contact    text   where it can be reached
+	flow       text   over which; empty: any way will do
+	device     text   the instance that it named
+	q          number its preference, in thousandths
+	expires    moment when it does
+	`)
+	read := func(row plugin.Change) ([]any, error) {
+		b, err := decodeBinding(row.Value)
+		if err != nil {
+			return nil, err
+		}
+		return []any{
+			text(b.Account), text(b.AOR.String()), text(b.Transport), text(b.Contact), text(b.Flow), text(b.Device),
+			int64(b.Q), moment(b.Expires),
+		}, nil
+	}
+	const doc = "a contact that is registered, until a moment after it expires"
+	return plugin.Sheet{Table: tableBindings, Name: "bindings", Doc: doc, Columns: columns, Read: read}
+}
+
+func deliveriesText(parts []DeliverySummary) any {
+	texts := make([]string, len(parts))
+	for i, d := range parts {
+		texts[i] = strings.Join(strings.Fields(d.Transport+" "+d.Device+" "+string(d.State)+" "+string(d.Reason)), " ")
+	}
+	return text(strings.Join(texts, "; "))
+}
