@@ -31,10 +31,10 @@ type cdr struct {
 // instant is a time as CDRs have it: milliseconds since 1970.
 type instant int64
 
+func (i instant) time() time.Time { return time.UnixMilli(int64(i)).UTC() }
+
 // String is RFC 3339 in UTC, always with three decimals.
-func (i instant) String() string {
-	return time.UnixMilli(int64(i)).UTC().Format("2006-01-02T15:04:05.000Z")
-}
+func (i instant) String() string { return i.time().Format("2006-01-02T15:04:05.000Z") }
 
 // MarshalText makes an instant readable in JSON.
 func (i instant) MarshalText() ([]byte, error) { return []byte(i.String()), nil }

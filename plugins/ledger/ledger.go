@@ -39,11 +39,11 @@ import (
 
 // Accounts knows the subscribers.
 var Accounts = plugin.DefineAccounts("ledger", "accounts in the gateway's own storage",
-	AccountsConfig{}, openAccounts).With(accountCommands()...)
+	AccountsConfig{}, openAccounts).With(accountCommands()...).Showing(sheets()...)
 
 // Charging takes a price per event from prepaid balances.
 var Charging = plugin.DefineCharging("ledger", "prepaid balances in the gateway's own storage, a price per event, CDRs",
-	ChargingConfig{Price: plugin.Unit / 100, Currency: "EUR", Retention: defaultRetention}, openCharging).With(cdrCommand())
+	ChargingConfig{Price: plugin.Unit / 100, Currency: "EUR", Retention: defaultRetention}, openCharging).With(cdrCommand()).Showing(sheets()...)
 
 // AccountsConfig is empty: accounts are added with commands or the admin API.
 type AccountsConfig struct{}
