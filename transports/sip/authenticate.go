@@ -16,7 +16,7 @@ import (
 // whatever it asks for, so that nobody learns which addresses exist.
 func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, digest plugin.Digest, found bool, now time.Time) (plugin.Account, bool) {
 	if !found {
-		d.answer(x, d.challenge.reply(x, d.realm(x), false, now))
+		d.challenge(x, d.realm(x), false, now)
 		return plugin.Account{}, false
 	}
 	count, ok := nonceCount(&digest)
@@ -57,18 +57,35 @@ func (d *Door) credentials(x *wire.Exchange) (plugin.Digest, bool) {
 // that stale=true goes only to those who know the secret (RFC 7616 §3.3), and
 // only they occupy a window.
 func (d *Door) isFresh(x *wire.Exchange, account string, digest *plugin.Digest, count uint32, now time.Time) bool {
-	id, err := d.nonces.check(digest.Nonce, digest.Realm, now)
-	inherited, good := d.nonces.inherited(id, x.Flow.Remote.String(), now)
+	tenure, failure := d.gate.Tenure()
+	if failure != nil {
+		d.refuse(x, failure)
+		return false
+	}
+	n := d.tenures.under(tenure)
+	id, err := n.check(digest.Nonce, digest.Realm, now)
+	inherited, good := n.inherited(id, x.Flow.Remote.String(), now)
 	if err == nil && inherited && (!good || x.Method != "MESSAGE") {
 		err = errStaleNonce
 	}
 	if err == nil {
-		err = d.nonces.use(account, id, count, now)
+		err = n.use(account, id, count, now)
 	}
 	if err != nil {
-		d.answer(x, d.challenge.reply(x, digest.Realm, true, now))
+		d.challenge(x, digest.Realm, true, now)
 	}
 	return err == nil
+}
+
+// challenge answers with a new nonce, while this node is the active one.
+func (d *Door) challenge(x *wire.Exchange, realm string, stale bool, now time.Time) {
+	tenure, failure := d.gate.Tenure()
+	if failure != nil {
+		d.refuse(x, failure)
+		return
+	}
+	nonce := d.tenures.under(tenure).make(realm, x.Flow.Remote.String(), now)
+	d.answer(x, wire.Reply{Status: 401, Headers: challenges(d.config.Algorithms, x.Get("User-Agent"), realm, nonce, stale)})
 }
 
 // isSameURI tells whether the digest's uri names the Request-URI: word for word,

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/sip/wire"
@@ -98,38 +97,32 @@ func nonceCount(d *plugin.Digest) (uint32, bool) {
 	return uint32(n), err == nil && n > 0 && len(d.NC) == 8 && d.QOP == "auth" && d.CNonce != ""
 }
 
-// challenger makes challenges.
-type challenger struct {
-	nonces     *nonces
-	algorithms []string
-}
-
 // md5Only are clients, by the beginning of their User-Agent, that give up at a
 // challenge with an algorithm that they don't know, even if they know another
 // one (RFC 8760 §2.4 wants them to pass over it).
 var md5Only = []string{"baresip v0.", "baresip v1."}
 
-// offered are the algorithms in a client's challenges. Whichever it answers
-// with is accepted if it is configured.
-func (c challenger) offered(userAgent string) []string {
+// offered are those of our algorithms that go into a client's challenges.
+// Whichever it answers with is accepted if it is configured.
+func offered(algorithms []string, userAgent string) []string {
 	known := func(prefix string) bool { return strings.HasPrefix(userAgent, prefix) }
-	if slices.Contains(c.algorithms, "MD5") && slices.ContainsFunc(md5Only, known) {
+	if slices.Contains(algorithms, "MD5") && slices.ContainsFunc(md5Only, known) {
 		return []string{"MD5"}
 	}
-	return c.algorithms
+	return algorithms
 }
 
-// reply is a 401 with a challenge for each algorithm, all with the same nonce.
-// stale tells the client to try again without asking its user (RFC 7616 §3.3).
-func (c challenger) reply(x *wire.Exchange, realm string, stale bool, now time.Time) wire.Reply {
-	nonce := c.nonces.make(realm, x.Flow.Remote.String(), now)
-	reply := wire.Reply{Status: 401}
-	for _, algorithm := range c.offered(x.Get("User-Agent")) {
+// challenges are the header fields of a 401: one for each algorithm, all with
+// the same nonce. stale tells the client to try again without asking its user
+// (RFC 7616 §3.3).
+func challenges(algorithms []string, userAgent, realm, nonce string, stale bool) []wire.Header {
+	headers := make([]wire.Header, 0, 2)
+	for _, algorithm := range offered(algorithms, userAgent) {
 		value := "Digest realm=" + wire.Quote(realm) + `, nonce="` + nonce + `", algorithm=` + algorithm + `, qop="auth"`
 		if stale {
 			value += ", stale=true"
 		}
-		reply.Headers = append(reply.Headers, wire.Header{Name: "WWW-Authenticate", Value: value})
+		headers = append(headers, wire.Header{Name: "WWW-Authenticate", Value: value})
 	}
-	return reply
+	return headers
 }

@@ -31,8 +31,9 @@ type gate struct {
 	bindings []plugin.Binding
 	asked    []plugin.Registration
 
-	since    time.Time
+	tenure   plugin.Tenure
 	inactive *message.Failure
+	lost     *message.Failure // between Active and Tenure
 	refused  *message.Failure // by Accepted, or by Register
 	within   time.Duration
 	outcome  plugin.Outcome
@@ -48,9 +49,25 @@ func (g *gate) Active() *message.Failure {
 	return g.inactive
 }
 
-// Tenure is that of the one time for which this engine is active.
+// Tenure is that of the test, else that of an engine that has been active for
+// ever.
 func (g *gate) Tenure() (plugin.Tenure, *message.Failure) {
-	return plugin.Tenure{Fence: 1, Since: g.since, Key: [32]byte{1}}, g.Active()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.tenure.Fence == 0 {
+		g.tenure.Fence = 1
+	}
+	if g.lost != nil {
+		return plugin.Tenure{}, g.lost
+	}
+	return g.tenure, g.inactive
+}
+
+// becomes changes what the engine is.
+func (g *gate) becomes(inactive *message.Failure, tenure plugin.Tenure) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inactive, g.tenure = inactive, tenure
 }
 
 // password is everybody's, and account1001 the only account.
@@ -170,12 +187,6 @@ func (t ticket) First(context.Context) plugin.Outcome { return t.outcome }
 // open starts a door with a gate; both end with the test.
 func openDoor(t testing.TB, g *gate, change func(*Config)) *Door {
 	t.Helper()
-	return openDoorIn(t, g, "", change)
-}
-
-// openDoorIn starts a door that keeps its files in a directory.
-func openDoorIn(t testing.TB, g *gate, dir string, change func(*Config)) *Door {
-	t.Helper()
 	config := defaults
 	config.Listen = []string{"udp://127.0.0.1:0", "tcp://127.0.0.1:0"}
 	if change != nil {
@@ -184,7 +195,7 @@ func openDoorIn(t testing.TB, g *gate, dir string, change func(*Config)) *Door {
 	if err := config.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, g, plugin.Env{Instance: "sip", DataDir: dir}, config)
+	return serve(t, g, plugin.Env{Instance: "sip"}, config)
 }
 
 func serve(t testing.TB, g *gate, env plugin.Env, config Config) *Door {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/imgate/imgate/engine/plugin"
 )
 
 // Why a nonce, or a use of it, isn't good.
@@ -26,31 +28,61 @@ const (
 	// account has its share, so that it crowds out nobody but itself.
 	maxWindows    = 256 << 10
 	maxPerAccount = 4096
-	// inheritedFor is how long after its start a process takes nonces of an
-	// earlier one: as long as a request that was under way is repeated, Timer F
-	// of RFC 3261 §17.1.2.2 and some.
+	// inheritedFor is how long a node takes nonces of who was active before it:
+	// as long as a request that was under way is repeated, Timer F of RFC 3261
+	// §17.1.2.2 and some.
 	inheritedFor = 40 * time.Second
 	sweepEvery   = 10 * time.Second
 )
 
 // nonceID is what makes a nonce unique: when it was made in microseconds (eight
-// octets, no two alike), by which process (four), and for which source (four).
+// octets, no two alike), under which tenure (four), and for which source (four).
 type nonceID [16]byte
 
 func (id nonceID) micros() int64   { return int64(binary.BigEndian.Uint64(id[:8])) }
 func (id nonceID) made() time.Time { return time.UnixMicro(id.micros()) }
 
-// nonces makes and checks nonces. A nonce is an HMAC over when it was made, so
-// that a challenge costs no memory; only one that somebody has proved to be
-// entitled to has state: the window of the nonce counts seen (RFC 7616 §3.4).
+// tenures has the nonces of the tenure under which this node works. It keeps
+// none of an earlier one: who was active meanwhile took nonces that aren't in
+// its windows.
+type tenures struct {
+	lifetime time.Duration
+	opened   time.Time // when the door was: its windows know of nothing before
+	begin    sync.Mutex
+	current  atomic.Pointer[nonces]
+}
+
+// under returns the nonces of a tenure. Those of a newer one stay what they are:
+// a request that has asked for its tenure just before has come too late for it.
+func (t *tenures) under(tenure plugin.Tenure) *nonces {
+	if n := t.current.Load(); n != nil && n.fence >= tenure.Fence {
+		return n
+	}
+	t.begin.Lock()
+	defer t.begin.Unlock()
+	if n := t.current.Load(); n != nil && n.fence >= tenure.Fence {
+		return n
+	}
+	n := newNonces(t.lifetime, tenure, t.opened)
+	t.current.Store(n)
+	return n
+}
+
+// nonces makes and checks the nonces of one tenure. A nonce is an HMAC over when
+// it was made, so that a challenge costs no memory; only one that somebody has
+// proved to be entitled to has state: the window of the nonce counts seen (RFC
+// 7616 §3.4).
 type nonces struct {
 	lifetime time.Duration
-	began    time.Time // when this process did
-	process  [4]byte   // random: tells our nonces from those of an earlier process
-	last     atomic.Int64
-	macs     sync.Pool // of hash.Hash, keyed with the instance's secret
-	shards   [nonceShards]nonceShard
-	seed     maphash.Seed
+	fence    plugin.Fence
+	began    time.Time // when this node, and this door, began to take traffic
+	// mark is random: it tells the nonces of this tenure, and of this door, from
+	// those of which the windows know nothing.
+	mark   [4]byte
+	last   atomic.Int64
+	macs   sync.Pool // of hash.Hash, keyed with the installation's secret
+	shards [nonceShards]nonceShard
+	seed   maphash.Seed
 }
 
 // nonceShard has the windows of some of the accounts.
@@ -69,10 +101,15 @@ type share struct {
 	spent int64
 }
 
-func newNonces(lifetime time.Duration, secret []byte, began time.Time) *nonces {
-	n := &nonces{lifetime: lifetime, began: began, seed: maphash.MakeSeed()}
-	rand.Read(n.process[:]) // never fails (crypto/rand)
-	n.macs.New = func() any { return hmac.New(sha256.New, secret) }
+// newNonces begins without windows. opened is when the door was: within one
+// tenure a reload may open it anew.
+func newNonces(lifetime time.Duration, tenure plugin.Tenure, opened time.Time) *nonces {
+	n := &nonces{lifetime: lifetime, fence: tenure.Fence, began: tenure.Since, seed: maphash.MakeSeed()}
+	if opened.After(n.began) {
+		n.began = opened
+	}
+	rand.Read(n.mark[:]) // never fails (crypto/rand)
+	n.macs.New = func() any { return hmac.New(sha256.New, tenure.Key[:]) }
 	for i := range n.shards {
 		n.shards[i].windows = map[nonceID]window{}
 		n.shards[i].accounts = map[string]*share{}
@@ -84,7 +121,7 @@ func newNonces(lifetime time.Duration, secret []byte, began time.Time) *nonces {
 func (n *nonces) make(realm, source string, now time.Time) string {
 	var id nonceID
 	binary.BigEndian.PutUint64(id[:], uint64(n.tick(now.UnixMicro())))
-	copy(id[8:], n.process[:])
+	copy(id[8:], n.mark[:])
 	tag := n.mac(nonceID{}, source)
 	copy(id[12:], tag[:])
 	mac := n.mac(id, realm)
@@ -132,13 +169,13 @@ func (n *nonces) check(nonce, realm string, now time.Time) (nonceID, error) {
 	return id, nil
 }
 
-// inherited tells whether an earlier process made a nonce, and if so whether it
-// is still good. Which of its counts were used is forgotten, and a digest
-// doesn't cover the body. So it is good only for as long as a request may be
-// repeated that was under way when that process ended, and only from the source
-// that it was made for.
+// inherited tells whether a nonce was made by who was active before, on this
+// node or another, and if so whether it is still good. Which of its counts were
+// used isn't known, and a digest doesn't cover the body. So it is good only for
+// as long as a request may be repeated that was under way at the change, and
+// only from the source that it was made for.
 func (n *nonces) inherited(id nonceID, source string, now time.Time) (inherited, good bool) {
-	if [4]byte(id[8:12]) == n.process {
+	if [4]byte(id[8:12]) == n.mark {
 		return false, true
 	}
 	tag := n.mac(nonceID{}, source)

@@ -9,9 +9,12 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
+// testTenure is that of a node that has been active for ever.
+var testTenure = plugin.Tenure{Fence: 1, Key: [32]byte{1}}
+
 func TestNonce(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	n := newNonces(time.Minute, newSecret(), time.Time{})
+	n := newNonces(time.Minute, testTenure, time.Time{})
 	nonce := n.make("r", "source", now)
 	changed := []byte(nonce)
 	changed[5] ^= 1
@@ -25,7 +28,7 @@ func TestNonce(t *testing.T) {
 		{"too old", nonce, "r", time.Minute + time.Second, errStaleNonce},
 		{"from the future", nonce, "r", -2 * time.Minute, errStaleNonce},
 		{"of another realm", nonce, "x", 0, errStaleNonce},
-		{"of another process", newNonces(time.Minute, newSecret(), time.Time{}).make("r", "source", now), "r", 0, errStaleNonce},
+		{"of another installation", newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("r", "source", now), "r", 0, errStaleNonce},
 		{"changed", string(changed), "r", 0, errStaleNonce},
 		{"not base64", nonce[:42] + "!", "r", 0, errStaleNonce},
 		{"empty", "", "r", 0, errStaleNonce},
@@ -70,7 +73,7 @@ func TestWindow(t *testing.T) {
 // What it loses is spent, and others don't notice.
 func TestAnAccountCrowdsOutOnlyItself(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	n := newNonces(time.Minute, newSecret(), now)
+	n := newNonces(time.Minute, testTenure, now)
 	fresh := func() nonceID {
 		id, err := n.check(n.make("r", "source", now), "r", now)
 		if err != nil {
@@ -106,7 +109,7 @@ func TestAnAccountCrowdsOutOnlyItself(t *testing.T) {
 
 func TestNoncesAreBounded(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	n := newNonces(time.Minute, newSecret(), now)
+	n := newNonces(time.Minute, testTenure, now)
 	for i := range maxWindows {
 		id, _ := n.check(n.make("r", "source", now), "r", now)
 		if err := n.use(fmt.Sprint(i), id, 1, now); err != nil {
@@ -133,6 +136,20 @@ func TestNoncesAreBounded(t *testing.T) {
 	}
 	if windows != 1000 {
 		t.Errorf("%d windows are left of those that are too old", windows-1000)
+	}
+}
+
+func TestOfferedAlgorithms(t *testing.T) {
+	both := []string{"MD5", "SHA-256"}
+	for agent, want := range map[string]string{
+		"": "[MD5 SHA-256]", "baresip v1.0.0 (x86_64/linux)": "[MD5]", "baresip v3.5.0": "[MD5 SHA-256]", "Linphone/5.1": "[MD5 SHA-256]",
+	} {
+		if got := fmt.Sprint(offered(both, agent)); got != want {
+			t.Errorf("%q is offered %s, want %s", agent, got, want)
+		}
+	}
+	if got := offered([]string{"SHA-256"}, "baresip v1.0.0"); len(got) != 1 {
+		t.Errorf("what isn't configured is offered: %v", got)
 	}
 }
 

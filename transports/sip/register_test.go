@@ -2,6 +2,7 @@ package sip
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -106,4 +107,40 @@ func TestDevice(t *testing.T) {
 			t.Errorf("%q: %q", s, got)
 		}
 	}
+}
+
+func TestWayBack(t *testing.T) {
+	for _, c := range []struct{ remote, via, contact, want string }{
+		{"192.0.2.1:5070", "192.0.2.1:5070", "sip:a@192.0.2.1:5070", "192.0.2.1:5070"},
+		{"192.0.2.1:5070", "192.0.2.1:5070", "sip:a@192.0.2.1:5080", "192.0.2.1:5080"}, // it says so itself
+		{"192.0.2.1:5070", "192.0.2.1:5070", "sip:a@192.0.2.1", "192.0.2.1:5060"},
+		{"192.0.2.1:61000", "10.0.0.7:5060", "sip:a@10.0.0.7:5060", "192.0.2.1:61000"},    // a NAT
+		{"192.0.2.1:61000", "192.0.2.1:5060", "sip:a@192.0.2.1:5060", "192.0.2.1:61000"},  // a NAT, and STUN
+		{"192.0.2.1:5070", "192.0.2.1:5070", "sip:a@198.51.100.9:5060", "192.0.2.1:5070"}, // a third party
+		{"192.0.2.1:5070", "192.0.2.1:5070", "sip:a@host.example.com", "192.0.2.1:5070"},
+		{"[2001:db8::1]:5070", "2001:db8::1:5070", "sip:a@[2001:db8::1]:5080", "[2001:db8::1]:5070"},
+	} {
+		uri, err := wire.ParseURI(c.contact)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := exchangeFrom(t, c.remote, c.via)
+		if got := wayBack(x, uri, "").flow.Remote.String(); got != c.want {
+			t.Errorf("from %s, via %s, contact %s: %s, want %s", c.remote, c.via, c.contact, got, c.want)
+		}
+	}
+}
+
+// exchangeFrom is a request that came from remote and says that it came from via.
+func exchangeFrom(t *testing.T, remote, via string) *wire.Exchange {
+	t.Helper()
+	host, port, _ := strings.Cut(via, ":")
+	n, ok := wire.Number(port, 65535)
+	if !ok {
+		host, n = "["+via+"]", 0
+	}
+	return &wire.Exchange{Request: &wire.Request{
+		Via:  wire.Via{Host: host, Port: uint16(n)},
+		Flow: wire.Flow{Network: "udp", Remote: netip.MustParseAddrPort(remote)},
+	}}
 }

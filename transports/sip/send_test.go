@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
 )
 
 func testMessage() *message.Message {
@@ -202,5 +204,56 @@ func TestRegisteredThenSent(t *testing.T) {
 	c.send(answer(c.receive(), "200 OK"))
 	if got := <-sent; got.err != nil {
 		t.Error(got.err)
+	}
+}
+
+// locals notes from where packets were sent.
+type locals struct{ sent chan netip.AddrPort }
+
+func (l locals) Packet(p *plugin.Packet) {
+	if p.Sent {
+		l.sent <- p.Local
+	}
+}
+func (locals) Step(*plugin.Step) {}
+func (locals) Close() error      { return nil }
+
+// TestSendToABindingOfAnotherNode: over UDP a device is reached from our own
+// socket, and everything names that; a connection of another node is none of
+// ours, and that is known at once.
+func TestSendToABindingOfAnotherNode(t *testing.T) {
+	watch, observers := locals{make(chan netip.AddrPort, 1)}, &plugin.Observers{}
+	observers.Use([]plugin.Observer{watch})
+	registrar := &gate{}
+	other := openDoor(t, registrar, nil)
+	config := defaults
+	config.Listen = []string{"udp://127.0.0.1:0", "tcp://127.0.0.1:0"}
+	d := serve(t, &gate{}, plugin.Env{Instance: "sip", Observers: observers}, config)
+	own := addressOf(d, "udp")
+
+	c := newClient(t, d)
+	r := route(other, c)
+	sent := d.sendLater(t, testMessage(), r)
+	got := c.receive()
+	if !strings.Contains(got, "\r\nVia: SIP/2.0/UDP "+own.String()+";") {
+		t.Errorf("not from %s:\n%s", own, got)
+	}
+	if local := <-watch.sent; local != own {
+		t.Errorf("observers are told that it was sent from %s, not %s", local, own)
+	}
+	c.send(answer(got, "200 OK"))
+	if r := <-sent; r.err != nil {
+		t.Error(r.err)
+	}
+
+	stream := newClientOver(t, other, "tcp")
+	stream.login()
+	want(t, stream.register("Contact: <sip:1001@192.0.2.1:5070;transport=tcp>\r\n"), "200 OK")
+	binding := registrar.bound()[0]
+	ctx, cancel := context.WithTimeout(t.Context(), wire.T1) // before anything could be repeated
+	defer cancel()
+	r.Binding = &binding
+	if _, err := d.Send(ctx, testMessage(), r); !isFailure(err, message.Unavailable, true) || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
 	}
 }

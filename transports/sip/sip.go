@@ -51,10 +51,9 @@ type Door struct {
 	names      names // set by Serve, which knows where we listen
 	peers      peers
 	streams    *streams
-	nonces     *nonces
+	tenures    tenures
 	waiters    *waiters
 	gate       plugin.Gate
-	challenge  challenger
 	metrics    *metrics
 	complaints *complaints
 
@@ -73,23 +72,18 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 		return nil, err
 	}
 	config.Domains, config.Aliases = lower(config.Domains), lower(config.Aliases)
-	secret, err := openSecret(env.DataDir, env.Instance)
-	if err != nil {
-		return nil, err
-	}
 	log := env.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	n, m, s := newNonces(config.NonceLifetime, secret, time.Now()), newMetrics(env.Metrics), newStreams()
+	m, s := newMetrics(env.Metrics), newStreams()
 	d := &Door{
 		config:     config,
 		listen:     listen,
 		instance:   env.Instance,
 		peers:      peers,
 		streams:    s,
-		nonces:     n,
-		challenge:  challenger{nonces: n, algorithms: config.Algorithms},
+		tenures:    tenures{lifetime: config.NonceLifetime, opened: time.Now()},
 		waiters:    newWaiters(),
 		metrics:    m,
 		complaints: newComplaints(m, log),
@@ -160,11 +154,16 @@ func (d *Door) Counts() wire.Counts {
 
 // handle answers one request, or has a waiter do it.
 func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
-	switch x.Method {
-	case "MESSAGE", "REGISTER", "OPTIONS":
-	case "ACK":
+	if x.Method == "ACK" {
 		x.Abandon() // never answered (RFC 3261 §17)
 		return
+	}
+	if failure := d.gate.Active(); failure != nil {
+		d.refuse(x, failure) // OPTIONS too: by it others learn who is active
+		return
+	}
+	switch x.Method {
+	case "MESSAGE", "REGISTER", "OPTIONS":
 	case "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "NOTIFY":
 		// There is nothing that it could belong to. A CANCEL has no effect on a
 		// MESSAGE anyway (RFC 3261 §9.2).
@@ -172,10 +171,6 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		return
 	default:
 		d.answer(x, wire.Reply{Status: 405, Headers: []wire.Header{{Name: "Allow", Value: allow}}})
-		return
-	}
-	if failure := d.gate.Active(); failure != nil {
-		d.refuse(x, failure)
 		return
 	}
 	if unsupported := required(x); unsupported != "" {
@@ -235,7 +230,7 @@ func (d *Door) answer(x *wire.Exchange, reply wire.Reply) {
 func (d *Door) refuse(x *wire.Exchange, failure *message.Failure) {
 	d.metrics.refused[failure.Reason].Inc()
 	if failure.Reason == message.Unauthenticated && !failure.Temporary {
-		d.answer(x, d.challenge.reply(x, d.realm(x), false, time.Now()))
+		d.challenge(x, d.realm(x), false, time.Now())
 		return
 	}
 	d.answer(x, finalFor(failure))

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,15 +34,26 @@ type Config struct {
 	// is UDP, and TCP once a request is too large for UDP.
 	UDP, TCP string
 
+	// Others are further nodes of the same gateway, of which one at a time takes
+	// traffic. The agent stays with the one that answered last. One that answers
+	// 503, or nothing for 4*T1, is left for the next: with the very same request,
+	// so that it is known as a repeat if it was taken and only the answer was
+	// lost. What is tried in turn is UDP, or TCP if the agent has no UDP.
+	Others []Server
+
 	// Handle is given each message that arrives, once. It is called from one
-	// goroutine, before the message is answered, and must not wait for the
+	// goroutine at a time, before the message is answered, and must not wait for the
 	// agent. False refuses the message for now (480). Nil refuses all.
 	Handle func(Incoming) bool
+	// Again is told of each message that comes again after Handle took it, in a
+	// transaction of its own: somebody who doesn't look at Call-ID and CSeq gets
+	// it twice. It is called as Handle is. Nil: nobody wants to know.
+	Again func(Incoming)
 
 	timers timers // zero: the usual ones
 }
 
-// Agent is one identity that talks to one server. Its methods may be called
+// Agent is one identity that talks to one gateway. Its methods may be called
 // from several goroutines.
 type Agent struct {
 	config   Config
@@ -50,18 +62,32 @@ type Agent struct {
 	instance string // of the device (RFC 5626 §4.1)
 	cseq     atomic.Uint32
 	login    login
+	network  string // over which it begins: "udp" or "tcp"
+	nodes    []*node
+	chosen   atomic.Int32 // which of them is asked first
+	unsure   atomic.Int64
 
-	dialing sync.Mutex // held while the link is replaced
+	dialing sync.Mutex // held while a link is replaced
 
 	mu      sync.Mutex
-	link    *link
+	links   []*link // to each node; nil: none yet
 	shut    bool
-	pending map[string]chan answer // client transactions by branch
-	taken   recent                 // what Handle took; belongs to the reading goroutine
+	pending map[string]waiter // client transactions by branch
+
+	serving sync.Mutex // held while Handle runs
+	taken   recent     // what Handle took
+}
+
+// waiter is who waits for what comes on a link.
+type waiter struct {
+	link    *link
+	server  int
+	answers chan<- answer
 }
 
 // answer is what becomes of a client transaction.
 type answer struct {
+	server   int
 	response *sip.Response
 	err      error
 }
@@ -80,18 +106,33 @@ func Dial(ctx context.Context, config Config) (*Agent, error) {
 	}
 	a := &Agent{
 		config: config, callID: rand.Text(), tag: rand.Text(), instance: newInstance(),
-		pending: map[string]chan answer{},
+		network: "udp", pending: map[string]waiter{},
 	}
 	a.login.username, a.login.password = config.Address.User, config.Password
-	network := "udp"
 	if config.UDP == "" {
-		network = "tcp"
+		a.network = "tcp"
 	}
-	if _, err := a.dial(ctx, network); err != nil {
+	for _, server := range append([]Server{{config.UDP, config.TCP}}, config.Others...) {
+		if server.address(a.network) == "" {
+			return nil, errNetworks
+		}
+		a.nodes = append(a.nodes, &node{Server: server})
+	}
+	a.links = make([]*link, len(a.nodes))
+	open := a.dialFirst
+	if a.several() && a.network == "udp" {
+		open = a.dialAll
+	}
+	if err := open(ctx); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
+
+var errNetworks = errors.New("all servers must be reached over the same network, UDP or TCP")
+
+// several tells whether there is another server to go to.
+func (a *Agent) several() bool { return len(a.nodes) > 1 }
 
 // newInstance returns the name of a device: a random UUID (RFC 9562 §5.4).
 func newInstance() string {
@@ -105,41 +146,55 @@ func newInstance() string {
 func (a *Agent) Close() error {
 	a.mu.Lock()
 	a.shut = true
-	l := a.link
+	links := slices.Clone(a.links)
 	a.mu.Unlock()
-	return l.close()
+	var failed []error
+	for _, l := range links {
+		if l != nil {
+			failed = append(failed, l.close())
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // Local is the address that the agent is reached at.
 func (a *Agent) Local() netip.AddrPort { return a.current().local }
 
 func (a *Agent) current() *link {
+	chosen := int(a.chosen.Load())
+	if l := a.linkTo(chosen); l != nil {
+		return l
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.link
+	i := slices.IndexFunc(a.links, func(l *link) bool { return l != nil }) // Dial has made one
+	return a.links[i]
 }
 
-// dial opens a link and puts it in the place of the one before, whose reader
-// has ended then.
-func (a *Agent) dial(ctx context.Context, network string) (*link, error) {
-	server := a.config.UDP
-	if network == "tcp" {
-		server = a.config.TCP
-	}
+func (a *Agent) linkTo(server int) *link {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.links[server]
+}
+
+// dial opens a link to a server and puts it in the place of the one before,
+// whose reader has ended then.
+func (a *Agent) dial(ctx context.Context, network string, server int) (*link, error) {
+	address := a.nodes[server].address(network)
 	var dialer net.Dialer
-	dialer.Timeout = a.config.timers.timeout()
-	conn, err := dialer.DialContext(ctx, network, server)
+	dialer.Timeout = a.patience()
+	conn, err := dialer.DialContext(ctx, network, address)
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, nobodyListens(server, network, err)
+		return nil, nobodyListens(address, network, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reach the SIP server: %w", err)
 	}
 	l := newLink(conn, network)
-	if before := a.current(); before != nil {
+	if before := a.linkTo(server); before != nil {
 		_ = before.close() // it is of no use any more
 	}
-	if !a.adopt(l) {
+	if !a.adopt(l, server) {
 		conn.Close()
 		return nil, net.ErrClosed
 	}
@@ -147,36 +202,35 @@ func (a *Agent) dial(ctx context.Context, network string) (*link, error) {
 	return l, nil
 }
 
-// adopt makes a link the current one, unless the agent was closed meanwhile.
-func (a *Agent) adopt(l *link) bool {
+// adopt makes a link the one to a server, unless the agent was closed meanwhile.
+func (a *Agent) adopt(l *link, server int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.shut {
-		a.link = l
+		a.links[server] = l
 	}
 	return !a.shut
 }
 
-// connected returns the link to the server: a new one if the connection broke.
-func (a *Agent) connected(ctx context.Context) (*link, error) {
+// connected returns the link to a server: a new one if the connection broke.
+func (a *Agent) connected(ctx context.Context, server int) (*link, error) {
 	a.dialing.Lock()
 	defer a.dialing.Unlock()
-	l := a.current()
-	if !l.isBroken() {
+	if l := a.linkTo(server); l != nil && !l.isBroken() {
 		return l, nil
 	}
-	return a.dial(ctx, "tcp")
+	return a.dial(ctx, "tcp", server)
 }
 
-// stream returns a connection to the server for what is too large for UDP. If
-// there can't be one, UDP has to do (RFC 3261 §18.1.1).
+// stream returns a connection to the only server for what is too large for UDP.
+// If there can't be one, UDP has to do (RFC 3261 §18.1.1).
 func (a *Agent) stream(ctx context.Context, over *link) *link {
 	a.dialing.Lock()
 	defer a.dialing.Unlock()
 	if l := a.current(); l != over {
 		return l
 	}
-	if l, err := a.dial(ctx, "tcp"); err == nil {
+	if l, err := a.dial(ctx, "tcp", 0); err == nil {
 		return l
 	}
 	return over
@@ -191,12 +245,12 @@ func (a *Agent) read(l *link) {
 		case err == nil:
 			a.receive(l, parser, packet)
 		case !l.isStream() && errors.Is(err, syscall.ECONNREFUSED):
-			a.failAll(err) // ICMP: nobody listens there (RFC 3261 §17.1.4)
+			a.failAll(l, err) // ICMP: nobody listens there (RFC 3261 §17.1.4)
 		case !l.isStream() && !errors.Is(err, net.ErrClosed):
 			continue // one datagram that could not be read
 		default:
 			l.conn.Close()
-			a.failAll(err)
+			a.failAll(l, err)
 			return
 		}
 	}
@@ -225,37 +279,35 @@ func (a *Agent) dispatch(r *sip.Response) {
 	branch, _ := via.Params.Get("branch")
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	tell(a.pending[branch], answer{response: r})
+	if w, found := a.pending[branch]; found {
+		w.tell(answer{response: r})
+	}
 }
 
-func (a *Agent) failAll(err error) {
+// failAll tells everybody who waits for what comes on a link.
+func (a *Agent) failAll(l *link, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, waiting := range a.pending {
-		tell(waiting, answer{err: err})
+	for _, w := range a.pending {
+		if w.link == l {
+			w.tell(answer{err: err})
+		}
 	}
 }
 
 // tell never blocks: a transaction that has been told enough needs no more.
-func tell(waiting chan answer, what answer) {
+func (w waiter) tell(what answer) {
+	what.server = w.server
 	select {
-	case waiting <- what:
+	case w.answers <- what:
 	default:
 	}
 }
 
-func (a *Agent) open(branch string) chan answer {
-	waiting := make(chan answer, 4)
+func (a *Agent) expect(branch string, w waiter) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.pending[branch] = waiting
-	return waiting
-}
-
-func (a *Agent) forget(branch string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.pending, branch)
+	a.pending[branch] = w
 }
 
 // timers are those of a non-INVITE client transaction (RFC 3261 §17.1.2.2), and
@@ -269,3 +321,14 @@ var standardTimers = timers{t1: 500 * time.Millisecond, t2: 4 * time.Second, pin
 
 // timeout is Timer F.
 func (t timers) timeout() time.Duration { return 64 * t.t1 }
+
+// silence is how long one of several servers may take to answer.
+func (t timers) silence() time.Duration { return 4 * t.t1 }
+
+// patience is how long to wait for a server before it counts as silent.
+func (a *Agent) patience() time.Duration {
+	if a.several() {
+		return a.config.timers.silence()
+	}
+	return a.config.timers.timeout()
+}

@@ -295,9 +295,9 @@ func TestServeAnswersOtherMethods(t *testing.T) {
 func TestRecentForgetsTheOldest(t *testing.T) {
 	var s recent
 	for i := range maxRecent + 1 {
-		s.add(fmt.Sprint(i))
+		s.add(fmt.Sprint(i), "branch")
 	}
-	if s.has("0") || !s.has("1") || !s.has(fmt.Sprint(maxRecent)) || len(s.members) != maxRecent {
+	if s.members["0"] != "" || s.members["1"] == "" || s.members[fmt.Sprint(maxRecent)] == "" || len(s.members) != maxRecent {
 		t.Error("the oldest is known, or a newer one isn't")
 	}
 }

@@ -78,6 +78,18 @@ func TestSendWithoutAnAnswerSaysThatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// TestSendToTheNodeThatTakesTraffic: whichever of those that were named.
+func TestSendToTheNodeThatTakesTraffic(t *testing.T) {
+	waits := fake(t, fakesip.Config{Standby: func() bool { return true }})
+	s := fake(t, fakesip.Config{})
+	var out bytes.Buffer
+	err := run(t.Context(), "send", plugin.Invocation{Out: &out}, "--server", waits.Address(), "--server", s.Address(),
+		"--password", "one", "1001@"+domain, "1002@"+domain, "hello")
+	if err != nil || !strings.HasPrefix(out.String(), "accepted: ") {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
 func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"send"},

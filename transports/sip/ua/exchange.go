@@ -19,6 +19,8 @@ import (
 // maxTries is how often one request is sent again with other credentials.
 const maxTries = 4
 
+var errTooLarge = errors.New("the message is too large for UDP")
+
 // request is what differs between the agent's requests.
 type request struct {
 	method  string
@@ -41,7 +43,8 @@ func (a *Agent) do(ctx context.Context, r request) (*sip.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		response, err := a.transact(ctx, r, authorization)
+		t := a.begin(r, authorization)
+		response, err := a.transact(ctx, t)
 		if err != nil {
 			return nil, err
 		}
@@ -49,35 +52,98 @@ func (a *Agent) do(ctx context.Context, r request) (*sip.Response, error) {
 		if challenge == nil || try == maxTries || fresh && !challenge.Stale {
 			return response, nil
 		}
+		if t.unsure && r.method == "MESSAGE" && authorization != "" {
+			a.unsure.Add(1)
+		}
 		a.login.challenged(challenge, response.StatusCode)
 		fresh = true
 	}
 }
 
-// transact is one non-INVITE client transaction (RFC 3261 §17.1.2). Over TCP
-// nothing is repeated.
-func (a *Agent) transact(ctx context.Context, r request, authorization string) (*sip.Response, error) {
-	l, err := a.connected(ctx)
+// transaction is one non-INVITE client transaction (RFC 3261 §17.1.2): with
+// several servers, one with each of them for the same request.
+type transaction struct {
+	request
+	authorization string
+	cseq          uint32
+	branches      []string // by server; empty: it wasn't asked yet
+	answers       chan answer
+	unsure        bool // a server was silent: it may have taken the request
+}
+
+func (a *Agent) begin(r request, authorization string) *transaction {
+	return &transaction{
+		request: r, authorization: authorization, cseq: a.cseq.Add(1),
+		branches: make([]string, len(a.nodes)), answers: make(chan answer, 4*len(a.nodes)),
+	}
+}
+
+// transact asks the servers until one has an answer other than 503. Then the
+// next requests go there too. If none has one in time, what came last is it.
+func (a *Agent) transact(ctx context.Context, t *transaction) (*sip.Response, error) {
+	defer func() {
+		for server := range t.branches {
+			a.forget(t, server)
+		}
+	}()
+	first := int(a.chosen.Load())
+	deadline := time.Now().Add(a.config.timers.timeout())
+	for n := 0; ; n++ {
+		server := (first + n) % len(a.nodes)
+		response, err := a.ask(ctx, t, server)
+		done := err == nil && response.StatusCode != sip.StatusServiceUnavailable
+		if done || errors.Is(err, errTooLarge) || !a.several() || ctx.Err() != nil || time.Now().After(deadline) {
+			return response, err
+		}
+		t.unsure = t.unsure || err != nil
+		a.leave(server)
+		if server == (first+len(a.nodes)-1)%len(a.nodes) {
+			if late := a.pause(ctx, t); late != nil {
+				return late, nil
+			}
+		}
+	}
+}
+
+// ask sends the request to one server and waits for an answer: from that one,
+// or a late one from another. Over TCP nothing is repeated.
+func (a *Agent) ask(ctx context.Context, t *transaction, server int) (*sip.Response, error) {
+	node := a.nodes[server]
+	l, err := a.connected(ctx, server)
 	if err != nil {
+		node.count(nil, err)
 		return nil, err
 	}
-	branch := sip.RFC3261BranchMagicCookie + rand.Text()
-	packet := a.packet(l, r, branch, authorization)
-	if len(packet) > needsStream && !l.isStream() && a.config.TCP != "" {
+	if t.branches[server] == "" {
+		t.branches[server] = sip.RFC3261BranchMagicCookie + rand.Text()
+	}
+	packet := a.packet(l, t, server)
+	if len(packet) > needsStream && !l.isStream() && node.TCP != "" && !a.several() {
 		if l = a.stream(ctx, l); l.isStream() {
-			packet = a.packet(l, r, branch, authorization)
+			packet = a.packet(l, t, server)
 		}
 	}
 	if len(packet) > maxDatagram && !l.isStream() {
-		return nil, fmt.Errorf("the message is too large for UDP: %d octets with its header, at most %d", len(packet), maxDatagram)
+		return nil, fmt.Errorf("%w: %d octets with its header, at most %d", errTooLarge, len(packet), maxDatagram)
 	}
-	waiting := a.open(branch)
-	defer a.forget(branch)
-	return a.exchange(ctx, l, packet, waiting)
+	a.expect(t.branches[server], waiter{link: l, server: server, answers: t.answers})
+	node.requests.Add(1)
+	what, err := a.exchange(ctx, l, packet, t, server)
+	if err != nil {
+		node.count(nil, err)
+		return nil, err
+	}
+	a.nodes[what.server].count(what.response, nil)
+	if what.response.StatusCode != sip.StatusServiceUnavailable {
+		a.chosen.Store(int32(what.server))
+	}
+	return what.response, nil
 }
 
-func (a *Agent) exchange(ctx context.Context, l *link, packet []byte, waiting <-chan answer) (*sip.Response, error) {
-	timeout := time.NewTimer(a.config.timers.timeout())
+// exchange sends a packet, over UDP again and again, until there is an answer.
+func (a *Agent) exchange(ctx context.Context, l *link, packet []byte, t *transaction, server int) (answer, error) {
+	patience := a.patience()
+	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	interval := a.config.timers.t1
 	again := time.NewTimer(interval)
@@ -86,30 +152,75 @@ func (a *Agent) exchange(ctx context.Context, l *link, packet []byte, waiting <-
 		again.Stop()
 	}
 	if err := l.write(packet); err != nil {
-		return nil, l.failed(err)
+		return answer{}, l.failed(err)
 	}
 	for {
 		select {
-		case what := <-waiting:
-			if what.err != nil {
-				return nil, l.failed(what.err)
+		case what := <-t.answers:
+			switch {
+			case what.server == server && what.err != nil:
+				return answer{}, l.failed(what.err)
+			case a.isFinal(t, what, server):
+				return what, nil
+			case what.server == server:
+				interval = a.config.timers.t2 // the server works on it
 			}
-			if !what.response.IsProvisional() {
-				return what.response, nil
-			}
-			interval = a.config.timers.t2 // the server works on it
 		case <-again.C:
 			interval = min(2*interval, a.config.timers.t2)
 			again.Reset(interval)
+			a.nodes[server].repeats.Add(1)
 			if err := l.write(packet); err != nil {
-				return nil, l.failed(err)
+				return answer{}, l.failed(err)
 			}
 		case <-timeout.C:
-			return nil, fmt.Errorf("%w from %s within %s", ErrNoAnswer, l.conn.RemoteAddr(), a.config.timers.timeout())
+			return answer{}, fmt.Errorf("%w from %s within %s", ErrNoAnswer, l.conn.RemoteAddr(), patience)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w from %s yet: %w", ErrNoAnswer, l.conn.RemoteAddr(), context.Cause(ctx))
+			return answer{}, fmt.Errorf("%w from %s yet: %w", ErrNoAnswer, l.conn.RemoteAddr(), context.Cause(ctx))
 		}
 	}
+}
+
+// isFinal tells whether a request needs no other answer. A server that says 503
+// keeps that answer for repetitions: it is asked in a new transaction the next
+// time. Where another one is being asked, it says nothing new.
+func (a *Agent) isFinal(t *transaction, what answer, asked int) bool {
+	if what.err != nil || what.response.IsProvisional() {
+		return false
+	}
+	if what.response.StatusCode != sip.StatusServiceUnavailable {
+		return true
+	}
+	a.forget(t, what.server)
+	return what.server == asked
+}
+
+// pause is the rest between two rounds in which no server had an answer; unless
+// one of them has a late one.
+func (a *Agent) pause(ctx context.Context, t *transaction) *sip.Response {
+	timer := time.NewTimer(a.config.timers.t1)
+	defer timer.Stop()
+	for {
+		select {
+		case what := <-t.answers:
+			if a.isFinal(t, what, -1) {
+				a.nodes[what.server].count(what.response, nil)
+				a.chosen.Store(int32(what.server))
+				return what.response
+			}
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return nil // whoever asks the next server sees it
+		}
+	}
+}
+
+// forget ends the transaction with a server.
+func (a *Agent) forget(t *transaction, server int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.pending, t.branches[server])
+	t.branches[server] = ""
 }
 
 // failed says what an error of a link means. When a connection ends before the
@@ -129,24 +240,24 @@ func nobodyListens(server, network string, err error) error {
 	return fmt.Errorf("nobody listens at %s (%s): is the server running? %w", server, strings.ToUpper(network), err)
 }
 
-func (a *Agent) packet(l *link, r request, branch, authorization string) []byte {
+func (a *Agent) packet(l *link, r *transaction, server int) []byte {
 	var w strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&w, format+"\r\n", args...) }
 	line("%s %s SIP/2.0", r.method, r.uri)
-	line("Via: SIP/2.0/%s %s;branch=%s;rport", strings.ToUpper(l.network), l.local, branch)
+	line("Via: SIP/2.0/%s %s;branch=%s;rport", strings.ToUpper(l.network), l.local, r.branches[server])
 	line("Max-Forwards: 70")
 	line("From: <%s>;tag=%s", uriOf(a.config.Address), r.tag)
 	line("To: <%s>", r.to)
 	line("Call-ID: %s", r.callID)
-	line("CSeq: %d %s", a.cseq.Add(1), r.method)
+	line("CSeq: %d %s", r.cseq, r.method)
 	if r.registers {
 		line("Contact: %s", a.contact(l))
 	}
 	for _, header := range r.headers {
 		line("%s", header)
 	}
-	if authorization != "" {
-		line("%s", authorization)
+	if r.authorization != "" {
+		line("%s", r.authorization)
 	}
 	line("Content-Length: %d", len(r.body))
 	line("")

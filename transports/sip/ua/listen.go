@@ -27,7 +27,8 @@ const (
 func setupListen(flags *flag.FlagSet) plugin.Run {
 	var secret password
 	secret.declare(flags, "ADDRESS")
-	server := flags.String("server", "", target.Usage)
+	var servers target.Names
+	flags.Var(&servers, "server", target.Usage+target.Further)
 	network := flags.String("transport", "", "udp or `tcp` (default: udp)")
 	count := flags.Int("count", 0, "end after so many messages; 0: go on until interrupted")
 	asJSON := flags.Bool("json", false, "print each message as a JSON object on a line")
@@ -43,7 +44,7 @@ func setupListen(flags *flag.FlagSet) plugin.Run {
 		if *count < 0 {
 			return plugin.Usage("--count: expected a number of messages, 0 for no end")
 		}
-		config, err := listenConfig(*server, *network, in.Settings)
+		config, err := listenConfig(servers, *network, in.Settings)
 		if err != nil {
 			return err
 		}
@@ -51,19 +52,19 @@ func setupListen(flags *flag.FlagSet) plugin.Run {
 			return err
 		}
 		l := &listener{out: in.Out, err: in.Err, asJSON: *asJSON, left: *count, endless: *count == 0, ended: make(chan struct{})}
-		config.Address, config.Handle = address, l.handle
+		config.Address, config.Handle, config.Again = address, l.handle, l.again
 		return l.run(ctx, config)
 	}
 }
 
 // listenConfig says where the server is: over one network, since a
 // registration stays where it was made.
-func listenConfig(asked, network string, settings plugin.Config) (Config, error) {
-	server, err := target.Of(asked, network, settings)
-	if server.UDP != "" {
-		server.TCP = ""
+func listenConfig(servers target.Names, network string, settings plugin.Config) (Config, error) {
+	config, err := configOf(servers, network, settings)
+	if config.UDP != "" {
+		config.TCP = ""
 	}
-	return Config{UDP: server.UDP, TCP: server.TCP}, err
+	return config, err
 }
 
 // listener prints what an agent receives.
@@ -153,6 +154,13 @@ func (l *listener) handle(m Incoming) bool {
 		l.end(nil)
 	}
 	return true
+}
+
+// again says that a message came twice: for a phone that doesn't look closely.
+func (l *listener) again(m Incoming) {
+	l.printing.Lock()
+	defer l.printing.Unlock()
+	fmt.Fprintf(l.err, "came again, and is shown once: Call-ID %s, CSeq %d\n", Printable(m.CallID), m.CSeq)
 }
 
 func (l *listener) end(err error) {

@@ -199,8 +199,8 @@ func (a *Agent) KeepRegistered(ctx context.Context, granted time.Duration, faile
 	}
 }
 
-// rest waits for d, or until the connection breaks; false means that ctx ended.
-// Meanwhile it pings.
+// rest waits for d, or until the connection breaks or leads to a server that
+// takes no traffic any more; false means that ctx ended. Meanwhile it pings.
 func (a *Agent) rest(ctx context.Context, d time.Duration) bool {
 	l := a.current()
 	if !l.isStream() {
@@ -221,6 +221,8 @@ func (a *Agent) rest(ctx context.Context, d time.Duration) bool {
 		case <-ping.C:
 			if !a.isAlive(ctx, l) {
 				l.conn.Close() // and so its reader ends
+			} else if a.several() && a.hasMoved(ctx, l) {
+				return true
 			}
 		}
 	}
@@ -243,6 +245,15 @@ func (a *Agent) isAlive(ctx context.Context, l *link) bool {
 	case <-ctx.Done():
 		return true // who knows
 	}
+}
+
+// hasMoved asks the servers which of them takes traffic, and tells whether that
+// is another than the one at the end of a connection: that one can't reach us
+// over it. Over UDP every server can.
+func (a *Agent) hasMoved(ctx context.Context, l *link) bool {
+	uri := "sip:" + a.config.Address.Host
+	_, err := a.do(ctx, request{method: "OPTIONS", uri: uri, to: uri, callID: rand.Text(), tag: rand.Text()})
+	return err == nil && a.current() != l
 }
 
 // sleep waits; false means that ctx ended.

@@ -19,7 +19,7 @@ const maxText = 64 << 10
 // sending is a call of the send command.
 type sending struct {
 	password    password
-	server      string
+	servers     target.Names
 	network     string
 	contentType string
 	timeout     time.Duration
@@ -29,7 +29,7 @@ type sending struct {
 func setupSend(flags *flag.FlagSet) plugin.Run {
 	var s sending
 	s.password.declare(flags, "FROM")
-	flags.StringVar(&s.server, "server", "", target.Usage)
+	flags.Var(&s.servers, "server", target.Usage+target.Further)
 	flags.StringVar(&s.network, "transport", "", "udp or `tcp` (default: UDP, and TCP for what is larger than 1300 octets)")
 	flags.StringVar(&s.contentType, "type", "text/plain", "the MIME `type` of TEXT")
 	flags.DurationVar(&s.timeout, "timeout", 40*time.Second, "how long to wait for the answer")
@@ -61,19 +61,19 @@ func (s *sending) run(ctx context.Context, in plugin.Invocation) error {
 	if !isMediaType(s.contentType) {
 		return plugin.Usage("--type: %w", errMediaType)
 	}
-	server, err := target.Of(s.server, s.network, in.Settings)
+	config, err := configOf(s.servers, s.network, in.Settings)
 	if err != nil {
 		return err
 	}
-	secret, err := s.password.read()
-	if err != nil {
+	if config.Password, err = s.password.read(); err != nil {
 		return err
 	}
+	config.Address = from
 	body, err := readText(in.Args[2], in.In)
 	if err != nil {
 		return err
 	}
-	result, err := s.send(ctx, Config{Address: from, Password: secret, UDP: server.UDP, TCP: server.TCP}, to, body)
+	result, err := s.send(ctx, config, to, body)
 	if err != nil {
 		return err
 	}
@@ -82,6 +82,19 @@ func (s *sending) run(ctx context.Context, in plugin.Invocation) error {
 	}
 	_, err = fmt.Fprintln(in.Out, result.Words())
 	return err
+}
+
+// configOf says where the servers are.
+func configOf(named target.Names, network string, settings plugin.Config) (Config, error) {
+	servers, err := named.Of(network, settings)
+	if err != nil {
+		return Config{}, err
+	}
+	config := Config{UDP: servers[0].UDP, TCP: servers[0].TCP}
+	for _, s := range servers[1:] {
+		config.Others = append(config.Others, Server(s))
+	}
+	return config, nil
 }
 
 func (s *sending) send(ctx context.Context, config Config, to message.Address, body []byte) (Result, error) {

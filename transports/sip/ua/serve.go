@@ -18,6 +18,7 @@ type Incoming struct {
 	ContentType string
 	Body        []byte
 	CallID      string
+	CSeq        uint32
 	Date        time.Time // as the Date header says; zero if it doesn't
 }
 
@@ -45,9 +46,16 @@ func (a *Agent) serve(l *link, r *sip.Request) {
 // repeats a delivery with the same Call-ID, CSeq and From tag, be it within a
 // transaction or in another one.
 func (a *Agent) serveMessage(l *link, r *sip.Request) {
+	a.serving.Lock()
+	defer a.serving.Unlock()
 	tag, _ := r.From().Params.Get("tag")
+	branch, _ := r.Via().Params.Get("branch")
 	key := strings.Join([]string{r.CallID().Value(), strconv.FormatUint(uint64(r.CSeq().SeqNo), 10), tag}, "\n")
-	if a.taken.has(key) {
+	if earlier, found := a.taken.members[key]; found {
+		if earlier != branch && a.config.Again != nil {
+			a.taken.members[key] = branch // its retransmissions are no news
+			a.config.Again(incoming(r))
+		}
 		a.answer(l, r, 200, "OK")
 		return
 	}
@@ -55,14 +63,14 @@ func (a *Agent) serveMessage(l *link, r *sip.Request) {
 		a.answer(l, r, 480, "Temporarily Unavailable", sip.NewHeader("Retry-After", "5"))
 		return
 	}
-	a.taken.add(key)
+	a.taken.add(key, branch)
 	a.answer(l, r, 200, "OK")
 }
 
 func incoming(r *sip.Request) Incoming {
 	m := Incoming{
 		From: addressOf(r.From().Address), To: addressOf(r.To().Address),
-		ContentType: "text/plain", Body: r.Body(), CallID: r.CallID().Value(),
+		ContentType: "text/plain", Body: r.Body(), CallID: r.CallID().Value(), CSeq: r.CSeq().SeqNo,
 	}
 	if h := r.ContentType(); h != nil {
 		m.ContentType = h.Value()
@@ -103,20 +111,19 @@ func (a *Agent) answer(l *link, r *sip.Request, code int, reason string, headers
 // maxRecent is how many messages an agent remembers to have shown.
 const maxRecent = 4096
 
-// recent is a set that forgets its oldest member when it is full.
+// recent is a map that forgets its oldest member when it is full: the branch of
+// the newest transaction in which a message came.
 type recent struct {
-	members map[string]bool
+	members map[string]string
 	order   []string // a ring once it is full
 	next    int
 }
 
-func (s *recent) has(member string) bool { return s.members[member] }
-
-func (s *recent) add(member string) {
+func (s *recent) add(member, branch string) {
 	if s.members == nil {
-		s.members = make(map[string]bool)
+		s.members = make(map[string]string)
 	}
-	s.members[member] = true
+	s.members[member] = branch
 	if len(s.order) < maxRecent {
 		s.order = append(s.order, member)
 		return

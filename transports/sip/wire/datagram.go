@@ -61,8 +61,9 @@ func (s *socket) send(packet []byte, to netip.AddrPort) error {
 	return err
 }
 
-// socket finds a socket by its address; the first one if that is gone, so that
-// a binding outlives a change of the configuration.
+// socket finds a socket by its address. If we have none such it is the first of
+// the same family, so that a binding outlives a change of the configuration, and
+// serves a node that takes over from the one where it was made.
 func (e *Endpoint) socket(local netip.AddrPort) *socket {
 	i := slices.IndexFunc(e.sockets, func(s *socket) bool { return s.local == local })
 	if i < 0 {

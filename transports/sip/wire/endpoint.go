@@ -252,7 +252,7 @@ func (e *Endpoint) Do(ctx context.Context, f Flow, o Outgoing) (*Response, error
 	if !ok {
 		return nil, ErrNoFlow
 	}
-	response, err := e.client.do(ctx, &o, &w, func(packet []byte) error { return e.send(w.link, f, o.CallID, packet) })
+	response, err := e.client.do(ctx, &o, &w, func(packet []byte) error { return e.send(w.link, w.flow, o.CallID, packet) })
 	if err == ErrNoFlow && e.closed.Load() {
 		err = ErrClosed
 	}
@@ -283,6 +283,7 @@ func (e *Endpoint) way(f Flow, maxDatagram int) (way, bool) {
 	if s == nil || f.Network != "udp" || s.local.Addr().Is4() != f.Remote.Addr().Is4() {
 		return way{}, false
 	}
+	f.Local = s.local // it may have been another's: see socket
 	limit := min(or(maxDatagram, e.config.MaxUDP), MaxDatagram)
 	return way{link: s, flow: f, transport: "UDP", sentBy: s.sentBy, limit: limit, tooLarge: ErrNeedsStream}, true
 }

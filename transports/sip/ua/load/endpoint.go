@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/imgate/imgate/transports/sip/ua/internal/target"
 )
 
 const (
@@ -27,10 +25,9 @@ const (
 // endpoints share is the tally.
 type endpoint struct {
 	name   string // tells its Call-IDs and branches from those of all others
-	conn   net.Conn
+	conn   *net.UDPConn
 	local  string // host:port, for Via and Contact
 	branch string // what its branches begin with
-	source string // completes a bare rport in answers
 	tick   time.Duration
 	timers timers
 	bodies bodies
@@ -51,28 +48,27 @@ type endpoint struct {
 	answer   []byte
 	seed     maphash.Seed
 
+	remotes []remote
+	chosen  int // which of them is asked first
+
 	repeats int   // requests sent again for want of an answer
+	unsure  int   // messages challenged anew after another server may have taken them
 	failure error // why the run can't go on
 	granted time.Duration
 }
 
 func openEndpoint(ctx context.Context, s settings, index int, run string) (*endpoint, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "udp", s.server)
+	conn, local, remotes, err := open(ctx, s.servers)
 	if err != nil {
-		return nil, fmt.Errorf("reach the SIP server: %w", err)
+		return nil, err
 	}
-	if udp, ok := conn.(*net.UDPConn); ok {
-		// A smaller buffer than asked for costs repetitions, and those are counted.
-		_ = udp.SetReadBuffer(socketBuffer)
-		_ = udp.SetWriteBuffer(socketBuffer)
-	}
+	// A smaller buffer than asked for costs repetitions, and those are counted.
+	_ = conn.SetReadBuffer(socketBuffer)
+	_ = conn.SetWriteBuffer(socketBuffer)
 	name := run + "-" + strconv.Itoa(index)
-	server := target.Remote(conn)
 	return &endpoint{
-		name: name, conn: conn, local: target.Local(conn).String(),
+		name: name, conn: conn, local: local.String(), remotes: remotes,
 		branch: "z9hG4bK" + name + ".",
-		source: fmt.Sprintf(";received=%s;rport=%d", server.Addr(), server.Port()),
 		tick:   s.tick(), timers: s.timers,
 		random: rand.New(rand.NewPCG(uint64(index), 0)),
 		buffer: make([]byte, 65_535), seed: maphash.MakeSeed(),
@@ -132,12 +128,14 @@ func (e *endpoint) work(ctx context.Context, busy *atomic.Int32, f feed) {
 		if working {
 			e.startAll(f, now)
 		}
-		n, err := e.conn.Read(e.buffer)
+		n, source, err := e.conn.ReadFromUDPAddrPort(e.buffer)
 		if err != nil {
 			e.readFailed(err, f.strict)
 			continue
 		}
-		e.receive(e.buffer[:n])
+		if from := e.from(source); from >= 0 {
+			e.receive(e.buffer[:n], from)
+		}
 	}
 }
 
@@ -179,7 +177,7 @@ func (e *endpoint) begin(a *account) (x *exchange, index int) {
 	e.free = e.free[:len(e.free)-1]
 	e.outstanding++
 	x = &e.exchanges[index]
-	*x = exchange{used: true, generation: x.generation, packet: x.packet, account: a}
+	*x = exchange{used: true, generation: x.generation, packet: x.packet, account: a, server: e.chosen}
 	return x, index
 }
 
@@ -209,14 +207,8 @@ func (e *endpoint) try(x *exchange, index int) {
 	if x.tries == 1 {
 		x.first = now
 	}
-	x.interval = e.timers.t1
-	x.repeatAt = now.Add(x.interval)
-	e.write(x.packet)
+	e.ask(x, now)
 }
-
-// write ignores errors: a packet that could not be sent is repeated like one
-// that was lost.
-func (e *endpoint) write(packet []byte) { _, _ = e.conn.Write(packet) }
 
 // repeatAll does what Timers E and F demand.
 func (e *endpoint) repeatAll(now time.Time) {
@@ -229,30 +221,46 @@ func (e *endpoint) repeatAll(now time.Time) {
 			e.finish(x, i, 0)
 			continue
 		}
-		x.interval = min(2*x.interval, e.timers.t2)
-		x.repeatAt = now.Add(x.interval)
-		if deadline := x.first.Add(e.timers.timeout()); x.repeatAt.After(deadline) {
-			x.repeatAt = deadline
+		if e.turn(x, now) {
+			continue
 		}
+		x.interval = min(2*x.interval, e.timers.t2)
+		x.repeatAt = earliest(now.Add(x.interval), e.deadline(x))
 		e.repeats++
-		e.write(x.packet)
+		e.write(x.packet, x.server)
 	}
 }
 
+// deadline is when a request is given up, or goes to another server.
+func (e *endpoint) deadline(x *exchange) time.Time {
+	end := x.first.Add(e.timers.timeout())
+	if e.several() {
+		return earliest(end, x.asked.Add(e.timers.silence()))
+	}
+	return end
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // receive takes one datagram from the network. What is not SIP is dropped.
-func (e *endpoint) receive(b []byte) {
+func (e *endpoint) receive(b []byte, from int) {
 	d := &e.datagram
 	if !d.scan(b) {
 		return
 	}
 	if d.code > 0 {
-		e.response(d)
+		e.response(d, from)
 		return
 	}
-	e.request(d)
+	e.request(d, from)
 }
 
-func (e *endpoint) response(d *datagram) {
+func (e *endpoint) response(d *datagram, from int) {
 	if len(d.vias) == 0 {
 		return
 	}
@@ -267,13 +275,22 @@ func (e *endpoint) response(d *datagram) {
 	switch {
 	case d.code < 200:
 		x.interval = e.timers.t2 // Proceeding (RFC 3261 §17.1.2.2)
+	case d.code == 503 && e.several():
+		if x.server == from { // else another one is being asked by now
+			e.refused(x, index)
+		}
 	case (d.code == 401 || d.code == 407) && x.tries < maxTries:
+		x.server, e.chosen = from, from
+		if x.unsure && x.pair != nil && x.signed {
+			e.unsure++
+		}
 		if err := x.account.login.challenged(d); err != nil {
 			e.failure = err
 			return
 		}
 		e.try(x, index)
 	default:
+		e.chosen = from
 		e.finish(x, index, d.code)
 	}
 }
@@ -303,7 +320,7 @@ func (e *endpoint) settle(x *exchange, code int) {
 func (e *endpoint) registered(x *exchange, code int) {
 	switch {
 	case code == 0:
-		e.failure = fmt.Errorf("register %s: no answer from %s", x.account.aor, e.conn.RemoteAddr())
+		e.failure = fmt.Errorf("register %s: no answer from %s", x.account.aor, e.remotes[x.server].name)
 	case !success(code):
 		e.failure = fmt.Errorf("register %s: the server answered %d", x.account.aor, code)
 	case x.expires > 0:
@@ -311,7 +328,7 @@ func (e *endpoint) registered(x *exchange, code int) {
 	}
 }
 
-func (e *endpoint) request(d *datagram) {
+func (e *endpoint) request(d *datagram, from int) {
 	if !d.answerable() {
 		return
 	}
@@ -325,8 +342,8 @@ func (e *endpoint) request(d *datagram) {
 		status = "200 OK"
 		e.arrive(d)
 	}
-	e.answer = d.appendAnswer(e.answer[:0], status, e.name, e.source)
-	e.write(e.answer)
+	e.answer = d.appendAnswer(e.answer[:0], status, e.name, e.remotes[from].source)
+	e.write(e.answer, from)
 }
 
 // arrive counts a message. A retransmission has the topmost Via of the first.

@@ -13,6 +13,9 @@ var standardTimers = timers{t1: 500 * time.Millisecond, t2: 4 * time.Second}
 // timeout is Timer F, here from the first transmission of all tries.
 func (t timers) timeout() time.Duration { return 64 * t.t1 }
 
+// silence is how long one of several servers may take to answer.
+func (t timers) silence() time.Duration { return 4 * t.t1 }
+
 // maxTries is how often a request is sent with other credentials.
 const maxTries = 5
 
@@ -22,6 +25,12 @@ type exchange struct {
 	used       bool
 	generation int // tells this use from earlier ones, and each try from the last
 	tries      int
+
+	server   int       // that is being asked
+	refusals int       // answered 503, where there are several servers
+	unsure   bool      // a server that was left may have taken it
+	signed   bool      // it has credentials
+	asked    time.Time // the server, the first time; zero: not yet
 
 	first    time.Time // transmission of all
 	repeatAt time.Time // Timer E
@@ -55,6 +64,7 @@ func newPair(id int, from, to *account) *pair {
 
 // build writes the packet for the exchange's next try.
 func (e *endpoint) build(x *exchange, index int) {
+	x.signed = x.account.login.known
 	if x.pair == nil {
 		e.buildRegister(x, index)
 		return

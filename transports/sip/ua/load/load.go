@@ -27,6 +27,7 @@ var Command = plugin.Command{
 	Long: "Registers users, sends messages between random pairs of them, in a closed loop (--window) or an open loop (--rate), " +
 		"and reports answers, latencies, and what was lost, repeated or out of order. With --mode offline the recipients are registered " +
 		"only after everything was sent, and the report also says how fast it then arrived. " +
+		"With several --server, nodes of one gateway, it follows the one that takes traffic, and reports the longest gaps of a fail-over. " +
 		"The exit status is 1 if a message that was acknowledged did not arrive.",
 	Setup: setup,
 }
@@ -57,6 +58,7 @@ type bench struct {
 	file   string
 	create bool
 	domain string
+	named  target.Names
 	asJSON bool
 	pid    int
 }
@@ -67,7 +69,7 @@ func setup(flags *flag.FlagSet) plugin.Run {
 	flags.StringVar(&b.file, "accounts", "", "the users: a CSV `file` as account import takes it")
 	flags.BoolVar(&b.create, "create", false, "create new users on the running server; they stay there")
 	flags.StringVar(&b.domain, "domain", "sip.example.com", "the domain of the users that are created")
-	flags.StringVar(&b.server, "server", "", target.Usage)
+	flags.Var(&b.named, "server", target.Usage+target.Further)
 	flags.StringVar(&b.mode, "mode", modeOnline, "online: all are registered; offline: only after everything was sent")
 	flags.IntVar(&b.window, "window", 0, "closed loop: so many requests at a time (default 64)")
 	flags.Float64Var(&b.rate, "rate", 0, "open loop: so many messages a second")
@@ -89,11 +91,13 @@ func (b *bench) run(ctx context.Context, in plugin.Invocation) error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	server, err := target.Of(b.server, "udp", in.Settings)
+	servers, err := b.named.Of("udp", in.Settings)
 	if err != nil {
 		return err
 	}
-	b.server = server.UDP
+	for _, s := range servers {
+		b.servers = append(b.servers, s.UDP)
+	}
 	b.notes = in.Err
 	accounts, err := b.accounts(ctx, in.Admin)
 	if err != nil {

@@ -39,7 +39,7 @@ func fake(t *testing.T, c fakesip.Config) (*fakesip.Server, []*account) {
 
 func quick(s *fakesip.Server) settings {
 	return settings{
-		mode: modeOnline, server: s.Address(), window: 8, messages: 200, duration: time.Minute,
+		mode: modeOnline, servers: []string{s.Address()}, window: 8, messages: 200, duration: time.Minute,
 		patience: time.Second, size: 100, sockets: 2, notes: io.Discard,
 		timers: timers{t1: 50 * time.Millisecond, t2: 200 * time.Millisecond},
 	}
@@ -214,7 +214,7 @@ func TestRunFailsForAReason(t *testing.T) {
 		want   string
 	}{
 		{"wrong password", fakesip.Config{}, func(_ *settings, a []*account) { a[3].login.password = "wrong" }, "register u3@sip.example.com: the server answered 401"},
-		{"nobody there", fakesip.Config{}, func(s *settings, _ []*account) { s.server = "127.0.0.1:1" }, "nobody listens at 127.0.0.1:1"},
+		{"nobody there", fakesip.Config{}, func(s *settings, _ []*account) { s.servers = []string{"127.0.0.1:1"} }, "nobody listens at 127.0.0.1:1"},
 		{"unknown algorithm", fakesip.Config{Algorithms: []string{"TOMORROW-1"}}, nil, "credentials of a kind"},
 		{"silent server", fakesip.Config{DropRequest: func(int) bool { return true }}, func(s *settings, _ []*account) { s.timers = timers{time.Millisecond, time.Millisecond} }, "no answer from"},
 		{"window too large", fakesip.Config{}, func(s *settings, _ []*account) { s.window = 1000 }, "too few for a window of 1000"},

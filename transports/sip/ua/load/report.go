@@ -41,6 +41,24 @@ type report struct {
 	Strays       uint64 `json:"strays"` // messages of somebody else
 
 	Drain *drain `json:"drain,omitempty"`
+
+	FailOver *failOver `json:"fail_over,omitempty"` // with several servers
+}
+
+// failOver is how a run went over several servers, from the first message on.
+type failOver struct {
+	AnswerGap  float64 `json:"longest_answer_gap_ms"`  // between two that were answered by 2xx
+	ArrivalGap float64 `json:"longest_arrival_gap_ms"` // between two that arrived
+	Unsure     int     `json:"unsure"`                 // challenged anew though another server may have taken them
+	Servers    []tried `json:"servers"`
+}
+
+// tried is what became of the requests to one server.
+type tried struct {
+	Server      string `json:"server"`
+	Requests    uint64 `json:"requests"`
+	Unavailable uint64 `json:"unavailable"` // answered 503
+	Silent      uint64 `json:"silent"`      // left for another server
 }
 
 type latencies struct {
@@ -92,6 +110,28 @@ func (r *run) addDeliveries(result *report) {
 	}
 	result.Acknowledged, result.Delivered, result.Lost = t.acked, t.arrived, t.owed
 	result.Duplicates, result.OutOfOrder, result.Wrong, result.Strays = t.duplicates, t.disordered, t.wrong, t.strays
+	r.addFailOver(result)
+}
+
+// addFailOver fills in what there is to say of several servers.
+func (r *run) addFailOver(result *report) {
+	if len(r.servers) == 1 {
+		return
+	}
+	f := &failOver{AnswerGap: millis(r.tally.answerGap), ArrivalGap: millis(r.tally.arrivalGap)}
+	for i, name := range r.servers {
+		t := tried{Server: name}
+		for _, e := range r.endpoints {
+			t.Requests += e.remotes[i].requests
+			t.Unavailable += e.remotes[i].unavailable
+			t.Silent += e.remotes[i].silent
+		}
+		f.Servers = append(f.Servers, t)
+	}
+	for _, e := range r.endpoints {
+		f.Unsure += e.unsure
+	}
+	result.FailOver = f
 }
 
 func (r *run) addDrain(result *report, before, after sample) {
@@ -165,6 +205,13 @@ func (r *report) writeTable(w io.Writer) error {
 	row("  wrong", "%d", r.Wrong)
 	row("  strays", "%d", r.Strays)
 	row("  repeated requests", "%d", r.Repeats)
+	if f := r.FailOver; f != nil {
+		row("longest gap", "%.0f ms between answers, %.0f ms between arrivals", f.AnswerGap, f.ArrivalGap)
+		row("  sent anew, may be twice", "%d", f.Unsure)
+		for _, s := range f.Servers {
+			row("  "+s.Server, "%d requests, %d answered 503, %d without an answer in time", s.Requests, s.Unavailable, s.Silent)
+		}
+	}
 	return t.Flush()
 }
 

@@ -19,7 +19,7 @@ const registerFor = 3600
 // settings are what a run does.
 type settings struct {
 	mode     string
-	server   string // host:port
+	servers  []string // host:port; several: nodes of one gateway
 	window   int
 	rate     float64 // messages a second; 0: closed loop
 	messages int     // 0: until duration has passed

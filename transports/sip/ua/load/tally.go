@@ -29,6 +29,10 @@ type tally struct {
 	wrong      uint64 // at another contact, or with another body
 	strays     uint64 // messages of somebody else
 
+	// The longest times without a success, and without an arrival, between two.
+	lastSuccess           time.Time
+	answerGap, arrivalGap time.Duration
+
 	counting    time.Time // since when arrivals are counted for their rate
 	counted     uint64
 	lastArrival time.Time
@@ -77,6 +81,8 @@ func (t *tally) final(pair, sequence, code int, measured bool, latency time.Dura
 	defer t.mu.Unlock()
 	if success(code) {
 		t.acknowledge(&t.pairs[pair].fates[sequence])
+		t.answerGap = longer(t.answerGap, t.lastSuccess, now)
+		t.lastSuccess = now
 	}
 	if !measured {
 		return
@@ -135,10 +141,20 @@ func (t *tally) arrive(pair, sequence int, transaction uint32, now time.Time) {
 		t.disordered++
 	}
 	p.highest = max(p.highest, sequence+1)
+	t.arrivalGap = longer(t.arrivalGap, t.lastArrival, now)
 	t.lastArrival = now
 	if !t.counting.IsZero() {
 		t.counted++
 	}
+}
+
+// longer is the longest gap once there is another one, since something happened
+// last.
+func longer(longest time.Duration, last, now time.Time) time.Duration {
+	if last.IsZero() {
+		return longest
+	}
+	return max(longest, now.Sub(last))
 }
 
 // misdelivered counts a message at the wrong contact or with another body.

@@ -27,6 +27,7 @@ type Config struct {
 	NonceUses  int               // after so many a nonce is stale; 0: never
 	Granted    int               // seconds that a registration is granted; 0: as asked
 
+	Standby      func() bool                                                 // everything is answered 503
 	Answer       func(to string) (code int, reason string, headers []string) // code 0: the usual way
 	DropRequest  func(n int) bool                                            // of all datagrams that arrive
 	DropResponse func(n int) bool                                            // of all responses that leave
@@ -223,6 +224,14 @@ func (s *Server) request(r *sip.Request, source netip.AddrPort) {
 	s.methods[string(r.Method)]++
 	s.mu.Unlock()
 
+	if s.config.Standby != nil && s.config.Standby() {
+		s.answer(origin{r, source}, 503, "Service Unavailable")
+		return
+	}
+	if r.Method == sip.OPTIONS {
+		s.answer(origin{r, source}, 200, "OK")
+		return
+	}
 	user, ok := s.authenticate(r, source)
 	if !ok {
 		return

@@ -3,6 +3,7 @@
 package target
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -17,6 +18,42 @@ const (
 
 // Usage describes the flag whose value Of takes.
 const Usage = "the SIP `server`: host:port, sip:host:port, udp://host:port or tcp://host:port (default: as configured, else " + fallback + ")"
+
+// Further says what naming several servers means.
+const Further = "; several are nodes of one gateway: whichever takes traffic is used"
+
+// Names are the servers that a person has named, one with each flag.
+type Names []string
+
+// String is flag.Value.
+func (n *Names) String() string { return strings.Join(*n, ", ") }
+
+// Set is flag.Value.
+func (n *Names) Set(name string) error {
+	if len(*n) == maxNames {
+		return fmt.Errorf("expected %d servers at most", maxNames)
+	}
+	*n = append(*n, name)
+	return nil
+}
+
+const maxNames = 16
+
+// Of returns the servers to talk to, as the function Of does each: at least one.
+func (n Names) Of(network string, settings plugin.Config) ([]Server, error) {
+	if len(n) == 0 {
+		n = Names{""}
+	}
+	var servers []Server
+	for _, name := range n {
+		s, err := Of(name, network, settings)
+		if err != nil {
+			return nil, err
+		}
+		servers = append(servers, s)
+	}
+	return servers, nil
+}
 
 // Server is where to send, host:port by network; empty: not over this one.
 type Server struct{ UDP, TCP string }

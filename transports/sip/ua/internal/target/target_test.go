@@ -69,3 +69,30 @@ func TestOfRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestNames(t *testing.T) {
+	var n Names
+	if got, err := n.Of("udp", nil); err != nil || len(got) != 1 || got[0].UDP != fallback {
+		t.Errorf("none: %v, %v", got, err)
+	}
+	for _, name := range []string{"a:1", "b:2"} {
+		if err := n.Set(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := n.Of("", settings{"c:3", "c:3"})
+	if err != nil || len(got) != 2 || got[0] != (Server{"a:1", "a:1"}) || got[1] != (Server{"b:2", "b:2"}) || n.String() != "a:1, b:2" {
+		t.Errorf("two: %v, %v, %v", got, err, &n)
+	}
+	if _, err := (Names{"a:1", "tcp://b:2"}).Of("udp", nil); !errors.As(err, new(plugin.ErrUsage)) {
+		t.Errorf("over another network: %v", err)
+	}
+	for len(n) < maxNames {
+		if err := n.Set("x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n.Set("one more") == nil {
+		t.Error("there is no limit")
+	}
+}
