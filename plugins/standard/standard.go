@@ -11,6 +11,7 @@ import (
 	"github.com/imgate/imgate/plugins/memory"
 	"github.com/imgate/imgate/plugins/otlp"
 	"github.com/imgate/imgate/plugins/pebble"
+	"github.com/imgate/imgate/plugins/postgres"
 	"github.com/imgate/imgate/plugins/rego"
 	"github.com/imgate/imgate/transports/loop"
 	"github.com/imgate/imgate/transports/sip"
@@ -24,6 +25,7 @@ var Plugins = []plugin.Definition{
 	loop.Plugin,
 	// Storages.
 	pebble.Plugin,
+	postgres.Plugin,
 	memory.Plugin,
 	// Who decides.
 	rego.Plugin,
