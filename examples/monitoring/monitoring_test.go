@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/plugins/postgres/postgrestest"
 )
 
 var update = flag.Bool("update", false, "write the table of the README anew")
@@ -273,7 +274,10 @@ type example struct {
 func newExample(t *testing.T) *example {
 	t.Helper()
 	e := &example{t: t, dir: t.TempDir(), admin: freePort(t)}
-	config := strings.NewReplacer("127.0.0.1:8060", e.admin, "127.0.0.1:5060", freePort(t)).Replace(read(t, "imgate.yaml"))
+	config := strings.NewReplacer(
+		"127.0.0.1:8060", e.admin, "127.0.0.1:5060", freePort(t),
+		"{plugin: pebble}", "{plugin: postgres, url: \""+postgrestest.Start(t).URL()+"\"}", // which has metrics of its own
+	).Replace(read(t, "imgate.yaml"))
 	config += "limits: {contacts: 1}\n" + // so that a registration is refused
 		// so that there are their metrics; nobody listens there
 		"observers: {hep: {server: \"udp://127.0.0.1:9\"}, otlp: {endpoint: \"http://127.0.0.1:9\"}}\n"

@@ -69,6 +69,9 @@ func completeValues(command *cobra.Command) error {
 		if f.Name == "help" || isPath(name) {
 			return // a shell offers files by itself
 		}
+		if _, known := command.GetFlagCompletionFunc(f.Name); known {
+			return // the command knows better
+		}
 		if err := command.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(words(name), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 			failed = err
 		}

@@ -94,7 +94,7 @@ func (t *top) notices(now *sight) []line {
 		return []line{{text: "looking for the server"}}
 	}
 	if len(now.reasons) > 0 {
-		lines = append(lines, line{now.readiness(), alarm})
+		lines = append(lines, line{now.readiness(), now.urgency()})
 	}
 	if now.total("storage_failing") > 0 {
 		lines = append(lines, line{"the storage fails: new messages are refused", alarm})
@@ -103,6 +103,14 @@ func (t *top) notices(now *sight) []line {
 		lines = append(lines, line{fmt.Sprintf("%s in quarantine: see imgate message list --state quarantined", grouped(n)), alarm})
 	}
 	return lines
+}
+
+// urgency is how a node is shown that isn't ready: a standby is as it should be.
+func (s *sight) urgency() style {
+	if len(s.reasons) == 1 && standsBy(s.reasons) {
+		return title
+	}
+	return alarm
 }
 
 // view compares what is with what was.

@@ -47,12 +47,18 @@ func health(ctx context.Context, admin *client, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var told struct{ Status, Error string }
+	var told struct {
+		Status, Error string
+		Reasons       []string
+	}
 	if err := json.Unmarshal(content, &told); err != nil {
 		return "", fmt.Errorf("the server at %s answered %d to %s, and nothing that can be read", admin.address, status, path)
 	}
-	if status != http.StatusOK {
-		return "", fmt.Errorf("the server at %s is %s", admin.address, told.Error)
+	if status == http.StatusOK {
+		return told.Status, nil
 	}
-	return told.Status, nil
+	if active := lookElsewhere(ctx, admin, told.Reasons); active != nil {
+		return "", fmt.Errorf("the server at %s is not ready: standby: %s", admin.address, active.elsewhere())
+	}
+	return "", fmt.Errorf("the server at %s is %s", admin.address, told.Error)
 }

@@ -14,13 +14,13 @@ import (
 )
 
 // This file makes pages of the manual out of the tree of commands;
-// reference.go makes one out of the plugins' configurations. roff.go and
-// markdown.go write them down.
+// reference.go makes one out of the plugins' configurations, and sheets.go one
+// out of what they show. roff.go and markdown.go write them down.
 
 // page is a page of the manual.
 type page struct {
 	name    string // imgate-account-add
-	section int    // 1: commands, 5: files
+	section int    // 1: commands, 5: files, 7: what else there is to know
 	short   string // one line
 	blocks  []block
 }
@@ -32,6 +32,7 @@ type block struct {
 	literal []string // lines that stay as they are
 	terms   []term
 	keys    []configKey
+	columns []plugin.Column
 }
 
 // term is something to type, with what it does.
@@ -63,16 +64,17 @@ func manualCommand(plugins []plugin.Definition) *cobra.Command {
 
 // manual returns the files of the manual by name.
 func manual(root *cobra.Command, plugins []plugin.Definition, format, date string) (map[string]string, error) {
-	commands, configuration := commandPages(root), configurationPage(plugins)
+	commands, configuration, sql := commandPages(root), configurationPage(plugins), sqlPage(plugins)
 	files := map[string]string{}
 	switch format {
 	case "man":
-		for _, p := range append(commands, configuration) {
+		for _, p := range append(commands, configuration, sql) {
 			files[fmt.Sprintf("%s.%d", p.name, p.section)] = roff(p, date)
 		}
 	case "markdown":
 		files["commands.md"] = markdown("The commands", commands...)
 		files["configuration.md"] = markdown("The configuration file", configuration)
+		files["sql.md"] = markdown("What SQL can ask for", sql)
 	default:
 		return nil, plugin.Usage("--format %s: expected man or markdown", format)
 	}

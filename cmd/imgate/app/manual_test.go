@@ -60,6 +60,9 @@ func TestManual(t *testing.T) {
 		},
 		"imgate-account.1":     {".SH COMMANDS\n.TP\n\\fBimgate account add\\fP\ndo account add\n"},
 		"imgate-account-add.1": {"imgate account add ADDRESS"},
+		"imgate-sql.7": {
+			".TH IMGATE\\-SQL 7 ", ".SH WAITING\n", "\\fBreceived\\fP (timestamptz)\nwhen it came in\n",
+		},
 		"imgate.yaml.5": {
 			".TH IMGATE.YAML 5 ",
 			".SH TRANSPORTS.NAME, PLUGIN SIP\nSIP over UDP.\n",

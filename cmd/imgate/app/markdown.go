@@ -3,6 +3,8 @@ package app
 import (
 	"fmt"
 	"strings"
+
+	"github.com/imgate/imgate/engine/plugin"
 )
 
 // markdown writes pages as one page for a web site.
@@ -33,6 +35,8 @@ func markdownBlock(b *strings.Builder, block block, below bool) {
 		fmt.Fprintf(b, "```\n%s\n```\n", strings.Join(block.literal, "\n"))
 	case block.keys != nil:
 		markdownKeys(b, block.keys)
+	case block.columns != nil:
+		markdownColumns(b, block.columns)
 	}
 	for _, t := range block.terms {
 		fmt.Fprintf(b, "- `%s`: %s\n", t.name, markdownText(t.text))
@@ -46,12 +50,22 @@ func markdownKeys(b *strings.Builder, keys []configKey) {
 		if key.usual != "" {
 			usual = "`" + key.usual + "`"
 		}
-		cells := []string{"`" + key.path + "`", key.kind, usual, markdownText(key.doc)}
-		for i := range cells {
-			cells[i] = strings.ReplaceAll(cells[i], "|", `\|`)
-		}
-		fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+		markdownRow(b, "`"+key.path+"`", key.kind, usual, markdownText(key.doc))
 	}
+}
+
+func markdownColumns(b *strings.Builder, columns []plugin.Column) {
+	b.WriteString("| column | type | meaning |\n|---|---|---|\n")
+	for _, c := range columns {
+		markdownRow(b, "`"+c.Name+"`", columnType(c), markdownText(c.Doc))
+	}
+}
+
+func markdownRow(b *strings.Builder, cells ...string) {
+	for i := range cells {
+		cells[i] = strings.ReplaceAll(cells[i], "|", `\|`)
+	}
+	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
 }
 
 // markdownText writes a paragraph. What is in backquotes is the same here.

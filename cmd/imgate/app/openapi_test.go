@@ -61,7 +61,6 @@ func (p playedTransport) Send(_ context.Context, m *message.Message, _ plugin.Ro
 }
 
 const apiYAML = `
-node: test
 storage: {plugin: memory}
 admin: {listen: "127.0.0.1:0"}
 charging: {plugin: ledger, price: "0.01"}
@@ -71,15 +70,25 @@ transports:
 
 func startAPI(t *testing.T) *api {
 	t.Helper()
+	return startNode(t, "test", memory.NewDisk(), nil)
+}
+
+// startNode starts one of the nodes that share a disk: the first one, or one
+// beside another that is active.
+func startNode(t *testing.T, name string, disk *memory.Disk, active *api) *api {
+	t.Helper()
 	gates := make(chan plugin.Gate, 1)
 	plugins := []plugin.Definition{
 		plugin.DefineTransport("sip", "", none{}, func(context.Context, plugin.Env, none) (plugin.Transport, error) {
 			return playedTransport{gates}, nil
 		}).AsRegistrar(),
-		memory.Plugin, rego.Plugin, ledger.Accounts, ledger.Charging, ladder.Plugin,
+		plugin.DefineStorage("memory", "", memory.Config{}, func(context.Context, plugin.Env, memory.Config) (plugin.Storage, error) {
+			return memory.Open(disk), nil
+		}),
+		rego.Plugin, ledger.Accounts, ledger.Charging, ladder.Plugin,
 	}
 	dir := t.TempDir()
-	path := write(t, "imgate.yaml", apiYAML+"data_dir: "+dir+"\n")
+	path := write(t, "imgate.yaml", apiYAML+"data_dir: "+dir+"\nnode: "+name+"\n")
 	load := &source{path: &path, plugins: plugins}
 	config, err := load.load()
 	if err != nil {
@@ -99,6 +108,8 @@ func startAPI(t *testing.T) *api {
 	select {
 	case address := <-up:
 		a.base = "http://" + address
+	case <-a.node.stands:
+		a.base = "http://" + active.await(name+" is there", func(c cluster) bool { return c.find(name) != nil }).find(name).Admin
 	case err := <-done:
 		done <- err
 		t.Fatal(err)
@@ -249,6 +260,7 @@ func TestDescription(t *testing.T) {
 	a.get("/v1/openapi.yaml", 200)
 	a.get("/v1/status", 200)
 	a.get("/v1/status?x=1", 400)
+	a.checkCluster()
 	a.post("/v1/reload", "", 200)
 	a.post("/v1/reload?x=1", "", 400)
 
@@ -341,7 +353,7 @@ func (a *api) checkAnswers(stranger func(*http.Request)) {
 			}
 			for status := range operation.Responses.Map() {
 				answer := method + " " + path + " " + status
-				if !a.seen[answer] && status != "503" && status != "413" && answer != "POST /v1/reload 422" {
+				if !a.seen[answer] && status != "503" && status != "413" && answer != "POST /v1/reload 422" && answer != "POST /v1/cluster/handover 200" {
 					a.t.Errorf("no request has had the answer %s", answer)
 				}
 			}

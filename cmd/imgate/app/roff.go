@@ -17,7 +17,7 @@ func roff(p page, day string) string {
 		roffBlock(&b, block, first)
 		first = block.heading != ""
 	}
-	b.WriteString(".SH SEE ALSO\n.BR imgate (1),\n.BR imgate.yaml (5)\n")
+	b.WriteString(".SH SEE ALSO\n.BR imgate (1),\n.BR imgate.yaml (5),\n.BR imgate-sql (7)\n")
 	return b.String()
 }
 
@@ -42,6 +42,9 @@ func roffBlock(b *strings.Builder, block block, first bool) {
 	}
 	for _, key := range block.keys {
 		fmt.Fprintf(b, ".TP\n\\fB%s\\fP (%s%s)\n%s\n", escapeRoff(key.path), key.kind, roffDefault(key.usual), roffText(key.doc))
+	}
+	for _, c := range block.columns {
+		fmt.Fprintf(b, ".TP\n\\fB%s\\fP (%s)\n%s\n", escapeRoff(c.Name), columnType(c), roffText(c.Doc))
 	}
 }
 

@@ -69,6 +69,8 @@ func serve(ctx context.Context, load *source, log *slog.Logger, out io.Writer) e
 		case address := <-started:
 			config.AdminListen = address // the port may have been ours to choose
 			greet(running, config, load.name(), samples, log, out)
+		case <-node.stands:
+			writeBanner(out, config, load.name()+", a standby")
 		case <-running.Done():
 		}
 	})
@@ -91,10 +93,11 @@ type node struct {
 	manager *notifier
 	log     *slog.Logger
 	played  chan struct{} // told each time when the node has taken up a role
+	stands  chan struct{} // and when that is to stand by
 }
 
 func newNode(config engine.Config, load *source, manager *notifier, log *slog.Logger) *node {
-	n := &node{load: load, manager: manager, log: log, played: make(chan struct{}, 1)}
+	n := &node{load: load, manager: manager, log: log, played: make(chan struct{}, 1), stands: make(chan struct{}, 1)}
 	metrics := plugin.NewMetrics()
 	info, _ := debug.ReadBuildInfo()
 	options := engine.Options{Metrics: metrics, Version: readBuild(info).version, Role: n.plays}
@@ -114,8 +117,16 @@ func (n *node) plays(active bool) {
 		part = "takes traffic"
 	}
 	n.manager.ready(part)
+	signalTo(n.played)
+	if !active {
+		signalTo(n.stands)
+	}
+}
+
+// signalTo leaves a signal to whoever looks for one.
+func signalTo(signals chan<- struct{}) {
 	select {
-	case n.played <- struct{}{}:
+	case signals <- struct{}{}:
 	default:
 	}
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,20 +10,25 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
 )
 
 // sight is what can be seen of a server without being let in: whether it is
 // ready, and its metrics.
 type sight struct {
 	*scrape
-	node    string   // what the configuration calls it
-	address string   // of its admin API
-	reasons []string // why it isn't ready; none: it is
+	node      string   // what the configuration calls it
+	address   string   // of its admin API
+	reasons   []string // why it isn't ready; none: it is
+	told      string   // the same in words, as the server says it
+	elsewhere *cluster // of a standby that says which node is active
 }
 
 // lookAt looks at a server.
 func lookAt(ctx context.Context, c *client) (*sight, error) {
-	reasons, err := readReadiness(ctx, c)
+	reasons, told, err := readReadiness(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -30,32 +36,73 @@ func lookAt(ctx context.Context, c *client) (*sight, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sight{scrape: scraped, node: c.node, address: c.address, reasons: reasons}, nil
+	return &sight{
+		scrape: scraped, node: c.node, address: c.address,
+		reasons: reasons, told: told, elsewhere: lookElsewhere(ctx, c, reasons),
+	}, nil
 }
 
-func readReadiness(ctx context.Context, c *client) (reasons []string, err error) {
+// lookElsewhere asks a standby which node is active. It takes the token to know
+// that: nil for whoever hasn't got it.
+func lookElsewhere(ctx context.Context, admin plugin.AdminClient, reasons []string) *cluster {
+	if !standsBy(reasons) {
+		return nil
+	}
+	if c, err := readCluster(ctx, admin); err == nil && c.elsewhere() != "" {
+		return &c
+	}
+	return nil
+}
+
+// standsBy tells whether a node isn't ready because another one is active.
+func standsBy(reasons []string) bool { return slices.Contains(reasons, string(message.Standby)) }
+
+// readReadiness asks why a server isn't ready, for programs and for people.
+func readReadiness(ctx context.Context, c *client) (reasons []string, words string, err error) {
 	status, content, err := c.page(ctx, "/readyz")
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var told struct {
 		Reasons []string `json:"reasons"`
+		Error   string   `json:"error"`
 	}
 	if err := json.Unmarshal(content, &told); err != nil {
-		return nil, fmt.Errorf("the answer of the server at %s can't be read: %w", c.address, err)
+		return nil, "", fmt.Errorf("the answer of the server at %s can't be read: %w", c.address, err)
 	}
 	if status != http.StatusOK && len(told.Reasons) == 0 {
-		return []string{fmt.Sprintf("it answers %d", status)}, nil
+		return []string{fmt.Sprintf("it answers %d", status)}, "", nil
 	}
-	return told.Reasons, nil
+	return told.Reasons, told.Error, nil
 }
 
-// readiness is "ready", or why not.
+// readiness is "ready", or why not. A standby that has no other reason is as it
+// should be.
 func (s *sight) readiness() string {
-	if len(s.reasons) == 0 {
+	switch {
+	case len(s.reasons) == 0:
 		return "ready"
+	case len(s.reasons) > 1 || !standsBy(s.reasons):
+		return "not ready: " + printable(strings.Join(s.reasons, ", "))
+	case s.elsewhere != nil:
+		return s.reasons[0] + ": " + s.elsewhere.elsewhere()
 	}
-	return "not ready: " + printable(strings.Join(s.reasons, ", "))
+	return printable(strings.TrimPrefix(cmp.Or(s.told, s.reasons[0]), "not ready: "))
+}
+
+// counts tells whether there is anything to count: only the active node has a
+// spool.
+func (s *sight) counts() bool { return len(s.series(metricPrefix+"spool_messages")) > 0 }
+
+// active is the node that is the active one; empty: that isn't known.
+func (s *sight) active() string {
+	switch {
+	case len(s.reasons) == 0:
+		return s.node
+	case s.elsewhere != nil:
+		return s.elsewhere.Active
+	}
+	return ""
 }
 
 // version is what the server says it is.

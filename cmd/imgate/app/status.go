@@ -17,6 +17,7 @@ type nodeStatus struct {
 	Version       string           `json:"version"`
 	Ready         bool             `json:"ready"`
 	Reasons       []string         `json:"reasons,omitempty"`
+	Active        string           `json:"active,omitempty"` // which node is, if that is known
 	UptimeSeconds int64            `json:"uptime_seconds"`
 	Spool         spoolStatus      `json:"spool"`
 	Lanes         int64            `json:"lanes"`
@@ -38,8 +39,8 @@ func statusCommand(load *source) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "status",
 		Short: "say how the running server is",
-		Long: "Says how the running server is. Counts begin when it became the active node.\n" +
-			"It works on a standby node too, and needs no token.",
+		Long: "Says how the running server is. Counts begin when it became the active node. It works on a standby\n" +
+			"node too, and says which one is active. `imgate cluster status` says how all nodes are.",
 		Args: cobra.NoArgs,
 	}
 	output := addOutput(command)
@@ -60,7 +61,7 @@ func statusCommand(load *source) *cobra.Command {
 
 func statusOf(s *sight) nodeStatus {
 	return nodeStatus{
-		Node: s.node, Version: s.version(), Ready: len(s.reasons) == 0, Reasons: s.reasons,
+		Node: s.node, Version: s.version(), Ready: len(s.reasons) == 0, Reasons: s.reasons, Active: s.active(),
 		UptimeSeconds: int64(s.uptime().Seconds()),
 		Spool: spoolStatus{
 			Messages: s.total("spool_messages"), OldestAgeSeconds: int64(s.oldest().Seconds()), Quarantined: s.total("spool_quarantined"),
@@ -73,19 +74,28 @@ func statusOf(s *sight) nodeStatus {
 
 func printStatus(out io.Writer, seen *sight) error {
 	s := statusOf(seen)
-	table := newTable(out)
-	for _, field := range [][2]string{
+	fields := [][2]string{
 		{"node", s.Node}, {"version", s.Version}, {"state", seen.readiness()}, {"up", seen.uptime().String()},
+	}
+	if seen.counts() {
+		fields = append(fields, countFields(s, seen)...)
+	}
+	table := newTable(out)
+	for _, field := range fields {
+		row(table, field[0], field[1])
+	}
+	return table.Flush()
+}
+
+func countFields(s nodeStatus, seen *sight) [][2]string {
+	return [][2]string{
 		{"spooled messages", grouped(s.Spool.Messages)}, {"oldest has waited", seen.oldest().String()},
 		{"in quarantine", grouped(s.Spool.Quarantined)},
 		{"lanes", fmt.Sprintf("%s, %s of them asleep", grouped(s.Lanes), grouped(s.LanesAsleep))},
 		{"bindings", grouped(s.Bindings)},
 		{"received", grouped(s.Received)}, {"accepted", grouped(s.Accepted)},
 		{"refused", listed(s.Refused)}, {"ended", listed(s.Ended)},
-	} {
-		row(table, field[0], field[1])
 	}
-	return table.Flush()
 }
 
 // listed writes counts in words, the greatest first.
