@@ -4,7 +4,6 @@ package main_test
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -15,44 +14,6 @@ import (
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/transports/sip/ua"
 )
-
-// quickly bounds what takes milliseconds on an idle machine.
-const quickly = 20 * time.Second
-
-// readiness asks whether the server is ready.
-func (s *server) readiness() (status int, text string) {
-	s.t.Helper()
-	answer, err := http.Get("http://" + s.admin + "/readyz")
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return answer.StatusCode, string(body)
-}
-
-// logged is what the server has logged so far.
-func (s *server) logged() string {
-	s.t.Helper()
-	text, err := os.ReadFile(s.log.Name())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return string(text)
-}
-
-// eventually polls another process.
-func (s *server) eventually(what string, ok func() bool) {
-	s.t.Helper()
-	for deadline := time.Now().Add(quickly); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("in vain: %s", what)
-		}
-	}
-}
 
 // say sends a message and returns the answer.
 func say(t *testing.T, from *ua.Agent, to, text string) ua.Result {

@@ -4,7 +4,6 @@ package main_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -47,7 +46,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	if duplicates > 200 {
 		t.Errorf("%d messages arrived twice: more than were under way", duplicates)
 	}
-	checkMoney(t, s, len(accepted), unsure)
+	checkMoney(t, s, books{accounts: senders + recipients, balance: 100 * plugin.Unit, messages: len(accepted), most: len(accepted) + unsure})
 }
 
 // sendAll sends every sender's messages and kills the server once half of
@@ -228,55 +227,4 @@ func (b *mailbox) check(t *testing.T, accepted map[string]bool) (duplicates int)
 		next[from+to] = n + 1
 	}
 	return duplicates
-}
-
-// checkMoney compares balances and CDRs with the number of messages. A message
-// that was sent anew may be there twice: it is two messages then.
-func checkMoney(t *testing.T, s *server, messages, unsure int) {
-	price := plugin.Unit / 100
-	deadline := time.Now().Add(30 * time.Second)
-	var cdrs []map[string]string
-	for time.Now().Before(deadline) {
-		if cdrs = table(t, s.imgate("cdr", "export", "--output", "csv")); len(cdrs) >= messages {
-			break
-		}
-		time.Sleep(50 * time.Millisecond) // settling follows delivery, in another process
-	}
-	if len(cdrs) < messages || len(cdrs) > messages+unsure {
-		t.Errorf("%d CDRs for %d messages, of which %d were sent anew", len(cdrs), messages, unsure)
-	}
-	ids := map[string]bool{}
-	var charged plugin.Money
-	for _, cdr := range cdrs {
-		if ids[cdr["id"]] {
-			t.Errorf("message %s has two CDRs", cdr["id"])
-		}
-		ids[cdr["id"]] = true
-		amount, err := plugin.ParseMoney(cdr["amount"])
-		if err != nil || amount != price {
-			t.Errorf("a message is charged %q, want %s", cdr["amount"], price)
-		}
-		charged += amount
-	}
-	var accounts []struct {
-		AOR      string       `json:"aor"`
-		Balance  plugin.Money `json:"balance"`
-		Reserved plugin.Money `json:"reserved"`
-	}
-	if err := json.Unmarshal([]byte(s.imgate("account", "list", "--output", "json")), &accounts); err != nil {
-		t.Fatal(err)
-	}
-	if len(accounts) != senders+recipients {
-		t.Errorf("%d accounts, want %d", len(accounts), senders+recipients)
-	}
-	left := plugin.Money(0)
-	for _, account := range accounts {
-		left += account.Balance
-		if account.Reserved != 0 {
-			t.Errorf("%s still has %s held", account.AOR, account.Reserved)
-		}
-	}
-	if want := plugin.Money(len(accounts))*100*plugin.Unit - charged; left != want {
-		t.Errorf("the balances add up to %s, want %s", left, want)
-	}
 }

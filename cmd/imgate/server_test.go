@@ -1,4 +1,4 @@
-//go:build process || interop
+//go:build process || interop || cluster
 
 package main_test
 
@@ -39,18 +39,31 @@ type server struct {
 // newServer builds the program and writes its configuration.
 func newServer(t *testing.T, sip string) *server {
 	t.Helper()
-	dir := t.TempDir()
-	s := &server{t: t, binary: filepath.Join(dir, "imgate"), config: filepath.Join(dir, "imgate.yaml"), sip: sip, admin: freePort(t, "tcp")}
-	if s.sip == "" {
-		s.sip = freePort(t, "tcp") // of UDP it is free as well, but for rare bad luck
-	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", s.binary, ".")
+	return newNode(t, build(t), "test", sip, "{plugin: pebble}")
+}
+
+// build builds the program and returns its file.
+func build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "imgate")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	text := fmt.Sprintf(`node: test
+	return binary
+}
+
+// newNode writes the configuration of a node. storage is that section of it.
+func newNode(t *testing.T, binary, name, sip, storage string) *server {
+	t.Helper()
+	dir := t.TempDir()
+	s := &server{t: t, binary: binary, config: filepath.Join(dir, "imgate.yaml"), sip: sip, admin: freePort(t, "tcp")}
+	if s.sip == "" {
+		s.sip = freePort(t, "tcp") // of UDP it is free as well, but for rare bad luck
+	}
+	text := fmt.Sprintf(`node: %[4]s
 data_dir: %[1]s
-storage:  {plugin: pebble}
+storage:  %[5]s
 policy:   {plugin: rego}
 accounts: {plugin: ledger}
 charging: {plugin: ledger, price: "0.01"}
@@ -60,7 +73,7 @@ transports:
     plugin: sip
     listen: ["udp://%[3]s", "tcp://%[3]s"]
     domains: [sip.example.com]
-`, filepath.Join(dir, "data"), s.admin, s.sip)
+`, filepath.Join(dir, "data"), s.admin, s.sip, name, storage)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -116,14 +129,20 @@ func freePort(t *testing.T, network string) string {
 	return listener.Addr().String()
 }
 
-// start runs the server and waits until it is ready.
-func (s *server) start() {
+// launch runs the server.
+func (s *server) launch() {
 	s.t.Helper()
 	s.process = exec.Command(s.binary, append([]string{"serve", "--config", s.config}, s.flags...)...)
 	s.process.Stdout, s.process.Stderr = s.log, s.log
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// start runs the server and waits until it is ready.
+func (s *server) start() {
+	s.t.Helper()
+	s.launch()
 	deadline := time.Now().Add(30 * time.Second)
 	for time.Now().Before(deadline) {
 		answer, err := http.Get("http://" + s.admin + "/readyz")
@@ -187,9 +206,46 @@ func (s *server) try(args ...string) (out, problems string, status int) {
 	return printed.String(), said.String(), status
 }
 
-// metric reads a series such as imgate_bindings from /metrics, its labels in
-// the order of their names; 0 if there is none yet.
-func (s *server) metric(series string) float64 {
+// quickly bounds what takes milliseconds on an idle machine.
+const quickly = 20 * time.Second
+
+// readiness asks whether the server is ready.
+func (s *server) readiness() (status int, text string) {
+	s.t.Helper()
+	answer, err := http.Get("http://" + s.admin + "/readyz")
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer.StatusCode, string(body)
+}
+
+// logged is what the server has logged so far.
+func (s *server) logged() string {
+	s.t.Helper()
+	text, err := os.ReadFile(s.log.Name())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// eventually polls another process.
+func (s *server) eventually(what string, ok func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(quickly); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
+// metrics reads /metrics.
+func (s *server) metrics() string {
 	s.t.Helper()
 	answer, err := http.Get("http://" + s.admin + "/metrics")
 	if err != nil {
@@ -200,7 +256,14 @@ func (s *server) metric(series string) float64 {
 	if err != nil || answer.StatusCode != http.StatusOK {
 		s.t.Fatalf("/metrics is answered %d: %v", answer.StatusCode, err)
 	}
-	for line := range strings.Lines(string(page)) {
+	return string(page)
+}
+
+// metric reads a series such as imgate_bindings from /metrics, its labels in
+// the order of their names; 0 if there is none yet.
+func (s *server) metric(series string) float64 {
+	s.t.Helper()
+	for line := range strings.Lines(s.metrics()) {
 		text, found := strings.CutPrefix(line, series+" ")
 		if !found {
 			continue
@@ -220,10 +283,15 @@ const password = "correct-horse"
 // importAccounts creates accounts, each with a hundred units of currency.
 func (s *server) importAccounts(users []string) {
 	s.t.Helper()
+	s.importWith(users, "100.00")
+}
+
+func (s *server) importWith(users []string, balance string) {
+	s.t.Helper()
 	var text bytes.Buffer
 	fmt.Fprintln(&text, "aor,password,balance")
 	for _, user := range users {
-		fmt.Fprintf(&text, "%s@sip.example.com,%s,100.00\n", user, password)
+		fmt.Fprintf(&text, "%s@sip.example.com,%s,%s\n", user, password, balance)
 	}
 	name := filepath.Join(filepath.Dir(s.config), "accounts.csv")
 	if err := os.WriteFile(name, text.Bytes(), 0o600); err != nil {
