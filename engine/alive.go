@@ -13,6 +13,10 @@ import (
 // counts as stuck: three times its deadline.
 const applyStuck = 30 * time.Second
 
+// termStuck is how long a term may take to end: several times what its drain and
+// the last write may.
+const termStuck = time.Minute
+
 var errSilent = fmt.Errorf("the pipeline doesn't answer for %v", answerWait)
 
 // watchedStorage notes since when it has been writing. It has one writer.
@@ -48,6 +52,9 @@ const answerWait = 5 * time.Second
 func (e *Engine) Alive() error {
 	if stuck := e.storage.writing(time.Now()); stuck > applyStuck {
 		return fmt.Errorf("the storage has been writing for %v", stuck.Round(time.Second))
+	}
+	if since := e.ending.Load(); since != nil && time.Since(*since) > termStuck {
+		return fmt.Errorf("this node is no longer the active one, and its work hasn't ended for %v", time.Since(*since).Round(time.Second))
 	}
 	if t := e.term.Load(); t != nil {
 		return e.pulse.feel(func() { t.pipeline.Snapshot() })

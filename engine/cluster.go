@@ -29,25 +29,12 @@ const (
 	maxHandover = 1 << 10          // octets of a request
 )
 
-// takeoverBounds are the buckets for the time until a node takes traffic.
-var takeoverBounds = []time.Duration{
-	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
-	500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second,
-}
-
 // join makes this node one of those that share the storage.
 func (e *Engine) join() {
 	metrics := e.options.Metrics
 	e.attendance = standby.NewAttendance(e.storage, e.node, e.log, metrics, e.note)
 	e.member = standby.New(e.storage, e.node, e.log, metrics, standby.Roles{
 		Active: e.serveTerms, Standby: e.standBy, Heir: e.heir,
-	})
-	e.takeovers = metrics.Histogram("takeover_seconds", "From asking for the lease until this node takes traffic.", takeoverBounds)
-	metrics.Gauge("node_active", "Whether this node is the active one.", func() float64 {
-		if e.leads() {
-			return 1
-		}
-		return 0
 	})
 }
 
@@ -74,7 +61,7 @@ func (e *Engine) note() standby.Note {
 func (e *Engine) unable() []admin.Obstacle {
 	idle := e.noTerm.Load()
 	switch {
-	case e.draining():
+	case e.draining(), e.ending.Load() != nil: // until its term has ended it can't begin another
 		return []admin.Obstacle{{Reason: string(message.Draining)}}
 	case idle == nil:
 		return []admin.Obstacle{{Reason: "starting"}}
@@ -188,7 +175,8 @@ func (e *Engine) serveHandover(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	began := time.Now()
-	if to, err = e.attendance.Receiver(began, to); err != nil {
+	e.refresh(r.Context()) // a node that has just come may be asked for
+	if to, err = e.attendance.Receiver(time.Now(), to); err != nil {
 		admin.Error(w, http.StatusConflict, err.Error())
 		return
 	}
@@ -203,6 +191,13 @@ func (e *Engine) serveHandover(w http.ResponseWriter, r *http.Request) {
 	default:
 		admin.Reply(w, http.StatusOK, handedOver{To: to, TookSeconds: time.Since(began).Seconds()})
 	}
+}
+
+// refresh looks who is there, for as long as one may wait for that.
+func (e *Engine) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	e.attendance.Refresh(ctx)
 }
 
 // readHandover reads to whom; empty: to whoever is ready.

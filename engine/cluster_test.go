@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,6 +32,16 @@ type line struct {
 	cut    atomic.Bool   // every call fails
 	freeze chan struct{} // Renew waits until it is closed; nil: it doesn't
 	frozen atomic.Bool   // whether it does from now on
+	held   sync.RWMutex  // Apply waits for it
+}
+
+// hold makes each Apply wait, whatever its context says, or lets it go.
+func (l *line) hold(on bool) {
+	if on {
+		l.held.Lock()
+		return
+	}
+	l.held.Unlock()
 }
 
 var errCut = errors.New("the cable is cut")
@@ -43,6 +54,8 @@ func (l *line) broken() error {
 }
 
 func (l *line) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
+	l.held.RLock()
+	defer l.held.RUnlock()
 	if err := l.broken(); err != nil {
 		return err
 	}
@@ -94,6 +107,7 @@ type member struct {
 	line    *line
 	roles   chan bool
 	metrics *plugin.Metrics
+	itself  func(*engine.Config) // makes a configuration this node's
 }
 
 // join runs a node on a disk and waits until it has a role.
@@ -108,7 +122,12 @@ func join(t *testing.T, disk *memory.Disk, name string, active bool) *member {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	m.stop = stop
-	config := m.config(func(c *engine.Config) { c.Node = name }, onStorage(func() plugin.Storage { return m.line }))
+	storage := onStorage(func() plugin.Storage { return m.line })
+	m.itself = func(c *engine.Config) {
+		c.Node = name
+		storage(c)
+	}
+	config := m.config(m.itself)
 	options := engine.Options{Role: func(active bool) { m.roles <- active }, Metrics: m.metrics, Version: "v" + name}
 	m.Engine = engine.New(config, slog.New(slog.NewTextHandler(m.log, nil)), options)
 	go func() { m.done <- m.Run(ctx, func(string) {}) }()

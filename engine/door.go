@@ -123,10 +123,17 @@ func (d *door) isReady() bool {
 	}
 }
 
-// Active is plugin.Gate.
+// Active is plugin.Gate. While the storage refuses writes nothing can be taken:
+// who knocks is to know before anything is asked of him.
 func (d *door) Active() *message.Failure {
-	_, failure := d.engine.active()
-	return failure
+	t, failure := d.engine.active()
+	if failure != nil {
+		return failure
+	}
+	if err := t.committer.Failure(); err != nil {
+		return &message.Failure{Reason: message.StorageDown, Temporary: true, RetryAfter: time.Second, Err: err}
+	}
+	return nil
 }
 
 // Tenure is plugin.Gate.

@@ -54,8 +54,11 @@ type Engine struct {
 	seen      *spool.SeenTable
 	unfollow  func() // ends what follow began
 
-	// turn is held by whoever changes what is in force: a reload, or the
-	// beginning of a term. It guards config and watchers.
+	// reloads is held by a reload, from its beginning to its end. turn is held by
+	// whoever changes what is in force: a reload once it has opened what is new,
+	// or the beginning of a term, which mustn't wait for that. Both guard config
+	// and watchers: who has one of them may read, who has both may write.
+	reloads  chan struct{}
 	turn     chan struct{}
 	config   Config
 	watchers []*watcher
@@ -70,10 +73,11 @@ type Engine struct {
 	begun      time.Time // when New was called
 	member     *standby.Member
 	attendance *standby.Attendance
-	takeovers  *plugin.Histogram
+	counting   counting
 
-	beginning atomic.Bool          // a term begins
-	term      atomic.Pointer[term] // nil: this node isn't the active one
+	beginning atomic.Bool               // a term begins
+	term      atomic.Pointer[term]      // nil: this node isn't the active one
+	ending    atomic.Pointer[time.Time] // since when a term comes to rest; nil: none does
 	// noTerm is since when, and why, this node has been waiting for the lease;
 	// nil: it has it, or has yet to ask for it.
 	noTerm   atomic.Pointer[idleness]
@@ -96,7 +100,7 @@ func New(c Config, log *slog.Logger, o Options) *Engine {
 	}
 	e := &Engine{
 		log: log, options: o, node: c.Node, config: c, own: admin.NewScope(), pages: map[string]http.HandlerFunc{},
-		policy: &judge{}, turn: make(chan struct{}, 1), up: make(chan struct{}), pulse: newPulse(), begun: time.Now(),
+		policy: &judge{}, turn: make(chan struct{}, 1), reloads: make(chan struct{}, 1), up: make(chan struct{}), pulse: newPulse(), begun: time.Now(),
 	}
 	e.slots.Store(&[]*slot{})
 	e.routes()
@@ -151,8 +155,9 @@ func (e *Engine) openAll(ctx context.Context) (closers []func() error, err error
 	}
 	e.storage = &watchedStorage{Storage: storage}
 	closers = append(closers, storage.Close)
-	e.join()
 	e.seen = spool.NewSeenTable(e.storage)
+	e.measure()
+	e.join()
 	policy, err := e.openPolicy(ctx, c)
 	if err != nil {
 		return closers, err
@@ -172,7 +177,7 @@ func (e *Engine) openSlots(ctx context.Context, c Config) error {
 		if err != nil {
 			return err
 		}
-		slots = append(slots, newSlot(d, e.member.Holds))
+		slots = append(slots, e.newSlot(d))
 	}
 	e.slots.Store(&slots)
 	return nil
@@ -234,7 +239,7 @@ func (e *Engine) run(ctx context.Context) error {
 		e.serve(s.current.Load())
 	}
 	err := e.lead(lead)
-	e.turn <- struct{}{} // a reload that is under way ends first; no other begins
+	e.reloads <- struct{}{} // one that is under way ends first; no other begins
 	if ctx.Err() == nil {
 		err = errors.Join(context.Cause(lead), err)
 	}
@@ -282,9 +287,14 @@ func (e *Engine) plays(role string) {
 	}
 }
 
-// storageTrouble is what is wrong with the storage, so that no term can begin;
-// nil: nothing, as far as that is known.
+// storageTrouble is what is wrong with the storage, so that a term can't write or
+// none can begin; nil: nothing, as far as that is known.
 func (e *Engine) storageTrouble() error {
+	if t := e.term.Load(); t != nil {
+		if err := t.committer.Failure(); err != nil && !errors.Is(err, plugin.ErrFenced) {
+			return err
+		}
+	}
 	why := e.noTerm.Load()
 	if why == nil || why.err == nil || isKeyError(why.err) {
 		return nil
@@ -302,6 +312,9 @@ func (e *Engine) active() (*term, *message.Failure) {
 		return t, nil
 	}
 	f := &message.Failure{Reason: message.Standby, Temporary: true, RetryAfter: time.Second}
+	if e.member.Holds() {
+		f.Reason = message.Overloaded // between two terms: it isn't for clients to look for another node
+	}
 	if err := e.storageTrouble(); err != nil {
 		f.Reason, f.Err = message.StorageDown, err
 	}
@@ -321,16 +334,15 @@ func (e *Engine) isUp() bool {
 // draining tells whether the node is to end.
 func (e *Engine) draining() bool { return e.leading.Err() != nil }
 
-// takeTurn waits until the caller may change what is in force. If it returns
-// nil the caller gives the turn back.
-func (e *Engine) takeTurn(ctx context.Context) error {
+// take waits for reloads or turn. If it returns nil the caller gives it back.
+func (e *Engine) take(ctx context.Context, right chan struct{}) error {
 	select {
 	case <-e.up:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	select {
-	case e.turn <- struct{}{}:
+	case right <- struct{}{}:
 		return nil
 	case <-e.leading.Done():
 		return message.FailForNow(message.Draining, "the node stops")
@@ -338,5 +350,3 @@ func (e *Engine) takeTurn(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 }
-
-func (e *Engine) giveTurn() { <-e.turn }

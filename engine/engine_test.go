@@ -56,7 +56,7 @@ type broken struct {
 
 func (b broken) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
 	if b.refuses.Load() {
-		return errors.New("disk full")
+		return fmt.Errorf("disk full: %w", plugin.ErrNotApplied)
 	}
 	return b.Storage.Apply(ctx, f, changes)
 }

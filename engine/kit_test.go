@@ -38,6 +38,8 @@ type world struct {
 	opened   map[string]int // by kind
 	watched  atomic.Int64
 	deciding chan struct{} // if not nil, policies wait for it
+	binding  chan struct{} // if not nil, radios that have a version wait for it
+	opening  chan struct{} // if not nil, policies that are opened wait for it
 }
 
 func newWorld(t *testing.T) *world {
@@ -106,6 +108,9 @@ func (w *world) radio(_ context.Context, env plugin.Env, s settings) (plugin.Tra
 
 // Serve is plugin.Transport.
 func (r *radio) Serve(ctx context.Context, gate plugin.Gate) error {
+	if r.settings.Version > 0 && r.world.binding != nil {
+		<-r.world.binding
+	}
 	if err := r.bind(gate); err != nil {
 		return err
 	}
@@ -175,6 +180,9 @@ type judge struct {
 
 func (w *world) judge(_ context.Context, _ plugin.Env, s settings) (plugin.Policy, error) {
 	w.note("policy")
+	if w.opening != nil {
+		<-w.opening
+	}
 	return &judge{world: w, settings: s}, s.check()
 }
 
@@ -237,6 +245,7 @@ type books struct{}
 
 func (w *world) accounts(_ context.Context, env plugin.Env, s settings) (plugin.Accounts, error) {
 	w.note("accounts")
+	countBook(env)
 	env.Admin.Handle("GET /accounts", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, s.Version) })
 	return books{}, s.check()
 }

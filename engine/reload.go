@@ -43,10 +43,10 @@ func (e *Engine) Refresh(ctx context.Context) (changed []string, err error) {
 // *message.Failure: the node stops. Only one Reload is at work: another waits
 // for its turn until ctx ends. One that has begun isn't cut off.
 func (e *Engine) Reload(ctx context.Context, next Config) (changed []string, err error) {
-	if err := e.takeTurn(ctx); err != nil {
+	if err := e.take(ctx, e.reloads); err != nil {
 		return nil, err
 	}
-	defer e.giveTurn()
+	defer func() { <-e.reloads }()
 	changed, err = e.reload(e.leading, next)
 	if err != nil {
 		e.log.Error("the configuration was not reloaded: the one before stays in force", "error", err)
@@ -63,7 +63,7 @@ func (e *Engine) reload(ctx context.Context, next Config) ([]string, error) {
 	}
 	r := &reload{engine: e, from: e.config, to: next, difference: d}
 	for _, step := range []func(context.Context) error{
-		r.openNew, r.pauseTerm, r.closeDoors, r.openDoors, r.exchangePolicy, r.exchangeWatchers, r.resumeTerm,
+		r.openNew, r.takeTurn, r.pauseTerm, r.closeDoors, r.openDoors, r.exchangePolicy, r.exchangeWatchers, r.resumeTerm,
 	} {
 		if err := step(ctx); err != nil {
 			r.takeBack()
@@ -90,6 +90,7 @@ type reload struct {
 	pause    *pause // nil: this node isn't the active one, or needn't pause
 
 	undo        []func() error
+	broken      bool // a step couldn't be undone
 	conclusions []func()
 }
 
@@ -99,12 +100,15 @@ func (r *reload) onSuccess(conclude func())   { r.conclusions = append(r.conclus
 // takeBack undoes the steps, the last one first. A node that can't go back to
 // where it was ends: whoever watches over it starts it anew.
 func (r *reload) takeBack() {
-	var err error
 	for _, undo := range slices.Backward(r.undo) {
-		err = errors.Join(err, undo())
-	}
-	if err != nil && !r.engine.draining() {
-		r.engine.fail(fmt.Errorf("the configuration before a reload couldn't be put back: %w", err))
+		err := undo()
+		if err == nil {
+			continue
+		}
+		r.broken = true
+		if !r.engine.draining() { // now, and not when no other term can be kept from beginning
+			r.engine.fail(fmt.Errorf("the configuration before a reload couldn't be put back: %w", err))
+		}
 	}
 }
 
@@ -139,6 +143,21 @@ func (r *reload) openNew(ctx context.Context) (err error) {
 	return nil
 }
 
+// takeTurn waits until no term is beginning. Until it has succeeded one may: a
+// node mustn't hold a lease and wait for a policy to compile.
+func (r *reload) takeTurn(ctx context.Context) error {
+	e := r.engine
+	if err := e.take(context.WithoutCancel(ctx), e.turn); err != nil {
+		return err
+	}
+	r.onFailure(func() error {
+		<-e.turn
+		return nil
+	})
+	r.onSuccess(func() { <-e.turn })
+	return nil
+}
+
 // pauseTerm ends the running term if the change concerns it.
 func (r *reload) pauseTerm(context.Context) error {
 	e := r.engine
@@ -156,6 +175,9 @@ func (r *reload) pauseTerm(context.Context) error {
 	r.pause = p
 	r.onFailure(func() error {
 		defer close(p.resume)
+		if r.broken {
+			return nil // a door is missing: the lease is given back
+		}
 		if err := r.beginTerm(); err != nil {
 			e.log.Error("after a reload that failed no term can be begun: the lease is given back", "error", err)
 		}
@@ -264,7 +286,7 @@ func (r *reload) place(slots []*slot, d *door) *slot {
 			return s
 		}
 	}
-	return newSlot(d, r.engine.member.Holds)
+	return r.engine.newSlot(d)
 }
 
 // exchangePolicy puts the new policy in force.

@@ -58,11 +58,7 @@ func (e *Engine) shut() (obstacles []admin.Obstacle) {
 
 // termless is why there is no term, or what is wrong with the one that there is.
 func (e *Engine) termless() []admin.Obstacle {
-	t, trouble := e.term.Load(), e.storageTrouble()
-	if t != nil {
-		trouble = t.committer.Failure()
-	}
-	why := e.noTerm.Load()
+	t, trouble, why := e.term.Load(), e.storageTrouble(), e.noTerm.Load()
 	switch {
 	case trouble != nil:
 		return []admin.Obstacle{{Reason: string(message.StorageDown), Detail: trouble}}
@@ -82,8 +78,8 @@ type Status struct {
 	Version string   `json:"version"`
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons"` // why it isn't ready
-	// Counts is what has happened since this node became the active one, and
-	// what is in memory now; empty on a standby.
+	// Counts is what has happened since the process was started, and what is in
+	// memory now: that only on the active node.
 	Counts map[string]int64 `json:"counts"`
 }
 
@@ -95,7 +91,7 @@ func (e *Engine) serveStatus(w http.ResponseWriter, r *http.Request) {
 	obstacles := e.unready()
 	s := Status{
 		Node: e.node, Version: e.options.Version, Ready: len(obstacles) == 0,
-		Reasons: []string{}, Counts: map[string]int64{},
+		Reasons: []string{}, Counts: e.counting.messages.Counts(),
 	}
 	for _, o := range obstacles {
 		s.Reasons = append(s.Reasons, o.Reason)

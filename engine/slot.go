@@ -23,6 +23,11 @@ type slot struct {
 	filled chan struct{} // closed when a door stands here again; nil: one does
 }
 
+func (e *Engine) newSlot(d *door) *slot {
+	e.counting.messages.Know(d.instance.Name)
+	return newSlot(d, e.member.Holds)
+}
+
 func newSlot(d *door, holds func() bool) *slot {
 	s := &slot{name: d.instance.Name, holds: holds}
 	s.current.Store(d)

@@ -48,7 +48,8 @@ type term struct {
 	closed    bool         // guarded by verifying
 	charging  plugin.Charging
 	routes    *admin.Scope
-	metrics   []*plugin.Metrics // scopes that end with the term
+	gauges    *plugin.Metrics   // of the pipeline
+	books     []*plugin.Metrics // where the books count
 
 	pipeline *pipeline.Pipeline
 	running  sync.WaitGroup
@@ -74,12 +75,12 @@ func (e *Engine) serveTerms(ctx context.Context, held standby.Term) error {
 	e.noTerm.Store(nil)
 	e.unfollow()
 	defer func() { e.follow(e.leading) }()
-	if e.takeTurn(ctx) != nil {
+	if e.take(ctx, e.turn) != nil {
 		return nil // the node stops, or the lease is lost already
 	}
 	lease := &tenure{fence: held.Fence, began: held.Began}
 	t, err := e.begin(ctx, lease)
-	e.giveTurn()
+	<-e.turn
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // it was to end before it had begun
 	}
@@ -119,6 +120,9 @@ func (e *Engine) beginAgain(ctx context.Context, lease *tenure, p *pause) *term 
 // begin opens what a term needs and lets messages go. The caller has the turn,
 // or a reload has it for him.
 func (e *Engine) begin(ctx context.Context, lease *tenure) (*term, error) {
+	if e.draining() || ctx.Err() != nil { // after a reload that was cut off, doors may be missing
+		return nil, context.Canceled
+	}
 	e.beginning.Store(true)
 	defer e.beginning.Store(false)
 	began := time.Now()
@@ -127,6 +131,7 @@ func (e *Engine) begin(ctx context.Context, lease *tenure) (*term, error) {
 		pauses: make(chan *pause), over: make(chan struct{}),
 	}
 	t.ctx, t.end = context.WithCancelCause(ctx)
+	t.committer.Count(e.counting.commits)
 	t.startWrites()
 	err := e.remember(t)
 	if err == nil {
@@ -147,7 +152,7 @@ func (e *Engine) begin(ctx context.Context, lease *tenure) (*term, error) {
 	}
 	if lease.since.IsZero() {
 		lease.since = time.Now()
-		e.takeovers.Observe(lease.since.Sub(lease.began))
+		e.counting.takeovers.Observe(lease.since.Sub(lease.began))
 	}
 	snapshot := t.pipeline.Snapshot()
 	e.log.Info("takes traffic", "waiting", snapshot["waiting"], "bindings", snapshot["bindings"], "took", time.Since(began).Round(time.Millisecond))
@@ -197,6 +202,9 @@ func (e *Engine) restWait() time.Duration {
 // finish lets a term come to rest, for as long as limit allows, and closes what
 // it has opened.
 func (e *Engine) finish(t *term, limit time.Duration) error {
+	began := time.Now()
+	e.ending.Store(&began)
+	defer e.ending.Store(nil)
 	e.term.Store(nil)
 	var closing sync.WaitGroup
 	closing.Go(func() { e.admin.Close(t.routes, limit) })
@@ -225,8 +233,9 @@ func (t *term) stop() error {
 	t.stopWrites()
 	t.committing.Wait()
 	t.end(nil)
-	for _, scope := range t.metrics {
-		scope.Close()
+	t.gauges.Close()
+	for _, scope := range t.books {
+		scope.Retire()
 	}
 	return t.fenced
 }
@@ -246,7 +255,8 @@ func (e *Engine) openBooks(t *term) (err error) {
 
 func (e *Engine) bookEnv(i Instance, t *term, shared *plugin.Shared) plugin.Env {
 	env := e.env(i)
-	t.metrics = append(t.metrics, env.Metrics)
+	env.Metrics = e.counting.ofBook(i, env)
+	t.books = append(t.books, env.Metrics)
 	env.Tables = spool.NewTables(i.Plugin.Name, e.storage, t.committer)
 	env.Admin, env.Shared = t.routes, shared
 	return env
@@ -259,15 +269,14 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 		i := s.current.Load().instance
 		doors[i.Name] = pipeline.Door{Transport: s, Plugin: i.Plugin.Name, Registrar: i.Plugin.Registrar}
 	}
-	metrics := e.options.Metrics.Scope()
-	t.metrics = append(t.metrics, metrics)
+	t.gauges = e.options.Metrics.Scope()
 	return pipeline.New(ctx, pipeline.Parts{
 		Policy: e.policy, Accounts: t.accounts, Charging: t.charging,
 		Tables: spool.NewTables(e.config.Charging.Plugin.Name, e.storage, t.committer),
 		Doors:  doors,
 		Spool:  spool.New(e.storage, t.committer), Seen: e.seen,
 		Locations: spool.NewLocations(e.storage, t.committer), Log: e.log,
-		Metrics: metrics, Observers: &e.observers, Limits: e.config.Limits, Retention: e.config.Retention,
+		Meter: e.counting.messages, Metrics: t.gauges, Observers: &e.observers, Limits: e.config.Limits, Retention: e.config.Retention,
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 // TestFullSettlerDropsNothingThatIsOnDisk: a record in the outbox is read from
 // there later; a reservation that nobody else knows of is counted, and lapses.
 func TestFullSettlerDropsNothingThatIsOnDisk(t *testing.T) {
-	p := &Pipeline{meter: newMeter(nil, nil)}
+	p := &Pipeline{meter: NewMeter(nil).of(nil)}
 	p.settler.init(p)
 	p.settler.overflow = false
 	p.settler.queue = make([]plugin.Record, maxUnsettled)

@@ -26,16 +26,23 @@ var timeBounds = []time.Duration{
 	time.Minute, 10 * time.Minute, time.Hour, 24 * time.Hour,
 }
 
-// meter counts what happens, since this node became active.
-type meter struct {
-	doors    map[string]*doorMeter
-	refused  *vector[refusalLabels]
-	ended    *vector[endLabels]
-	services nameSet
+// Meter counts what happens, for as long as the process lives: one pipeline
+// after the other counts with it.
+type Meter struct {
+	instances *vector[string, doorMeter]
+	refused   *vector[refusalLabels, plugin.Counter]
+	ended     *vector[endLabels, plugin.Counter]
+	services  nameSet
 
 	joined, repeated, passed, quarantined, settled, settleFailed, unsettled *plugin.Counter
 
 	policy, charging, whole *plugin.Histogram
+}
+
+// meter is a Meter as one pipeline uses it, which finds its doors without a lock.
+type meter struct {
+	*Meter
+	doors map[string]*doorMeter
 }
 
 // doorMeter counts what goes through one instance.
@@ -57,9 +64,9 @@ type endLabels struct {
 	reason             message.Reason
 }
 
-func newMeter(m *plugin.Metrics, instances []string) *meter {
-	c := &meter{
-		doors:        make(map[string]*doorMeter, len(instances)),
+// NewMeter registers what pipelines count, all but what they get to know.
+func NewMeter(m *plugin.Metrics) *Meter {
+	return &Meter{
 		services:     nameSet{known: map[string]bool{}},
 		joined:       m.Counter("messages_joined_total", "Repeated submissions, which joined the first one's outcome."),
 		repeated:     m.Counter("delivery_repeats_total", "Attempts at a message that was attempted before, or may have been by a node before this one: its recipient was there when this one took over, or shortly before. An upper bound of what recipients got twice."),
@@ -71,34 +78,47 @@ func newMeter(m *plugin.Metrics, instances []string) *meter {
 		policy:       m.Histogram("policy_decision_seconds", "How long the policy took to decide.", timeBounds),
 		charging:     m.Histogram("charging_authorize_seconds", "How long charging took to authorise.", timeBounds),
 		whole:        m.Histogram("message_seconds", "From a message's receipt until it was delivered.", timeBounds),
+		instances:    newVector(func(instance string) *doorMeter { return newDoorMeter(m, instance) }),
+		refused: newVector(func(l refusalLabels) *plugin.Counter {
+			return m.Counter(l.what+"_refused_total", "What was refused, by the reason.",
+				plugin.Label{Name: "transport", Value: l.transport}, plugin.Label{Name: "reason", Value: string(l.reason)})
+		}),
+		ended: newVector(func(l endLabels) *plugin.Counter {
+			return m.Counter("messages_ended_total", "Messages that have ended, by the transport they went through, or should have.",
+				plugin.Label{Name: "transport", Value: l.transport}, plugin.Label{Name: "service", Value: l.service},
+				plugin.Label{Name: "outcome", Value: string(l.outcome)}, plugin.Label{Name: "reason", Value: string(l.reason)})
+		}),
 	}
+}
+
+func newDoorMeter(m *plugin.Metrics, instance string) *doorMeter {
+	transport := plugin.Label{Name: "transport", Value: instance}
+	attempts := func(outcome string) *plugin.Counter {
+		return m.Counter("delivery_attempts_total", "Attempts at delivering, by what the peer said: taken, refused for good, or failed for now.",
+			transport, plugin.Label{Name: "outcome", Value: outcome})
+	}
+	return &doorMeter{
+		received: m.Counter("messages_received_total", "Messages that doors have handed in.", transport),
+		accepted: m.Counter("messages_accepted_total", "Messages that became ours.", transport),
+		taken:    attempts("taken"), refused: attempts("refused"), failed: attempts("failed"),
+		attempt: m.Histogram("delivery_attempt_seconds", "How long the peer took to answer an attempt.", timeBounds, transport),
+	}
+}
+
+// Know registers what is counted of an instance, before a pipeline has it.
+func (c *Meter) Know(instance string) { c.instances.of(instance) }
+
+// of returns the meter of a pipeline that has these instances.
+func (c *Meter) of(instances []string) meter {
+	own := meter{c, make(map[string]*doorMeter, len(instances))}
 	for _, instance := range instances {
-		transport := plugin.Label{Name: "transport", Value: instance}
-		attempts := func(outcome string) *plugin.Counter {
-			return m.Counter("delivery_attempts_total", "Attempts at delivering, by what the peer said: taken, refused for good, or failed for now.",
-				transport, plugin.Label{Name: "outcome", Value: outcome})
-		}
-		c.doors[instance] = &doorMeter{
-			received: m.Counter("messages_received_total", "Messages that doors have handed in.", transport),
-			accepted: m.Counter("messages_accepted_total", "Messages that became ours.", transport),
-			taken:    attempts("taken"), refused: attempts("refused"), failed: attempts("failed"),
-			attempt: m.Histogram("delivery_attempt_seconds", "How long the peer took to answer an attempt.", timeBounds, transport),
-		}
+		own.doors[instance] = c.instances.of(instance)
 	}
-	c.refused = newVector(func(l refusalLabels) *plugin.Counter {
-		return m.Counter(l.what+"_refused_total", "What was refused, by the reason.",
-			plugin.Label{Name: "transport", Value: l.transport}, plugin.Label{Name: "reason", Value: string(l.reason)})
-	})
-	c.ended = newVector(func(l endLabels) *plugin.Counter {
-		return m.Counter("messages_ended_total", "Messages that have ended, by the transport they went through, or should have.",
-			plugin.Label{Name: "transport", Value: l.transport}, plugin.Label{Name: "service", Value: l.service},
-			plugin.Label{Name: "outcome", Value: string(l.outcome)}, plugin.Label{Name: "reason", Value: string(l.reason)})
-	})
-	return c
+	return own
 }
 
 // end counts a message that has ended.
-func (c *meter) end(l endLabels) {
+func (c *Meter) end(l endLabels) {
 	counter := c.ended.known(l)
 	if counter == nil {
 		l.service = c.services.bounded(l.service)
@@ -121,7 +141,9 @@ func (c *meter) attempted(instance string, took time.Duration, f *message.Failur
 	}
 }
 
-// gauges registers what is read when somebody looks.
+// gauges registers what is read when somebody looks: all that a pipeline has in
+// memory. Where there is none they aren't shown: a standby doesn't know what is
+// in the spool, and 0 would say that nothing is.
 func (p *Pipeline) gauges(m *plugin.Metrics) {
 	gauge := func(name, help string, read func() int) {
 		m.Gauge(name, help, func() float64 { return float64(read()) })
@@ -135,8 +157,6 @@ func (p *Pipeline) gauges(m *plugin.Metrics) {
 	gauge("bindings", "Contacts that are registered.", p.Locations.Count)
 	gauge("settle_queue", "Records that wait to be settled, in memory.", p.settler.queueLength)
 	m.Gauge("spool_oldest_age_seconds", "Age of the oldest message in the spool, to half a minute.", func() float64 { return p.oldestAge(time.Now()).Seconds() })
-	p.Spool.Measure(m)
-	p.Seen.Measure(m)
 }
 
 // nameSet holds the first maxServices names that were seen.
@@ -155,26 +175,26 @@ func (n *nameSet) bounded(name string) string {
 	return name
 }
 
-// vector holds a counter for each combination of labels, from when it is first
-// needed. The caller bounds what the labels may be.
-type vector[L comparable] struct {
+// vector holds a counter, or several, for each combination of labels, from when
+// it is first needed. The caller bounds what the labels may be.
+type vector[L comparable, C any] struct {
 	mu       sync.RWMutex
-	counters map[L]*plugin.Counter
-	register func(L) *plugin.Counter
+	counters map[L]*C
+	register func(L) *C
 }
 
-func newVector[L comparable](register func(L) *plugin.Counter) *vector[L] {
-	return &vector[L]{counters: map[L]*plugin.Counter{}, register: register}
+func newVector[L comparable, C any](register func(L) *C) *vector[L, C] {
+	return &vector[L, C]{counters: map[L]*C{}, register: register}
 }
 
 // known returns the counter if there is one already.
-func (v *vector[L]) known(labels L) *plugin.Counter {
+func (v *vector[L, C]) known(labels L) *C {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.counters[labels]
 }
 
-func (v *vector[L]) of(labels L) *plugin.Counter {
+func (v *vector[L, C]) of(labels L) *C {
 	if counter := v.known(labels); counter != nil {
 		return counter
 	}
@@ -186,14 +206,11 @@ func (v *vector[L]) of(labels L) *plugin.Counter {
 	return v.counters[labels]
 }
 
-// sum adds up the counters whose labels fit.
-func (v *vector[L]) sum(fits func(L) bool) (n uint64) {
+// each reads all that there are.
+func (v *vector[L, C]) each(read func(L, *C)) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	for labels, counter := range v.counters {
-		if fits(labels) {
-			n += counter.Value()
-		}
+		read(labels, counter)
 	}
-	return n
 }

@@ -55,8 +55,11 @@ type Parts struct {
 	Locations *spool.Locations
 	Log       *slog.Logger
 
+	// Meter counts for this pipeline and those after it. Nil: it counts alone, in
+	// Metrics.
+	Meter *Meter
 	// Metrics and Observers may be nil. Who gives Metrics closes it when the
-	// pipeline has ended.
+	// pipeline has ended: it shows what that has in memory.
 	Metrics   *plugin.Metrics
 	Observers *plugin.Observers
 	// Limits has defaults where it is zero.
@@ -85,7 +88,7 @@ const (
 // Pipeline carries messages from the doors to the doors.
 type Pipeline struct {
 	Parts
-	meter *meter
+	meter meter
 
 	ids       message.Generator
 	jobs      [deciders]chan job
@@ -133,7 +136,10 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	p.reports.init()
 	p.notices = notices{log: parts.Log, pending: map[notice]*pendingNotice{}}
 	p.Bound(parts.Limits, parts.Retention)
-	p.meter = newMeter(parts.Metrics, p.instances)
+	if parts.Meter == nil {
+		parts.Meter = NewMeter(parts.Metrics)
+	}
+	p.meter = parts.Meter.of(p.instances)
 	p.gauges(parts.Metrics)
 	return p
 }

@@ -235,7 +235,9 @@ func TestBacklogIsReadInPages(t *testing.T) {
 				}
 				next[from]++
 			}
-			if scans := storage.scansOf("messages"); scans > senders*each/3 {
+			// How many there are depends on who runs when: a scan for each message
+			// is what must not be.
+			if scans := storage.scansOf("messages"); scans > 2*senders*each/3 {
 				t.Errorf("%d scans for %d messages", scans, senders*each)
 			}
 		})

@@ -6,34 +6,40 @@ import (
 	"github.com/imgate/imgate/engine/spool"
 )
 
-// Snapshot reads the counters and what is in memory now, for people and programs.
-func (p *Pipeline) Snapshot() map[string]int64 {
-	m := p.meter
-	doors := func(counters ...func(*doorMeter) *plugin.Counter) (n int64) {
-		for _, door := range m.doors {
-			for _, counter := range counters {
-				n += int64(counter(door).Value())
-			}
+// countedAs are the names of ends in Counts.
+var countedAs = map[spool.StateName]string{
+	spool.StateDelivered: "delivered", spool.StateHandedOver: "delivered", spool.StateFailed: "failed", spool.StateDiscarded: "discarded",
+}
+
+// Counts reads what has happened since the process was started, for people and
+// programs.
+func (c *Meter) Counts() map[string]int64 {
+	counts := map[string]int64{
+		"submitted": 0, "accepted": 0, "attempts": 0, "refused": 0, "policy_fails": 0, "delivered": 0, "failed": 0, "discarded": 0,
+		"joined": int64(c.joined.Value()), "repeated": int64(c.repeated.Value()), "passed": int64(c.passed.Value()),
+		"quarantined": int64(c.quarantined.Value()), "settled": int64(c.settled.Value()),
+	}
+	c.instances.each(func(_ string, d *doorMeter) {
+		counts["submitted"] += int64(d.received.Value())
+		counts["accepted"] += int64(d.accepted.Value())
+		counts["attempts"] += int64(d.taken.Value() + d.refused.Value() + d.failed.Value())
+	})
+	c.ended.each(func(l endLabels, n *plugin.Counter) { counts[countedAs[l.outcome]] += int64(n.Value()) })
+	c.refused.each(func(l refusalLabels, n *plugin.Counter) {
+		if l.what != refusedMessages {
+			return
 		}
-		return n
-	}
-	ended := func(outcome spool.StateName) int64 {
-		return int64(m.ended.sum(func(l endLabels) bool { return l.outcome == outcome }))
-	}
-	refused := func(reason message.Reason) int64 {
-		return int64(m.refused.sum(func(l refusalLabels) bool {
-			return l.what == refusedMessages && (reason == "" || reason == l.reason)
-		}))
-	}
-	return map[string]int64{
-		"submitted": doors(func(d *doorMeter) *plugin.Counter { return d.received }),
-		"accepted":  doors(func(d *doorMeter) *plugin.Counter { return d.accepted }),
-		"attempts": doors(func(d *doorMeter) *plugin.Counter { return d.taken }, func(d *doorMeter) *plugin.Counter { return d.refused },
-			func(d *doorMeter) *plugin.Counter { return d.failed }),
-		"joined": int64(m.joined.Value()), "refused": refused(""), "policy_fails": refused(message.PolicyFailed),
-		"delivered": ended(spool.StateDelivered) + ended(spool.StateHandedOver), "failed": ended(spool.StateFailed), "discarded": ended(spool.StateDiscarded),
-		"repeated": int64(m.repeated.Value()), "passed": int64(m.passed.Value()),
-		"quarantined": int64(m.quarantined.Value()), "settled": int64(m.settled.Value()),
-		"waiting": int64(p.held()), "bindings": int64(p.Locations.Count()),
-	}
+		counts["refused"] += int64(n.Value())
+		if l.reason == message.PolicyFailed {
+			counts["policy_fails"] += int64(n.Value())
+		}
+	})
+	return counts
+}
+
+// Snapshot is Counts, and what is in memory now.
+func (p *Pipeline) Snapshot() map[string]int64 {
+	counts := p.meter.Counts()
+	counts["waiting"], counts["bindings"] = int64(p.held()), int64(p.Locations.Count())
+	return counts
 }

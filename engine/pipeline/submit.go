@@ -413,13 +413,25 @@ func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation 
 	began := time.Now()
 	p.Spool.Put(e, reservation, func(err error) {
 		if err != nil {
-			p.release(e)
-			p.refuse(j, err)
+			p.notPut(j, e, err)
 			return
 		}
 		p.tell(plugin.Step{Name: plugin.StepStored, Message: e.Message, Began: began})
 		p.accept(j, it, answer)
 	})
+}
+
+// notPut refuses a message that isn't on disk. One that may be stays as it is:
+// this term ends, and the next finds out. Until then a repeat joins it.
+func (p *Pipeline) notPut(j job, e *spool.Entry, err error) {
+	if !errors.Is(err, plugin.ErrUnknown) {
+		p.release(e)
+		p.refuse(j, err)
+		return
+	}
+	p.undecided.Add(-1)
+	p.Log.Debug("whether a message was kept isn't known", "transport", j.Message.Transport, "id", j.Message.ID, "peer", j.Message.Peer)
+	j.ticket.refuse(message.AsFailure(err))
 }
 
 // accept runs on the committer's goroutine, in the order of the Puts.

@@ -31,7 +31,7 @@ func (t *ticket) Accepted(ctx context.Context) (plugin.Answer, error) {
 	select {
 	case <-t.accepted:
 	case <-ctx.Done():
-		return plugin.Answer{}, message.FailForNow(message.Overloaded, "no decision in time: %w", ctx.Err())
+		return plugin.Answer{}, message.FailForNow(message.Overloaded, "no decision in time: %w: %w", ctx.Err(), plugin.ErrUnknown)
 	}
 	if t.refusal != nil {
 		return plugin.Answer{}, t.refusal

@@ -74,8 +74,6 @@ func TestMetrics(t *testing.T) {
 			{"bindings", nil, 1},
 			{"settle_queue", nil, 0},
 			{"undecided_messages", nil, 0},
-			{"storage_failing", nil, 0},
-			{"seen_submissions", nil, 4},
 			{"records_settled_total", nil, 3},
 		} {
 			if got := value(metrics, c.name, c.labels...); got != c.want {

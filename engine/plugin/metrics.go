@@ -64,6 +64,15 @@ func (m *Metrics) Close() {
 	}
 }
 
+// Retire takes away what is read from somebody who has ended: the gauges, and
+// the counters that somebody else keeps, of this scope. Counters and histograms
+// stay, and whoever registers them again goes on with them.
+func (m *Metrics) Retire() {
+	if m != nil {
+		m.registry.retire(m.owner)
+	}
+}
+
 // with returns a list of its own: whoever gets it sorts it.
 func (m *Metrics) with(labels []Label) []Label { return slices.Concat(m.labels, labels) }
 
@@ -262,6 +271,12 @@ func (r *registry) remove(o *owner) {
 	defer r.mu.Unlock()
 	o.closed = true
 	r.series = slices.DeleteFunc(r.series, func(s *Series) bool { return s.owner.ended() })
+}
+
+func (r *registry) retire(o *owner) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.series = slices.DeleteFunc(r.series, func(s *Series) bool { return s.owner == o && s.read != nil })
 }
 
 func (r *registry) list() []*Series {

@@ -65,3 +65,26 @@ func TestMetricsWithinAScope(t *testing.T) {
 		t.Errorf("what came too late: %v", got)
 	}
 }
+
+// Who comes after somebody who has ended goes on with his counters, and has
+// gauges of its own.
+func TestMetricsOfSuccessors(t *testing.T) {
+	m := NewMetrics()
+	book, other := m.Scope(Label{"section", "book"}), m.Scope(Label{"section", "other"})
+	for term := range 3 {
+		book.Counter("terms_total", "").Inc()
+		book.Histogram("term_seconds", "", nil).Observe(1)
+		book.Gauge("version", "", func() float64 { return float64(term) })
+		book.CounterFunc("kept_elsewhere_total", "", func() float64 { return 9 })
+		other.Gauge("version", "", func() float64 { return 7 })
+		_, observed, _ := m.Series()[1].Buckets()
+		if len(m.Series()) != 5 || observed != uint64(term+1) || m.Series()[2].Value() != float64(term+1) || m.Series()[3].Value() != float64(term) {
+			t.Fatalf("term %d: %d series, %d observed", term, len(m.Series()), observed)
+		}
+		book.Retire()
+		if left := m.Series(); len(left) != 3 || left[1].Value() != float64(term+1) || left[2].Value() != 7 {
+			t.Errorf("after term %d: %d series", term, len(left))
+		}
+	}
+	(*Metrics)(nil).Retire()
+}

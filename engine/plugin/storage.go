@@ -23,8 +23,9 @@ type Storage interface {
 	// returns nil they are on disk and every later Scan sees them.
 	//
 	// ErrFenced: a newer lease exists; nothing was changed and nothing ever
-	// will be under this fence. Any other error is taken as temporary: the
-	// changes may or may not be on disk, and the committer tries again.
+	// will be under this fence. Any other error is taken as temporary, and the
+	// committer tries again. If it is ErrNotApplied too, nothing was changed;
+	// else the changes may or may not be on disk.
 	Apply(ctx context.Context, f Fence, changes []Change) error
 
 	// Scan returns up to n rows of a table with from <= key < to in the order
@@ -37,6 +38,11 @@ type Storage interface {
 	// Close lets go of files and connections. No other method runs or follows.
 	Close() error
 }
+
+// ErrNotApplied is what an error of Apply wraps if nothing was changed for sure:
+// the storage couldn't be reached, or refused. Then whoever waits for it is told
+// at once.
+var ErrNotApplied = errors.New("nothing was changed")
 
 // Change is one row to write, or to delete where Value is nil. An empty Value
 // that isn't nil is a row like any other.

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -124,12 +125,19 @@ type Arrival struct {
 type Ticket interface {
 	// Accepted returns once the message is on disk, or needs not be. From then
 	// on it is ours: only now may a peer be told so. An error is a
-	// *message.Failure and means that nothing was kept and nothing is charged.
+	// *message.Failure and means that nothing was kept and nothing is charged,
+	// unless it is ErrUnknown too: also when ctx has ended.
 	Accepted(ctx context.Context) (Answer, error)
 	// First returns the first outcome of a message that was accepted. If ctx
 	// ends before there is one, that outcome is OutcomeWaiting.
 	First(ctx context.Context) Outcome
 }
+
+// ErrUnknown is what an error of Ticket.Accepted wraps if it isn't known whether
+// the message was kept: the storage, or this node's lease, was lost in the middle
+// of it. The peer is told nothing, in a protocol that allows it: it repeats its
+// submission, and the repeat is told what became of it.
+var ErrUnknown = errors.New("whether it was kept isn't known")
 
 // Answer says how the sender's request is to be answered.
 type Answer struct {

@@ -19,14 +19,11 @@ const (
 	minBackoff     = 50 * time.Millisecond
 	maxBackoff     = time.Second
 	applyWait      = 10 * time.Second // for one Apply
+	// takeBackAfter is how long Puts that may have been written are tried again,
+	// before they are taken back: their peers wait for an answer, and one that
+	// the storage stumbles over mustn't hold up all others.
+	takeBackAfter = 5 * time.Second
 )
-
-// commitBounds are the buckets for the time of a transaction.
-var commitBounds = []time.Duration{
-	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond,
-	5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond,
-	250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
-}
 
 // errStopped is what a writer gets when the committer has ended.
 var errStopped = message.FailForNow(message.Standby, "this node is no longer the active one")
@@ -39,8 +36,10 @@ var errGivenUp = errors.New("the storage fails and the node stops")
 // callers into one Apply at a time, in the order in which they came.
 //
 // There are two kinds of writes. A Put brings in something new and may be
-// refused: when the storage fails it is taken back and its caller told. A Move
-// says what has happened already; it is repeated until the storage takes it.
+// refused, as soon as it is sure that nothing stays of it: at once while the
+// storage fails; if it may have been written already, when that is known or has
+// been taken back. A Move says what has happened already; it is repeated until
+// the storage takes it.
 type Committer struct {
 	storage plugin.Storage
 	fence   plugin.Fence
@@ -53,14 +52,8 @@ type Committer struct {
 	wake    chan struct{}
 
 	failing  atomic.Pointer[error] // why the storage refuses writes; nil: it doesn't
-	measured atomic.Pointer[measures]
+	measured atomic.Pointer[Measures]
 	written  atomic.Int64 // see Written
-}
-
-// measures are what is counted of a committer that Measure was called for.
-type measures struct {
-	commits, errors *plugin.Counter
-	took            *plugin.Histogram
 }
 
 // write is one caller's changes: all or nothing.
@@ -74,22 +67,8 @@ type write struct {
 // NewCommitter returns a committer that writes under a fence. Run makes it work.
 func NewCommitter(storage plugin.Storage, fence plugin.Fence, log *slog.Logger) *Committer {
 	c := &Committer{storage: storage, fence: fence, log: log, wake: make(chan struct{}, 1)}
-	c.measure(nil)
+	c.Count(NewMeasures(nil))
 	return c
-}
-
-func (c *Committer) measure(m *plugin.Metrics) {
-	c.measured.Store(&measures{
-		commits: m.Counter("storage_commits_total", "Transactions that the storage has taken."),
-		errors:  m.Counter("storage_commit_errors_total", "Transactions that the storage has refused."),
-		took:    m.Histogram("storage_commit_seconds", "How long the storage took for a transaction, until it was on disk.", commitBounds),
-	})
-	m.Gauge("storage_failing", "Whether the storage refuses writes just now.", func() float64 {
-		if c.Failing() {
-			return 1
-		}
-		return 0
-	})
 }
 
 // Failing tells whether the storage refuses writes just now.
@@ -108,8 +87,9 @@ func (c *Committer) Failure() error {
 // storage took began; 1970: it took none.
 func (c *Committer) Written() time.Time { return time.UnixMicro(c.written.Load()) }
 
-// Put commits changes that create new rows, or refuses them: then no row of
-// theirs stays. done gets nil once they are on disk, else a *message.Failure.
+// Put commits changes that create new rows, or refuses them. done gets nil once
+// they are on disk, else a *message.Failure: then no row of theirs stays, unless
+// it is plugin.ErrUnknown.
 func (c *Committer) Put(changes []plugin.Change, done func(error)) {
 	if c.Failing() {
 		done(message.FailForNow(message.StorageDown, "the storage fails"))
@@ -211,11 +191,11 @@ func (c *Committer) next() []write {
 	return batch
 }
 
-// commit applies a batch. When that fails, the Puts in it are refused and
-// what they may have left is deleted, and the rest is repeated until it is on
-// disk. It returns an error only if this committer must end.
+// commit applies a batch until it is on disk. It returns an error only if this
+// committer must end.
 func (c *Committer) commit(ctx context.Context, batch []write) error {
-	backoff := minBackoff
+	backoff, began := minBackoff, time.Now()
+	unsure := false // whether the storage has it already
 	for {
 		err := c.apply(ctx, batch)
 		if err == nil {
@@ -225,14 +205,20 @@ func (c *Committer) commit(ctx context.Context, batch []write) error {
 		}
 		if errors.Is(err, plugin.ErrFenced) {
 			c.failing.Store(&err)
-			finish(batch, errStopped)
+			abandon(batch, unsure)
 			return plugin.ErrFenced
 		}
 		c.fails(err)
-		batch = takeBack(batch, err)
 		c.refuseQueued(err)
+		unsure = unsure || !errors.Is(err, plugin.ErrNotApplied)
+		switch {
+		case !unsure:
+			batch = refusePuts(batch, err)
+		case time.Since(began) > takeBackAfter:
+			batch = takeBack(batch, err)
+		}
 		if !sleep(ctx, backoff) {
-			finish(batch, errStopped)
+			abandon(batch, unsure)
 			return errGivenUp
 		}
 		backoff = min(2*backoff, maxBackoff)
@@ -268,38 +254,75 @@ func (c *Committer) recovered() {
 	}
 }
 
-// takeBack refuses the Puts of a batch. Whether the storage has them isn't
-// known, so each is replaced by the deletion of its rows.
+// refusePuts takes the Puts out of a batch of which nothing was written.
+func refusePuts(batch []write, cause error) []write {
+	puts, moves := split(batch)
+	finish(puts, storageDown(cause))
+	return moves
+}
+
+// takeBack replaces the Puts of a batch, which the storage may have, by the
+// deletion of their rows. Their callers are told once it is done.
 func takeBack(batch []write, cause error) []write {
 	rest := make([]write, len(batch))
 	for i, w := range batch {
 		rest[i] = w
-		if !w.refusable {
-			continue
+		if w.refusable {
+			rest[i] = write{changes: deletions(w.changes), done: func(err error) { w.done(takenBack(err, cause)) }}
 		}
-		rest[i] = write{changes: deletions(w.changes)}
-		w.done(&message.Failure{Reason: message.StorageDown, Temporary: true, Err: cause})
 	}
 	return rest
+}
+
+// takenBack is what a Put's caller is told; err is of the deletion of its rows.
+func takenBack(err, cause error) error {
+	if err != nil {
+		return unknown
+	}
+	return storageDown(cause)
+}
+
+// unknown is what the caller of a Put gets that may be on disk, when this
+// committer ends.
+var unknown = message.FailForNow(message.StorageDown, "%w", plugin.ErrUnknown)
+
+func storageDown(cause error) *message.Failure {
+	return &message.Failure{Reason: message.StorageDown, Temporary: true, Err: cause}
+}
+
+// abandon tells all callers of a batch that this committer ends.
+func abandon(batch []write, unsure bool) {
+	puts, moves := split(batch)
+	finish(moves, errStopped)
+	if unsure {
+		finish(puts, unknown)
+		return
+	}
+	finish(puts, errStopped)
+}
+
+func split(batch []write) (puts, moves []write) {
+	for _, w := range batch {
+		if w.refusable {
+			puts = append(puts, w)
+		} else {
+			moves = append(moves, w)
+		}
+	}
+	return puts, moves
 }
 
 // refuseQueued tells the callers of queued Puts at once, rather than letting
 // them wait for a storage that fails. Nothing of theirs was written.
 func (c *Committer) refuseQueued(cause error) {
 	c.mu.Lock()
-	var refused []write
-	kept := c.queue[:0:0]
-	for _, w := range c.queue {
-		if w.refusable {
-			refused = append(refused, w)
-			c.bytes -= w.bytes
-			continue
-		}
-		kept = append(kept, w)
+	refused, kept := split(c.queue)
+	for _, w := range refused {
+		c.bytes -= w.bytes
 	}
 	c.queue = kept
 	c.mu.Unlock()
-	finish(refused, &message.Failure{Reason: message.StorageDown, Temporary: true, Err: cause})
+	finish(refused, storageDown(cause))
 }
 
 // stop refuses everything from now on.

@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -57,6 +58,13 @@ func (s *fakeStorage) set(fail error, late bool) {
 	s.fail, s.late = fail, late
 }
 
+func (s *fakeStorage) has(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.rows[key]
+	return ok
+}
+
 func change(key string) []plugin.Change {
 	return []plugin.Change{{Table: "t", Key: []byte(key), Value: []byte("v")}}
 }
@@ -101,42 +109,138 @@ func TestCommitterKeepsOrder(t *testing.T) {
 	})
 }
 
-func TestCommitterRefusesPutsAndRepeatsMoves(t *testing.T) {
-	for name, late := range map[string]bool{"nothing written": false, "written all the same": true} {
+// TestCommitterRefusesWhatWasNotApplied: at once, and repeats the Moves.
+func TestCommitterRefusesWhatWasNotApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStorage()
+		s.set(fmt.Errorf("disk full: %w", plugin.ErrNotApplied), false)
+		c, stop, done := run(t, s)
+		var put, move told
+		c.Put(change("put"), put.tell)
+		c.Move(change("move"), move.tell)
+		synctest.Wait()
+		put.want(t, message.StorageDown, false)
+		move.wantNothing(t)
+		if !c.Failing() {
+			t.Error("the storage isn't said to fail")
+		}
+		s.set(nil, false)
+		time.Sleep(2 * maxBackoff) // the clock of the bubble
+		synctest.Wait()
+		move.wantDone(t)
+		if c.Failing() || s.has("put") || !s.has("move") {
+			t.Errorf("failing %t, the refused put is on disk %t, the move %t", c.Failing(), s.has("put"), s.has("move"))
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestCommitterKnowsBeforeItTells: a Put that may be on disk is answered when it
+// is known to be, or has been taken back.
+func TestCommitterKnowsBeforeItTells(t *testing.T) {
+	for name, c := range map[string]struct {
+		late    bool // the Apply that fails is on disk
+		outage  time.Duration
+		refused bool
+	}{
+		"nothing written, short": {false, takeBackAfter / 2, false},
+		"written, short":         {true, takeBackAfter / 2, false},
+		"nothing written, long":  {false, 4 * takeBackAfter, true},
+		"written, long":          {true, 4 * takeBackAfter, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newFakeStorage()
-				s.set(errors.New("disk full"), late)
-				c, stop, done := run(t, s)
-				var put, move error
-				var putTold, moveTold int
-				c.Put(change("put"), result(&put, &putTold))
-				c.Move(change("move"), result(&move, &moveTold))
+				s.set(errors.New("connection lost"), c.late)
+				committer, stop, done := run(t, s)
+				defer func() { stop(); <-done }()
+				var put, move, later told
+				committer.Put(change("put"), put.tell)
+				committer.Move(change("move"), move.tell)
 				synctest.Wait()
-				if f := message.AsFailure(put); putTold != 1 || f.Reason != message.StorageDown || !f.Temporary {
-					t.Errorf("the put was told %d times: %v", putTold, put)
-				}
-				if moveTold != 0 || !c.Failing() {
-					t.Errorf("the move was told %d times, failing: %t", moveTold, c.Failing())
-				}
+				committer.Put(change("later"), later.tell)
+				later.want(t, message.StorageDown, false)
+				time.Sleep(c.outage)
+				synctest.Wait()
+				put.wantNothing(t)
 				s.set(nil, false)
-				time.Sleep(2 * maxBackoff) // the clock of the bubble
+				time.Sleep(2 * maxBackoff)
 				synctest.Wait()
-				if moveTold != 1 || move != nil || c.Failing() {
-					t.Errorf("after recovery the move was told %d times: %v", moveTold, move)
+				move.wantDone(t)
+				if s.has("put") == c.refused {
+					t.Errorf("the put is on disk: %t", s.has("put"))
 				}
-				if _, ok := s.rows["put"]; ok {
-					t.Error("a refused put is on disk")
-				}
-				if _, ok := s.rows["move"]; !ok {
-					t.Error("a move is lost")
-				}
-				stop()
-				if err := <-done; err != nil {
-					t.Error(err)
+				if c.refused {
+					put.want(t, message.StorageDown, false)
+				} else {
+					put.wantDone(t)
 				}
 			})
 		})
+	}
+}
+
+// TestCommitterDoesNotKnow: a Put that may be on disk when the lease is lost, or
+// the node stops, is neither accepted nor refused.
+func TestCommitterDoesNotKnow(t *testing.T) {
+	for name, outage := range map[string]time.Duration{"not yet taken back": time.Second, "being taken back": 2 * takeBackAfter} {
+		for how, fenced := range map[string]bool{"fenced": true, "stopped": false} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newFakeStorage()
+					s.set(errors.New("connection lost"), true)
+					committer, stop, done := run(t, s)
+					defer stop()
+					var put, move told
+					committer.Put(change("put"), put.tell)
+					committer.Move(change("move"), move.tell)
+					time.Sleep(outage)
+					if fenced {
+						s.set(plugin.ErrFenced, false)
+					} else {
+						stop()
+					}
+					<-done
+					put.want(t, message.StorageDown, true)
+					move.want(t, message.Standby, false)
+				})
+			})
+		}
+	}
+}
+
+// told is what a writer was told.
+type told struct {
+	times int
+	err   error
+}
+
+func (o *told) tell(err error) { o.times, o.err = o.times+1, err }
+
+func (o *told) want(t *testing.T, reason message.Reason, unknown bool) {
+	t.Helper()
+	if o.times != 1 || o.err == nil {
+		t.Fatalf("told %d times: %v", o.times, o.err)
+	}
+	if f := message.AsFailure(o.err); f.Reason != reason || !f.Temporary || errors.Is(f, plugin.ErrUnknown) != unknown {
+		t.Errorf("told %v, want %s, unknown: %t", o.err, reason, unknown)
+	}
+}
+
+func (o *told) wantDone(t *testing.T) {
+	t.Helper()
+	if o.times != 1 || o.err != nil {
+		t.Errorf("told %d times: %v; want that it is on disk", o.times, o.err)
+	}
+}
+
+func (o *told) wantNothing(t *testing.T) {
+	t.Helper()
+	if o.times != 0 {
+		t.Errorf("told %d times: %v; want nothing yet", o.times, o.err)
 	}
 }
 

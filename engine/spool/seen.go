@@ -36,8 +36,6 @@ const (
 	// clockSlack is by how much the clocks of two nodes may differ, and for how
 	// long a record may be on its way to the committer.
 	clockSlack = 5 * time.Second
-	// commitSlack is how long a record may be on its way to the disk at most.
-	commitSlack = time.Minute
 )
 
 // Digest is what is kept of a submission's key.
@@ -86,9 +84,7 @@ type SeenTable struct {
 	// that was written before.
 	reading sync.Mutex // held by who reads; it guards what follows
 	newest  time.Time  // of what was read
-	asOf    time.Time  // newest when the last reading began
-	since   time.Time  // by our clock: when newest was first seen to be asOf
-	settled time.Time  // what was written before is known
+	settled time.Time  // newest when the last reading began: what was written before is known
 }
 
 // NewSeenTable returns an empty table.
@@ -210,11 +206,7 @@ func (t *SeenTable) CatchUp(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	if t.newest.After(t.asOf) {
-		t.asOf, t.since = t.newest, now
-	}
-	// If nothing comes any more, what was found last needn't be read for ever.
-	settled := t.asOf.Add(max(0, now.Sub(t.since)-commitSlack))
+	settled := t.newest
 	from := t.settled.Add(-promptly - clockSlack)
 	if oldest := now.Add(-seenKept); from.Before(oldest) {
 		from = oldest

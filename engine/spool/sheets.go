@@ -58,7 +58,7 @@ const summaryColumns = `
 	service       text   the policy that decided on it
 	revision      text   of the policies that were in force
 	transport     text   through which it came in
-	peer          text   who handed it over
+	peer          text   who was at the other end
 	labels        text   what the policy noted: name=value, separated by spaces
 `
 
@@ -76,8 +76,8 @@ func summaryValues(s *Summary, more ...any) []any {
 
 func waitingSheet() plugin.Sheet {
 	columns := columnsOf(summaryColumns + `
-	account  text   the recipient's account; empty: it isn't one of ours
-	payer    text   the account that is to pay; empty: it costs nothing
+	account  text   the recipient's account; NULL: it isn't one of ours
+	payer    text   the account that is to pay; NULL: it costs nothing
 	`)
 	read := func(row plugin.Change) ([]any, error) {
 		e, err := decodeEntry(row.Value)
@@ -121,7 +121,7 @@ func attemptsSheet() plugin.Sheet {
 	columns := columnsOf(`
 	id           id     the message
 	attempts     number how often it was tried
-	quarantined  text   why it is set aside; empty: it isn't
+	quarantined  text   why it is set aside; NULL: it isn't
 	handed_over  flag   the next hop has it and has yet to report
 	deliveries   text   what each device said, separated by semicolons
 	`)
@@ -142,7 +142,7 @@ func bindingsSheet() plugin.Sheet {
 	address    text   the address-of-record
 	transport  text   at which it registered
 	contact    text   where it can be reached
-	flow       text   over which; empty: any way will do
+	flow       text   over which; NULL: any way will do
 	device     text   the instance that it named
 	q          number its preference, in thousandths
 	expires    moment when it does

@@ -27,9 +27,6 @@ func New(storage plugin.Storage, committer *Committer) *Spool {
 // be sent, since it couldn't be noted that it was.
 func (s *Spool) Failing() bool { return s.committer.Failing() }
 
-// Measure registers what is counted of the writes to the storage.
-func (s *Spool) Measure(m *plugin.Metrics) { s.committer.measure(m) }
-
 // Put writes a new message, together with rows that make its reservation
 // durable. done gets nil once it is on disk, else a *message.Failure; then
 // nothing is left of it.

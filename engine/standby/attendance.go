@@ -61,6 +61,7 @@ type Attendance struct {
 	note    func() Note
 	failed  *plugin.Counter
 	hurry   chan struct{}
+	asked   chan chan struct{} // for somebody who waits for the next roll
 	roll    atomic.Pointer[roll]
 
 	// Run's own.
@@ -84,7 +85,7 @@ func NewAttendance(leases plugin.Leases, node string, log *slog.Logger, metrics 
 	a := &Attendance{
 		leases: leases, node: node, process: hex.EncodeToString(id[:]), log: log.With("node", node), note: note,
 		failed: metrics.Counter("lease_errors_total", "Calls of the storage about the lease that failed."),
-		hurry:  make(chan struct{}, 1),
+		hurry:  make(chan struct{}, 1), asked: make(chan chan struct{}),
 	}
 	a.roll.Store(&roll{})
 	metrics.Gauge("cluster_nodes_ready", "Other nodes that are ready: to take over, or at work.", func() float64 {
@@ -97,11 +98,17 @@ func NewAttendance(leases plugin.Leases, node string, log *slog.Logger, metrics 
 // left. It returns when ctx has ended.
 func (a *Attendance) Run(ctx context.Context) {
 	a.began = time.Now()
+	var told chan struct{} // of whoever waits
 	for ctx.Err() == nil {
 		a.attend(ctx, a.current(time.Now()))
+		if told != nil {
+			close(told)
+			told = nil
+		}
 		select {
 		case <-time.After(attendEvery):
 		case <-a.hurry:
+		case told = <-a.asked:
 		case <-ctx.Done():
 		}
 	}
@@ -117,6 +124,21 @@ func (a *Attendance) Hurry() {
 	select {
 	case a.hurry <- struct{}{}:
 	default:
+	}
+}
+
+// Refresh returns when it is known anew who is there, which takes one call of
+// the storage, or when that has failed, or ctx has ended.
+func (a *Attendance) Refresh(ctx context.Context) {
+	told := make(chan struct{})
+	select {
+	case a.asked <- told:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-told:
+	case <-ctx.Done():
 	}
 }
 

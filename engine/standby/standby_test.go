@@ -263,6 +263,83 @@ func TestHandsOverToNobody(t *testing.T) {
 	})
 }
 
+// A lease is handed over to a node that dies before it comes: when the
+// reservation has lapsed, somebody takes it.
+func TestHandsOverToOneThatDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewDisk()
+		a := join(t, disk, "a")
+		<-a.began
+		b, c := join(t, disk, "b"), join(t, disk, "c")
+		time.Sleep(TTL)
+		a.rests = time.Second
+		handed := make(chan error, 1)
+		go func() { handed <- a.HandOver(t.Context(), "b") }()
+		synctest.Wait()
+		b.end()
+		if err := <-handed; err != nil {
+			t.Fatal(err)
+		}
+		a.end()
+		began := time.Now()
+		c.within(reservedFor+askEvery, "a third one")
+		if waited := time.Since(began); waited < reservedFor-askEvery {
+			t.Errorf("it takes the lease after %v", waited)
+		}
+		c.end()
+	})
+}
+
+// A node that is told to stop while it hands over hands over all the same.
+func TestStopsWhileItHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewDisk()
+		a := join(t, disk, "a")
+		<-a.began
+		b, c := join(t, disk, "b"), join(t, disk, "c")
+		time.Sleep(TTL)
+		a.rests, a.heir = time.Second, "c"
+		handed := make(chan error, 1)
+		go func() { handed <- a.HandOver(t.Context(), "b") }()
+		synctest.Wait()
+		a.end()
+		if err := <-handed; err != nil {
+			t.Error(err)
+		}
+		b.within(askEvery, "that was named")
+		b.end()
+		c.end()
+	})
+}
+
+// The lease is lost while a term ends for a handover: who asked is told, and
+// another node takes it when it has run out.
+func TestLosesWhatItHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewDisk()
+		a := join(t, disk, "a")
+		<-a.began
+		b := join(t, disk, "b")
+		time.Sleep(TTL)
+		a.rests = 4 * TTL
+		handed := make(chan error, 1)
+		go func() { handed <- a.HandOver(t.Context(), "b") }()
+		synctest.Wait()
+		a.line.change(func(l *line) { l.cut = errors.New("gone") })
+		b.within(TTL+askEvery, "the other")
+		if err := <-handed; !errors.Is(err, ErrNotHeld) {
+			t.Errorf("handed over: %v", err)
+		}
+		a.line.change(func(l *line) { l.cut = nil })
+		time.Sleep(TTL)
+		if len(a.began)+len(b.ended) != 0 || a.Holds() {
+			t.Error("two are active")
+		}
+		a.end()
+		b.end()
+	})
+}
+
 func TestHandoverThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := join(t, memory.NewDisk(), "a")

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -58,6 +59,9 @@ func (s *storage) Close() error {
 }
 
 func (s *storage) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
+	if err := s.usable(ctx); err != nil {
+		return fmt.Errorf("%w: %w", err, plugin.ErrNotApplied)
+	}
 	return s.write(ctx, func(d *Disk) error {
 		if !d.lease.Admits(f) {
 			return plugin.ErrFenced

@@ -3,6 +3,7 @@ package memory
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -62,7 +63,7 @@ func TestClosedRefuses(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Apply(t.Context(), f, []plugin.Change{{Table: "spool", Key: []byte("k"), Value: []byte("v")}}); err != errClosed {
+	if err := s.Apply(t.Context(), f, []plugin.Change{{Table: "spool", Key: []byte("k"), Value: []byte("v")}}); !errors.Is(err, errClosed) {
 		t.Errorf("Apply after Close: %v", err)
 	}
 	if _, err := s.Scan(t.Context(), "spool", nil, nil, 1); err != errClosed {

@@ -57,6 +57,11 @@ func TestLeaseEndsWithTheProcess(t *testing.T) {
 }
 
 func TestLocked(t *testing.T) {
+	if dir := os.Getenv(lockedDir); dir != "" { // the process that is started below
+		_, err := open(vfs.Default, dir, discard())
+		wantError(t, err, "another imgate uses the directory "+dir)
+		return
+	}
 	dir := filepath.Join(t.TempDir(), "pebble")
 	s, err := open(vfs.Default, dir, discard())
 	if err != nil {
@@ -70,24 +75,15 @@ func TestLocked(t *testing.T) {
 	_, err = open(vfs.Default, dir, discard())
 	wantError(t, err, "another imgate uses the directory "+dir)
 
-	child := exec.Command(os.Args[0], "-test.run=TestLockedChild")
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
 	child.Env = append(os.Environ(), lockedDir+"="+dir)
 	if out, err := child.CombinedOutput(); err != nil {
 		t.Errorf("another process: %v\n%s", err, out)
 	}
 }
 
+// lockedDir tells a process that TestLocked starts which directory is locked.
 const lockedDir = "IMGATE_TEST_LOCKED_DIR"
-
-// TestLockedChild runs in a process of its own, started by TestLocked.
-func TestLockedChild(t *testing.T) {
-	dir := os.Getenv(lockedDir)
-	if dir == "" {
-		t.Skip("run by TestLocked")
-	}
-	_, err := open(vfs.Default, dir, discard())
-	wantError(t, err, "another imgate uses the directory "+dir)
-}
 
 func TestUnusableDirectory(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")

@@ -61,7 +61,7 @@ func (s *storage) work() {
 
 // do lets the writer do a job and waits for its result. If the context ends
 // first, the disk lacks something, or the guard breaks, the job may or may not
-// be done.
+// be done; plugin.ErrNotApplied: the writer never got it.
 func do[R any](ctx context.Context, s *storage, job func() (R, error)) (R, error) {
 	type outcome struct {
 		result R
@@ -74,21 +74,8 @@ func do[R any](ctx context.Context, s *storage, job func() (R, error)) (R, error
 		done <- outcome{result, err}
 	}
 	lacking := s.guard.lack.felt()
-	select {
-	case <-lacking:
-		return none, s.guard.lack.err()
-	default:
-	}
-	select {
-	case s.jobs <- run:
-	case <-lacking:
-		return none, s.guard.lack.err()
-	case <-s.guard.broken:
-		return none, s.guard.err()
-	case <-s.quit:
-		return none, errClosed
-	case <-ctx.Done():
-		return none, fmt.Errorf("wait for earlier writes: %w", ctx.Err())
+	if err := s.give(ctx, run, lacking); err != nil {
+		return none, notApplied(err)
 	}
 	select {
 	case o := <-done:
@@ -102,10 +89,33 @@ func do[R any](ctx context.Context, s *storage, job func() (R, error)) (R, error
 	}
 }
 
+// give hands a job to the writer.
+func (s *storage) give(ctx context.Context, run func(), lacking <-chan struct{}) error {
+	select {
+	case <-lacking:
+		return s.guard.lack.err()
+	default:
+	}
+	select {
+	case s.jobs <- run:
+		return nil
+	case <-lacking:
+		return s.guard.lack.err()
+	case <-s.guard.broken:
+		return s.guard.err()
+	case <-s.quit:
+		return errClosed
+	case <-ctx.Done():
+		return fmt.Errorf("wait for earlier writes: %w", ctx.Err())
+	}
+}
+
+func notApplied(err error) error { return fmt.Errorf("%w: %w", err, plugin.ErrNotApplied) }
+
 func (s *storage) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
 	batch, err := s.batch(changes)
 	if err != nil {
-		return err
+		return notApplied(err)
 	}
 	_, err = do(ctx, s, func() (none struct{}, err error) {
 		if !s.lease.Admits(f) {
@@ -165,7 +175,7 @@ func keyOf(table string, key []byte) []byte {
 // commit writes a batch to disk. It runs on the writer only.
 func (s *storage) commit(batch *pebble.Batch) error {
 	if err := s.space.check(time.Now()); err != nil {
-		return err
+		return notApplied(err)
 	}
 	if err := s.db.Apply(batch, pebble.Sync); err != nil {
 		return fmt.Errorf("write: %w", err)

@@ -108,7 +108,7 @@ func replyOf(err error) plugintest.Reply {
 	switch {
 	case err == nil:
 		return plugintest.Taken
-	case f.Reason == message.NoAnswer:
+	case f.Reason == message.NoAnswer, errors.Is(err, plugin.ErrUnknown): // it will be sent again
 		return plugintest.Silence
 	case f.Reason.OfNode():
 		return plugintest.Elsewhere

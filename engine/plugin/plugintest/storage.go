@@ -49,6 +49,7 @@ func rowCases() []Case[StorageHarness] {
 		{"a table that was never written to is empty", storageUnknownTable},
 		{"tables are apart", storageTablesApart},
 		{"an Apply that is refused changes nothing", storageRefusal},
+		{"an Apply that says that nothing was applied has applied nothing", storageNotApplied},
 		{"a scan sees all of an Apply or nothing", storageAtomic},
 		{"scans run beside each other and beside Apply", storageConcurrent},
 		{"what was applied outlives Close", storageDurable},
@@ -143,6 +144,20 @@ func storageRefusal(t T, h StorageHarness) {
 		return // that it must be refused is a case of its own
 	}
 	expectRows(t, scanTable(t, s, "spool"), aRow("spool", "kept", "1"), aRow("spool", "other", "1"))
+}
+
+// storageNotApplied calls Apply with a context that has ended: what comes of that
+// is the storage's business, as long as it is true.
+func storageNotApplied(t T, h StorageHarness) {
+	s, f := openLeased(t, h)
+	before := aRow("spool", "a", "1")
+	applyRows(t, s, f, before)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	err := s.Apply(ended, f, []plugin.Change{aRow("spool", "b", "1")})
+	if errors.Is(err, plugin.ErrNotApplied) {
+		expectRows(t, scanTable(t, s, "spool"), before)
+	}
 }
 
 // storageAtomic rewrites a set of rows, a generation in each Apply, while

@@ -24,6 +24,7 @@ type plainStorage struct {
 	*plainDisk
 
 	apply   func(s *plainStorage, changes []plugin.Change) error
+	ended   func(s *plainStorage, changes []plugin.Change) error // Apply with a context that has ended
 	fenced  func(s *plainStorage, f plugin.Fence) bool
 	refused func(s *plainStorage, changes []plugin.Change)
 	scan    func(s *plainStorage, table string, from, to []byte, n int) ([]plugin.Change, error)
@@ -58,7 +59,7 @@ func brokenStorage(breakIt func(*plainStorage)) func(T) StorageHarness {
 		return StorageHarness{Open: func(T) plugin.Storage {
 			s := &plainStorage{
 				plainDisk: disk,
-				apply:     soundApply, fenced: soundFenced, refused: func(*plainStorage, []plugin.Change) {},
+				apply:     soundApply, ended: soundEnded, fenced: soundFenced, refused: func(*plainStorage, []plugin.Change) {},
 				scan:    soundScan,
 				acquire: soundAcquire, renew: soundRenew, release: soundRelease,
 				cede: soundHandover, lease: soundLease, attend: soundAttend,
@@ -75,9 +76,12 @@ func brokenStorage(breakIt func(*plainStorage)) func(T) StorageHarness {
 	}
 }
 
-func (s *plainStorage) Apply(_ context.Context, f plugin.Fence, changes []plugin.Change) error {
+func (s *plainStorage) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		return s.ended(s, changes)
+	}
 	if s.fenced(s, f) {
 		s.refused(s, changes)
 		return plugin.ErrFenced
@@ -101,6 +105,8 @@ func soundApply(s *plainStorage, changes []plugin.Change) error {
 	}
 	return nil
 }
+
+func soundEnded(*plainStorage, []plugin.Change) error { return plugin.ErrNotApplied }
 
 // set makes one change. It copies what it keeps.
 func (d *plainDisk) set(c plugin.Change) {
@@ -301,6 +307,11 @@ var applyFaults = []fault[StorageHarness]{
 		}
 		return err
 	}),
+	{"says that nothing was applied after it was", "an Apply that says that nothing was applied has applied nothing", brokenStorage(func(s *plainStorage) {
+		s.ended = func(s *plainStorage, changes []plugin.Change) error {
+			return errors.Join(soundApply(s, changes), plugin.ErrNotApplied)
+		}
+	})},
 	applyFault("takes only half a mebibyte", "a key, a value and an Apply may be as large as the limits", func(s *plainStorage, changes []plugin.Change) error {
 		for _, c := range changes {
 			if len(c.Value) > plugin.MaxValue/2 {

@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/imgate/imgate/engine/message"
@@ -123,8 +124,8 @@ func (d *postDoor) submit(ctx context.Context, gate plugin.Gate, l letter, accou
 
 func soundAnswer(d *postDoor, ctx context.Context, l letter, t plugin.Ticket) {
 	_, err := t.Accepted(ctx)
-	if ctx.Err() != nil {
-		return // it is closing, and doesn't know
+	if errors.Is(err, plugin.ErrUnknown) {
+		return // the peer says it again
 	}
 	if err != nil {
 		d.reply(l, d.replyTo(message.AsFailure(err)))

@@ -152,6 +152,7 @@ func gateFaults() []fault[TransportHarness] {
 		accepted  = "a message is called taken only after it was accepted"
 		pipelined = "a message that waits for acceptance doesn't hold up the next of its sender"
 		refusals  = "a refusal reaches the peer as what it is"
+		unknown   = "what isn't known isn't answered, and its repeat is handed in"
 	)
 	return []fault[TransportHarness]{
 		doorFault("doesn't ask whether the node is active", inactive, func(d *postDoor) {
@@ -171,6 +172,9 @@ func gateFaults() []fault[TransportHarness] {
 		replyFault("sends elsewhere what may pass", refusals, message.PolicyFailed, Elsewhere),
 		replyFault("refuses now what it refuses for good", refusals, message.InsufficientFunds, Later),
 		replyFault("doesn't send elsewhere when the disk is gone", refusals, message.StorageDown, Later),
+		doorFault("refuses what may have been kept", unknown, func(d *postDoor) { d.answer = answerUnknown(Elsewhere) }),
+		doorFault("takes what may not have been kept", unknown, func(d *postDoor) { d.answer = answerUnknown(Taken) }),
+		doorFault("is still busy with what it left unanswered", unknown, stayBusy),
 	}
 }
 
@@ -224,6 +228,35 @@ func trustful() func(*postDoor, context.Context, letter, plugin.Ticket) {
 			accepted.Add(1)
 		}
 		soundAnswer(d, ctx, l, t)
+	}
+}
+
+// answerUnknown says something about what nobody knows.
+func answerUnknown(reply Reply) func(*postDoor, context.Context, letter, plugin.Ticket) {
+	return func(d *postDoor, ctx context.Context, l letter, t plugin.Ticket) {
+		_, err := t.Accepted(ctx)
+		if errors.Is(err, plugin.ErrUnknown) && ctx.Err() == nil {
+			d.reply(l, reply)
+			return
+		}
+		soundAnswer(d, ctx, l, t)
+	}
+}
+
+// stayBusy hands in nothing again that it left unanswered.
+func stayBusy(d *postDoor) {
+	var left sync.Map
+	d.answer = func(d *postDoor, ctx context.Context, l letter, t plugin.Ticket) {
+		if _, err := t.Accepted(ctx); errors.Is(err, plugin.ErrUnknown) {
+			left.Store(l.get("Reference"), true)
+		}
+		soundAnswer(d, ctx, l, t)
+	}
+	d.active = func(gate plugin.Gate, l letter) *message.Failure {
+		if _, found := left.Load(l.get("Reference")); found {
+			return message.FailForNow(message.Overloaded, "one moment")
+		}
+		return gate.Active()
 	}
 }
 

@@ -127,7 +127,7 @@ func (t transportTicket) Accepted(ctx context.Context) (plugin.Answer, error) {
 		select {
 		case <-t.hold:
 		case <-ctx.Done():
-			return plugin.Answer{}, message.FailForNow(message.Internal, "still waiting for the disk: %w", ctx.Err())
+			return plugin.Answer{}, message.FailForNow(message.Internal, "still waiting for the disk: %w: %w", ctx.Err(), plugin.ErrUnknown)
 		}
 	}
 	if t.refusal != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
 )
 
 func serveCases() []Case[TransportHarness] {
@@ -26,6 +27,7 @@ func serveCases() []Case[TransportHarness] {
 		{"a message is called taken only after it was accepted", transportAcceptance},
 		{"a message that waits for acceptance doesn't hold up the next of its sender", transportPipelining},
 		{"a refusal reaches the peer as what it is", transportRefusals},
+		{"what isn't known isn't answered, and its repeat is handed in", transportUnknown},
 	}
 }
 
@@ -300,4 +302,23 @@ func transportRefusals(t T, h TransportHarness) {
 		b.gate.refuse(test.why)
 		b.want(test.why.Error(), said(string(test.why.Reason), "hello"), test.want)
 	}
+}
+
+// transportUnknown: a peer that hears nothing repeats itself, and its repeat joins
+// what was kept, if anything was: its key is a matter of transportRepeat.
+func transportUnknown(t T, h TransportHarness) {
+	b := newTransportBench(t, h)
+	const what = "nobody knows whether it was kept"
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	b.gate.refuse(message.FailForNow(message.StorageDown, "%w", plugin.ErrUnknown))
+	reply := b.sayLater(ctx, said("unknown", "hello"))
+	b.arrivals(1)
+	time.AfterFunc(moment, cancel)
+	if got := <-reply; got != Silence {
+		t.Errorf("%s: the message is %s, want it %s", what, got, Silence)
+	}
+	b.gate.refuse(nil)
+	b.want(what+": said again", said("unknown", "hello"), Taken)
+	b.arrivals(2)
 }
