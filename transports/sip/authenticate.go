@@ -11,30 +11,45 @@ import (
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
+// identity is who sent a request.
+type identity struct {
+	account plugin.Account
+	proof
+}
+
+// proof is how that is known.
+type proof struct {
+	name   string  // tells the submissions of one from those of others
+	nonces *nonces // of the credentials; nil: a peer vouches
+	nonce  nonceID
+	count  uint32
+}
+
 // authenticate finds out who sent a request, by its credentials. If it returns
 // false it has answered: everybody without credentials gets the same challenge,
 // whatever it asks for, so that nobody learns which addresses exist.
-func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, digest plugin.Digest, found bool, now time.Time) (plugin.Account, bool) {
+func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, digest plugin.Digest, found bool, now time.Time) (identity, bool) {
 	if !found {
 		d.challenge(x, d.realm(x), false, now)
-		return plugin.Account{}, false
+		return identity{}, false
 	}
 	count, ok := nonceCount(&digest)
 	if !ok || !slices.Contains(d.config.Algorithms, digest.Algorithm) || !isSameURI(x, digest.URI) {
 		d.answer(x, wire.Reply{Status: 400, Phrase: "Bad Credentials"})
-		return plugin.Account{}, false
+		return identity{}, false
 	}
 	digest.Method = x.Method
 	account, err := d.gate.Authenticate(d.authenticating.Context(now), plugin.Credentials{Digest: &digest})
 	if err != nil && ctx.Err() != nil {
 		x.Abandon() // we are closing, and don't know
-		return account, false
+		return identity{}, false
 	}
 	if err != nil {
 		d.refuse(x, message.AsFailure(err))
-		return account, false
+		return identity{}, false
 	}
-	return account, d.isFresh(x, account.ID, &digest, count, now)
+	who := identity{account, proof{name: account.ID, count: count}}
+	return who, d.isFresh(x, &who.proof, &digest, now)
 }
 
 // credentials returns those for a realm of ours. A request may carry others
@@ -56,7 +71,7 @@ func (d *Door) credentials(x *wire.Exchange) (plugin.Digest, bool) {
 // used with this count before with a new nonce. It comes after Authenticate, so
 // that stale=true goes only to those who know the secret (RFC 7616 §3.3), and
 // only they occupy a window.
-func (d *Door) isFresh(x *wire.Exchange, account string, digest *plugin.Digest, count uint32, now time.Time) bool {
+func (d *Door) isFresh(x *wire.Exchange, p *proof, digest *plugin.Digest, now time.Time) bool {
 	tenure, failure := d.gate.Tenure()
 	if failure != nil {
 		d.refuse(x, failure)
@@ -69,12 +84,29 @@ func (d *Door) isFresh(x *wire.Exchange, account string, digest *plugin.Digest, 
 		err = errStaleNonce
 	}
 	if err == nil {
-		err = n.use(account, id, count, now)
+		p.nonces, p.nonce = n, id
+		err = n.use(p.name, id, p.count, now)
+	}
+	if err == errReplay && n.pardons.use(p.pardon(x)) {
+		return true
 	}
 	if err != nil {
 		d.challenge(x, digest.Realm, true, now)
 	}
 	return err == nil
+}
+
+// mayRepeat lets a request that wasn't taken come again as it is. To
+// authenticate anew would make another one of it (RFC 3261 §22.2), which nobody
+// knows as a repeat.
+func (p proof) mayRepeat(x *wire.Exchange) {
+	if p.nonces != nil {
+		p.nonces.pardons.grant(p.pardon(x))
+	}
+}
+
+func (p proof) pardon(x *wire.Exchange) pardon {
+	return pardon{p.nonce, p.count, x.Flow.Remote, submissionKey(x, p.name)}
 }
 
 // challenge answers with a new nonce, while this node is the active one.

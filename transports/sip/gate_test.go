@@ -171,7 +171,7 @@ func (t ticket) Accepted(ctx context.Context) (plugin.Answer, error) {
 		select {
 		case <-t.hold:
 		case <-ctx.Done():
-			return plugin.Answer{}, message.FailForNow(message.Internal, "%w", ctx.Err())
+			return plugin.Answer{}, message.FailForNow(message.Internal, "%w: %w", ctx.Err(), plugin.ErrUnknown)
 		}
 	}
 	t.mu.Lock()
@@ -204,6 +204,13 @@ func serve(t testing.TB, g *gate, env plugin.Env, config Config) *Door {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveDoor(t, g, d)
+	return d
+}
+
+// serveDoor serves a door until the end of the test.
+func serveDoor(t testing.TB, g *gate, d *Door) {
+	t.Helper()
 	g.ready = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -215,7 +222,6 @@ func serve(t testing.TB, g *gate, env plugin.Env, config Config) *Door {
 		}
 	})
 	<-g.ready
-	return d
 }
 
 // addressOf is where a door listens on a network.

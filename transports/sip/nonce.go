@@ -83,6 +83,8 @@ type nonces struct {
 	macs   sync.Pool // of hash.Hash, keyed with the installation's secret
 	shards [nonceShards]nonceShard
 	seed   maphash.Seed
+
+	pardons pardons
 }
 
 // nonceShard has the windows of some of the accounts.

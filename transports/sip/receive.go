@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -21,7 +22,11 @@ func (d *Door) message(ctx context.Context, x *wire.Exchange, peer *Peer) {
 	}
 	now := time.Now()
 	who, ok := d.identify(ctx, x, peer, now)
-	if !ok || !d.begin(x) {
+	if !ok {
+		return
+	}
+	if !d.begin(x) {
+		who.mayRepeat(x)
 		return
 	}
 	if refusal := contentRefusal(x); refusal != nil {
@@ -35,16 +40,11 @@ func (d *Door) message(ctx context.Context, x *wire.Exchange, peer *Peer) {
 	}
 	m.Trace = traceOf(x, peer)
 	ticket := d.gate.Submit(plugin.Arrival{Message: m, Account: who.account, Key: submissionKey(x, who.name), Call: x.CallID})
+	p := who.proof
 	d.waiters.run(func() {
 		defer x.Recover()
-		d.answerMessage(ctx, x, ticket)
+		d.answerMessage(ctx, x, p, ticket)
 	})
-}
-
-// identity is who brings a message.
-type identity struct {
-	account plugin.Account
-	name    string // tells the submissions of one from those of others
 }
 
 // identify finds out who brings a message: whose credentials it has, or a peer
@@ -52,8 +52,7 @@ type identity struct {
 func (d *Door) identify(ctx context.Context, x *wire.Exchange, peer *Peer, now time.Time) (identity, bool) {
 	digest, found := d.credentials(x)
 	if found || !peer.vouches() {
-		account, ok := d.authenticate(ctx, x, digest, found, now)
-		return identity{account, account.ID}, ok
+		return d.authenticate(ctx, x, digest, found, now)
 	}
 	from, err := sender(x)
 	if err != nil {
@@ -61,19 +60,23 @@ func (d *Door) identify(ctx context.Context, x *wire.Exchange, peer *Peer, now t
 		return identity{}, false
 	}
 	x.Keep()
-	return identity{peer.account(from), "peer " + peer.Name}, true
+	return identity{peer.account(from), proof{name: "peer " + peer.Name}}, true
 }
 
 // answerMessage waits until the message is ours, and if the plan says so for
 // what becomes of it: 200 when a device has it, 202 when it is kept.
-func (d *Door) answerMessage(ctx context.Context, x *wire.Exchange, ticket plugin.Ticket) {
+func (d *Door) answerMessage(ctx context.Context, x *wire.Exchange, p proof, ticket plugin.Ticket) {
 	answer, err := ticket.Accepted(d.accepting.Context(time.Now()))
 	if err != nil {
-		if ctx.Err() != nil {
-			x.Abandon() // we are closing, and don't know
+		failure := message.AsFailure(err)
+		if failure.Temporary {
+			p.mayRepeat(x)
+		}
+		if errors.Is(err, plugin.ErrUnknown) {
+			x.Abandon() // it may have been kept: the client repeats it, and is told then
 			return
 		}
-		d.refuseMessage(x, message.AsFailure(err))
+		d.refuseMessage(x, failure)
 		return
 	}
 	if answer.Within == 0 {

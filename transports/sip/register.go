@@ -29,7 +29,7 @@ const (
 func (d *Door) register(ctx context.Context, x *wire.Exchange, peer *Peer) {
 	now := time.Now()
 	digest, found := d.credentials(x)
-	account, ok := d.authenticate(ctx, x, digest, found, now)
+	who, ok := d.authenticate(ctx, x, digest, found, now)
 	if !ok || !d.begin(x) {
 		return
 	}
@@ -38,7 +38,7 @@ func (d *Door) register(ctx context.Context, x *wire.Exchange, peer *Peer) {
 		d.answer(x, *refusal)
 		return
 	}
-	r, refusal := d.registration(x, account, path, now)
+	r, refusal := d.registration(x, who.account, path, now)
 	if refusal != nil {
 		d.answer(x, *refusal)
 		return
@@ -108,6 +108,9 @@ func (d *Door) remember(x *wire.Exchange, r plugin.Registration, path string, no
 	}
 	if slices.ContainsFunc(r.Bindings, func(b plugin.Binding) bool { return b.Expires.After(now) }) {
 		x.Keep()
+		if d.peers.behind(x.Flow.Remote.Addr()) == nil {
+			d.streams.noteClient(x.Flow)
+		}
 	}
 	if !d.endpoint.Load().Connected(x.Flow) { // it ended before it was noted
 		d.streams.closed(x.Flow)

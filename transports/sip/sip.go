@@ -56,6 +56,7 @@ type Door struct {
 	gate       plugin.Gate
 	metrics    *metrics
 	complaints *complaints
+	log        *slog.Logger
 
 	authenticating *plugin.Deadlines
 	accepting      *plugin.Deadlines
@@ -87,6 +88,7 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 		waiters:    newWaiters(),
 		metrics:    m,
 		complaints: newComplaints(m, log),
+		log:        log,
 	}
 	d.wire = wire.Config{
 		MaxBody: config.Limits.Body,
@@ -130,6 +132,7 @@ func (d *Door) Serve(ctx context.Context, gate plugin.Gate) error {
 	gate.Ready()
 	var watching sync.WaitGroup
 	watching.Go(func() { d.complaints.watch(ctx, endpoint.Counts) })
+	watching.Go(func() { d.sendAway(ctx) })
 	endpoint.Serve(ctx, d.handle)
 	d.waiters.close()
 	watching.Wait()

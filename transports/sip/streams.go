@@ -23,6 +23,7 @@ type streams struct {
 	accounts map[string][]stream
 	flows    map[string][]string // by the flow's ID: the accounts that are on it, as often as they are
 	proxies  map[netip.Addr]wire.Flow
+	clients  map[wire.Flow]struct{} // over which a client has registered, whether it names its device or not
 }
 
 // stream is a way to a device over a connection.
@@ -35,7 +36,7 @@ type stream struct {
 }
 
 func newStreams() *streams {
-	return &streams{accounts: map[string][]stream{}, flows: map[string][]string{}, proxies: map[netip.Addr]wire.Flow{}}
+	return &streams{accounts: map[string][]stream{}, flows: map[string][]string{}, proxies: map[netip.Addr]wire.Flow{}, clients: map[wire.Flow]struct{}{}}
 }
 
 // note keeps what a registration says that came in some way.
@@ -89,10 +90,39 @@ func (s *streams) through(proxy netip.Addr) (wire.Flow, bool) {
 	return flow, found
 }
 
+// noteClient keeps a connection over which a client has registered.
+func (s *streams) noteClient(flow wire.Flow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients[flow] = struct{}{}
+}
+
+// countClients returns over how many connections clients have registered.
+func (s *streams) countClients() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.clients)
+}
+
+// someClients returns up to n connections over which clients have registered.
+func (s *streams) someClients(n int) []wire.Flow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var some []wire.Flow
+	for flow := range s.clients {
+		if len(some) >= n {
+			break
+		}
+		some = append(some, flow)
+	}
+	return some
+}
+
 // closed forgets a connection.
 func (s *streams) closed(flow wire.Flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.clients, flow)
 	if s.proxies[flow.Remote.Addr()] == flow {
 		delete(s.proxies, flow.Remote.Addr())
 	}

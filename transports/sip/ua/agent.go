@@ -50,6 +50,10 @@ type Config struct {
 	// it twice. It is called as Handle is. Nil: nobody wants to know.
 	Again func(Incoming)
 
+	// Ping is how often KeepRegistered asks over a connection for a sign of life;
+	// zero: every 30 s. A server that gives none within 10 s is left.
+	Ping time.Duration
+
 	timers timers // zero: the usual ones
 }
 
@@ -103,6 +107,9 @@ func Dial(ctx context.Context, config Config) (*Agent, error) {
 	}
 	if config.timers == (timers{}) {
 		config.timers = standardTimers
+	}
+	if config.Ping > 0 {
+		config.timers.ping = config.Ping
 	}
 	a := &Agent{
 		config: config, callID: rand.Text(), tag: rand.Text(), instance: newInstance(),

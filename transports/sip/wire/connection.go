@@ -22,10 +22,11 @@ const (
 	causeMalformed               // nobody knew where the next message began
 	causeMemory                  // all together held too much
 	causeShutdown                // we are going
+	causeDismissed               // its peer is better off elsewhere
 	causes
 )
 
-var causeNames = [causes]string{"peer", "idle", "slow_sender", "slow_reader", "malformed", "memory", "shutdown"}
+var causeNames = [causes]string{"peer", "idle", "slow_sender", "slow_reader", "malformed", "memory", "shutdown", "dismissed"}
 
 // maxQueued is how much may wait to be written on one connection, in octets.
 const maxQueued = 256 << 10
@@ -37,12 +38,14 @@ const flushWithin = time.Second
 // connection is a stream to a peer who opened it. One goroutine reads it, and
 // there is one that writes while there is something to write.
 type connection struct {
-	flow     Flow
-	conn     net.Conn
-	endpoint *Endpoint
-	sentBy   string
-	kept     atomic.Bool   // see Exchange.Keep
-	done     chan struct{} // closed when requests can't be sent on it any more
+	flow      Flow
+	conn      net.Conn
+	endpoint  *Endpoint
+	sentBy    string
+	kept      atomic.Bool   // see Exchange.Keep
+	owed      atomic.Int32  // answers to requests that were begun
+	dismissed atomic.Bool   // see Endpoint.Dismiss
+	done      chan struct{} // closed when requests can't be sent on it any more
 
 	framer framer // the reader's
 
@@ -231,9 +234,15 @@ func (c *connection) end() bool {
 	return true
 }
 
-// hangUp closes a connection behind the answer to what could not be read. If it
-// were closed with something unread, the system would throw the answer away.
-func (c *connection) hangUp() {
+// dismiss has the reader hang up.
+func (c *connection) dismiss() {
+	c.dismissed.Store(true)
+	_ = c.conn.SetReadDeadline(time.Now()) // fails only when it is closed
+}
+
+// hangUp closes a connection behind the last answer. If it were closed with
+// something unread, the system would throw the answer away.
+func (c *connection) hangUp(why cause) {
 	c.finish()
 	_ = c.conn.SetReadDeadline(time.Now().Add(flushWithin)) // fails only when it is closed
 	buffer := c.framer.buffer[:cap(c.framer.buffer)]
@@ -244,5 +253,5 @@ func (c *connection) hangUp() {
 		}
 		left -= n
 	}
-	c.close(causeMalformed)
+	c.close(why)
 }

@@ -43,6 +43,7 @@ type Counts struct {
 	EndedUnread    uint64 // because the peer didn't read
 	EndedMalformed uint64 // because nobody knew where the next message began
 	EndedMemory    uint64 // because all together held too much
+	EndedDismissed uint64 // because their peers were sent away
 	EndedByPeer    uint64
 }
 
@@ -79,6 +80,7 @@ func (e *Endpoint) Counts() Counts {
 		EndedUnread:    c.ended[causeSlowReader].Load(),
 		EndedMalformed: c.ended[causeMalformed].Load(),
 		EndedMemory:    c.ended[causeMemory].Load(),
+		EndedDismissed: c.ended[causeDismissed].Load(),
 		EndedByPeer:    c.ended[causePeer].Load(),
 	}
 }

@@ -242,6 +242,22 @@ func (e *Endpoint) Connected(f Flow) bool {
 	return ok
 }
 
+// Dismiss hangs up on a peer, so that it connects anew, perhaps to somebody
+// else: what is written goes out, what comes is read no more. It returns false
+// as long as answers are under way on that connection, and does nothing; true
+// if the connection is gone.
+func (e *Endpoint) Dismiss(f Flow) bool {
+	c := e.connections.find(f)
+	if c == nil {
+		return true
+	}
+	if c.owed.Load() > 0 {
+		return false
+	}
+	c.dismiss()
+	return true
+}
+
 // Do sends a request on a flow and waits for its final response: ErrTimeout
 // after 32 s, ErrUnsafe and ErrTooLarge if it can't be written, ErrNeedsStream
 // if it is too large for UDP, ErrNoFlow if no socket of ours can reach the peer

@@ -26,6 +26,7 @@ func (x *Exchange) Begin() error {
 	switch err {
 	case nil:
 		x.begun = true
+		x.owe(1)
 	case ErrRepeated:
 		x.endpoint.counters.retransmissions.Add(1)
 	case ErrFull:
@@ -41,6 +42,9 @@ func (x *Exchange) Answer(reply Reply) {
 	}
 	x.done = true
 	x.write(reply)
+	if x.begun {
+		x.owe(-1)
+	}
 }
 
 // Abandon ends the exchange without a response, so that the peer's repetition
@@ -48,8 +52,17 @@ func (x *Exchange) Answer(reply Reply) {
 func (x *Exchange) Abandon() {
 	if x.begun && !x.done {
 		x.endpoint.server.abandon(x.key)
+		x.owe(-1)
 	}
 	x.done = true
+}
+
+// owe counts the answers that are under way on the connection on which the
+// request came.
+func (x *Exchange) owe(n int32) {
+	if c, ok := x.link.(*connection); ok {
+		c.owed.Add(n)
+	}
 }
 
 // Keep marks the connection on which the request came as one of a client that

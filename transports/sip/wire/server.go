@@ -156,11 +156,11 @@ func (t *serverTable) finish(k key, o outcome, whole []byte, now time.Time) {
 
 // abandon ends a transaction without a response: the peer repeats its request.
 func (t *serverTable) abandon(k key) {
-	t.pending.Add(-1)
 	s := &t.shards[k.lo%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.outcomes, k)
+	t.pending.Add(-1)
 }
 
 func (t *serverTable) tick(now time.Time) uint32 {

@@ -139,13 +139,16 @@ func (r *streamReader) run(ctx context.Context) cause {
 			return causeMemory
 		}
 		n, why := r.read(ctx, room)
+		if why == causeDismissed {
+			r.hangUp(why)
+		}
 		if n == 0 {
 			return why
 		}
 		r.framer.add(n)
 		if !r.takeAll(ctx) {
 			if r.answered {
-				r.hangUp()
+				r.hangUp(causeMalformed)
 			}
 			return causeMalformed
 		}
@@ -157,8 +160,8 @@ func (r *streamReader) read(ctx context.Context, room []byte) (int, cause) {
 	for {
 		deadline, why := r.deadline()
 		_ = r.conn.SetReadDeadline(deadline) // fails only when it is closed
-		if ctx.Err() != nil {
-			return 0, causeShutdown
+		if why, over := r.isOver(ctx); over {
+			return 0, why
 		}
 		n, err := r.conn.Read(room)
 		now := time.Now()
@@ -169,16 +172,27 @@ func (r *streamReader) read(ctx context.Context, room []byte) (int, cause) {
 			r.now = now
 			return n, 0
 		}
-		switch {
-		case !errors.Is(err, os.ErrDeadlineExceeded):
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return 0, causePeer
-		case ctx.Err() != nil:
-			return 0, causeShutdown
+		}
+		if why, over := r.isOver(ctx); over {
+			return 0, why
 		}
 		if later, _ := r.deadline(); !now.Before(later) {
 			return 0, why
 		} // else Keep came in the meantime
 	}
+}
+
+// isOver tells whether somebody wants no more to be read, and why.
+func (r *streamReader) isOver(ctx context.Context) (cause, bool) {
+	switch {
+	case ctx.Err() != nil:
+		return causeShutdown, true
+	case r.dismissed.Load():
+		return causeDismissed, true
+	}
+	return 0, false
 }
 
 // pingWithin is how far the two halves of a ping may be apart.

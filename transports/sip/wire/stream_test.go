@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -429,5 +430,55 @@ func TestStreamDrains(t *testing.T) {
 			t.Error("it is still connected")
 		}
 		x.Answer(Reply{Status: 200}) // too late, and harmless
+	})
+}
+
+// TestDismiss: a connection is hung up once no answer is under way on it; what
+// was written arrives, and what is said meanwhile isn't handled.
+func TestDismiss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, goOn := make(chan *Exchange), make(chan Reply)
+		e, c, stop := served(t, Config{}, func(_ context.Context, x *Exchange) {
+			_ = x.Begin()
+			begun <- x
+			if reply := <-goOn; reply.Status != 0 {
+				x.Answer(reply)
+			} else {
+				x.Abandon()
+			}
+		})
+		defer stop()
+		for _, reply := range []Reply{{}, {Status: 200}} { // abandoned, then answered
+			c.say(hello(fmt.Sprint(reply.Status)))
+			flow := (<-begun).Flow
+			if e.Dismiss(flow) {
+				t.Error("dismissed with an answer under way")
+			}
+			goOn <- reply
+		}
+		if got := c.hear(); got != "200 OK" {
+			t.Error(got)
+		}
+		synctest.Wait()
+		flow := e.connections.all()[0].flow
+		if !e.Dismiss(flow) {
+			t.Error("nothing is under way")
+		}
+		synctest.Wait()
+		if e.Connected(flow) {
+			t.Error("requests could still be sent on it")
+		}
+		go c.Write([]byte(hello("late")))
+		began := time.Now()
+		if took := c.ends().Sub(began); took > flushWithin {
+			t.Errorf("hung up after %v", took)
+		}
+		synctest.Wait()
+		if n := e.Counts(); n.EndedDismissed != 1 || n.Connections != 0 || n.Requests != 2 {
+			t.Errorf("%+v", n)
+		}
+		if !e.Dismiss(flow) {
+			t.Error("one that is gone needs no more")
+		}
 	})
 }
