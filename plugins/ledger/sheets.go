@@ -45,44 +45,44 @@ func sheets() []plugin.Sheet {
 // accountsSheet has no secrets: they are worth as much as passwords.
 func accountsSheet() plugin.Sheet {
 	return sheet(tableAccounts, "an account; the balance is what was credited less what was spent; those of an import are there a moment before it is complete", readAccount,
-		field[*account]{column("aor", plugin.ColumnText, "the account's address"), func(a *account) any { return clean(a.id) }},
+		field[*account]{column("account", plugin.ColumnText, "its address"), func(a *account) any { return text(a.id) }},
 		field[*account]{column("credited", plugin.ColumnMoney, "all that was ever credited, less what was taken back"), func(a *account) any { return a.credited }},
 		field[*account]{column("suspended", plugin.ColumnFlag, "it can't send, register or pay until it is resumed"), func(a *account) any { return a.suspended.Load() }},
-		field[*account]{column("created", plugin.ColumnMoment, "when it was added; empty: before that was kept"), func(a *account) any { return moment(a.created) }},
-		field[*account]{column("identities", plugin.ColumnText, "further addresses and telephone numbers, separated by spaces"), func(a *account) any { return names(a.identities[1:]) }},
+		field[*account]{column("created", plugin.ColumnMoment, "when it was added; NULL: before that was kept"), func(a *account) any { return moment(a.created) }},
+		field[*account]{column("identities", plugin.ColumnText, "further addresses and telephone numbers, separated by spaces"), func(a *account) any { return text(names(a.identities[1:])) }},
 	)
 }
 
 // spending is how much an account has spent.
 type spending struct {
-	aor   string
-	spent plugin.Money
+	account string
+	spent   plugin.Money
 }
 
 func spentSheet() plugin.Sheet {
 	return sheet(tableSpent, "what an account has spent; one that never paid for a message has no row", readSpending,
-		field[spending]{column("aor", plugin.ColumnText, "the account's address"), func(s spending) any { return clean(s.aor) }},
+		field[spending]{column("account", plugin.ColumnText, "its address"), func(s spending) any { return text(s.account) }},
 		field[spending]{column("spent", plugin.ColumnMoney, "all that it ever paid"), func(s spending) any { return s.spent }},
 	)
 }
 
 func readSpending(c plugin.Change) (spending, error) {
 	spent, _, err := readSpent(c)
-	return spending{aor: string(c.Key), spent: spent}, err
+	return spending{account: string(c.Key), spent: spent}, err
 }
 
 func cdrsSheet() plugin.Sheet {
 	return sheet(tableCDRs, "a CDR: a message that was paid for", readCDR,
 		field[*cdr]{column("id", plugin.ColumnID, "the message"), func(c *cdr) any { return c.ID }},
-		field[*cdr]{indexed(column("payer", plugin.ColumnText, "the account that paid")), func(c *cdr) any { return clean(c.Payer) }},
-		field[*cdr]{column("sender", plugin.ColumnText, "who sent the message"), func(c *cdr) any { return clean(c.From) }},
-		field[*cdr]{column("recipient", plugin.ColumnText, "to whom it was sent"), func(c *cdr) any { return clean(c.Recipient) }},
-		field[*cdr]{column("destination", plugin.ColumnText, "what the policy charged it as; may be empty"), func(c *cdr) any { return clean(c.Destination) }},
+		field[*cdr]{indexed(column("payer", plugin.ColumnText, "the account that paid")), func(c *cdr) any { return text(c.Payer) }},
+		field[*cdr]{column("sender", plugin.ColumnText, "who sent the message"), func(c *cdr) any { return text(c.From) }},
+		field[*cdr]{column("recipient", plugin.ColumnText, "to whom it was sent"), func(c *cdr) any { return text(c.Recipient) }},
+		field[*cdr]{column("destination", plugin.ColumnText, "what the policy charged it as, if it says so"), func(c *cdr) any { return text(c.Destination) }},
 		field[*cdr]{column("units", plugin.ColumnNumber, "how many events it counts as"), func(c *cdr) any { return int64(c.Units) }},
 		field[*cdr]{column("amount", plugin.ColumnMoney, "what was paid, for all units"), func(c *cdr) any { return c.Amount }},
-		field[*cdr]{column("currency", plugin.ColumnText, "of the amount, for example EUR"), func(c *cdr) any { return clean(c.Currency) }},
-		field[*cdr]{column("service", plugin.ColumnText, "the policy that decided on it"), func(c *cdr) any { return clean(c.Service) }},
-		field[*cdr]{column("transport", plugin.ColumnText, "through which it was delivered"), func(c *cdr) any { return clean(c.Transport) }},
+		field[*cdr]{column("currency", plugin.ColumnText, "of the amount, for example EUR"), func(c *cdr) any { return text(c.Currency) }},
+		field[*cdr]{column("service", plugin.ColumnText, "the policy that decided on it"), func(c *cdr) any { return text(c.Service) }},
+		field[*cdr]{column("transport", plugin.ColumnText, "through which it was delivered"), func(c *cdr) any { return text(c.Transport) }},
 		field[*cdr]{column("received", plugin.ColumnMoment, "when it came in"), func(c *cdr) any { return c.Received.time() }},
 		field[*cdr]{indexed(column("settled", plugin.ColumnMoment, "when that happened which is charged for: invoices go by this")), func(c *cdr) any { return c.Settled.time() }},
 		field[*cdr]{column("late", plugin.ColumnFlag, "paid after its reservation had lapsed"), func(c *cdr) any { return c.Late }},
@@ -113,6 +113,14 @@ func names(addresses []message.Address) string {
 		all = append(all, clean(a.String()))
 	}
 	return strings.Join(all, " ")
+}
+
+// text is a text as a column may hold it; an empty one is no value.
+func text(s string) any {
+	if s == "" {
+		return nil
+	}
+	return clean(s)
 }
 
 // clean makes a text of what may be any octets: peers and policies choose them.

@@ -1,14 +1,12 @@
 package postgres
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -53,11 +51,7 @@ func (c Config) parse() (*config, error) {
 	if !strings.HasPrefix(c.URL, "postgres://") && !strings.HasPrefix(c.URL, "postgresql://") {
 		return nil, errURL
 	}
-	url := c.URL
-	if !strings.Contains(url, "target_session_attrs=") {
-		url = withParameter(url, "target_session_attrs=read-write") // follows the database when another host takes over
-	}
-	parsed, err := pgx.ParseConfig(url)
+	parsed, err := pgx.ParseConfig(c.URL)
 	if err != nil {
 		return nil, errURL
 	}
@@ -67,32 +61,22 @@ func (c Config) parse() (*config, error) {
 	return parsed, nil
 }
 
-func withParameter(url, parameter string) string {
-	if strings.Contains(url, "?") {
-		return url + "&" + parameter
-	}
-	return url + "?" + parameter
-}
-
-// Bounds of what a connection is waited for.
-const (
-	connectWithin = 2 * time.Second // for each host
-	closeWithin   = time.Second
-)
-
 // parameters are how every session of ours is set. What the server does must
 // not depend on statistics: it would choose to read the whole of a relation
 // that is empty, and keep doing so when it isn't any more.
 var parameters = map[string]string{
-	"search_path":                 "pg_catalog",
-	"standard_conforming_strings": "on",
-	"client_encoding":             "UTF8",
-	"enable_seqscan":              "off",
-	"enable_bitmapscan":           "off",
-	"enable_hashjoin":             "off",
-	"enable_mergejoin":            "off",
-	"plan_cache_mode":             "force_generic_plan",
-	"jit":                         "off",
+	"search_path":                     "pg_catalog",
+	"standard_conforming_strings":     "on",
+	"client_encoding":                 "UTF8",
+	"enable_indexscan":                "on",
+	"enable_nestloop":                 "on",
+	"enable_seqscan":                  "off",
+	"enable_bitmapscan":               "off",
+	"enable_hashjoin":                 "off",
+	"enable_mergejoin":                "off",
+	"plan_cache_mode":                 "force_generic_plan",
+	"jit":                             "off",
+	"max_parallel_workers_per_gather": "0",
 	// An Apply that has waited for another one must see what that has done.
 	"default_transaction_isolation": "read committed",
 	// No session outlives its node for long, and none waits for another for
@@ -111,6 +95,7 @@ func (c Config) connection() (*config, error) {
 	if err != nil {
 		return nil, &plugin.InvalidKey{Key: "url", Expected: err.Error()}
 	}
+	parsed.ValidateConnect = nil // whether a host takes writes is for connect to see
 	if parsed.ConnectTimeout <= 0 || parsed.ConnectTimeout > connectWithin {
 		parsed.ConnectTimeout = connectWithin
 	}
@@ -118,45 +103,6 @@ func (c Config) connection() (*config, error) {
 		parsed.RuntimeParams[name] = value
 	}
 	return parsed, nil
-}
-
-// connect opens a session of a name and makes sure that it is one.
-func connect(ctx context.Context, to *config, name string) (*pgx.Conn, error) {
-	named := to.Copy()
-	named.RuntimeParams["application_name"] = name
-	conn, err := pgx.ConnectConfig(ctx, named)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	if err := unpooled(ctx, conn); err != nil {
-		disconnect(conn)
-		return nil, err
-	}
-	return conn, nil
-}
-
-// errPooler: what follows a write must come to the same session.
-var errPooler = errors.New("there is a connection pooler in between, such as PgBouncer: connect to PostgreSQL itself")
-
-// unpooled refuses a session that isn't with the server itself: a pooler makes
-// up a process number of its own.
-func unpooled(ctx context.Context, conn *pgx.Conn) error {
-	var pid uint32
-	err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	if pid != conn.PgConn().PID() {
-		return errPooler
-	}
-	return nil
-}
-
-// disconnect takes leave of the server. Nobody waits for it to answer.
-func disconnect(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeWithin) // also after what ended the caller's context
-	defer cancel()
-	_ = conn.Close(ctx) // it is gone either way
 }
 
 // place is where the database is, for messages.

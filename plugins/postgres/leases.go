@@ -40,7 +40,7 @@ func (s *storage) Acquire(ctx context.Context, node string, ttl time.Duration) (
 const holds = "one AND process = $1 AND fence = $2 AND NOT released AND ends > clock_timestamp()"
 
 func (s *storage) Renew(ctx context.Context, f plugin.Fence, ttl time.Duration) error {
-	sql := "UPDATE " + s.schema.of("core_lease") + " SET ends = clock_timestamp() + $3 * interval '1 microsecond' WHERE " + holds
+	sql := "UPDATE " + s.schema.of("core_lease") + " SET ends = clock_timestamp() + $3::bigint * interval '1 microsecond', lasts = $3 WHERE " + holds
 	return s.change(ctx, "renew the lease", f, sql, ttl.Microseconds())
 }
 
@@ -55,7 +55,7 @@ func (s *storage) Release(ctx context.Context, f plugin.Fence) error {
 
 func (s *storage) Handover(ctx context.Context, f plugin.Fence, to string, ttl time.Duration) error {
 	sql := "UPDATE " + s.schema.of("core_lease") + " SET ends = clock_timestamp(), released = true, next = $3," +
-		" reserved = clock_timestamp() + $4 * interval '1 microsecond' WHERE " + holds
+		" reserved = clock_timestamp() + $4::bigint * interval '1 microsecond', lasts = $4 WHERE " + holds
 	return s.change(ctx, "hand the lease over", f, sql, clean(to), ttl.Microseconds())
 }
 
@@ -94,11 +94,14 @@ type found struct {
 }
 
 func (l *found) read(s schema) call {
-	const micros = "(extract(epoch FROM %s - clock_timestamp()) * 1000000)::bigint"
-	sql := "SELECT node, process, next, fence, released, " + fmt.Sprintf(micros, "ends") + ", " + fmt.Sprintf(micros, "reserved") +
-		" FROM " + s.of("core_lease") + " WHERE one"
+	left := s.of("left_of")
+	sql := "SELECT node, process, next, fence, released, " + left + "(ends, lasts), " + left + "(reserved, lasts) FROM " + s.of("core_lease") + " WHERE one"
 	return func(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, sql).Scan(&l.node, &l.process, &l.next, &l.fence, &l.released, &l.ends, &l.reserved)
+		if errors.Is(err, pgx.ErrNoRows) {
+			*l = found{} // somebody has deleted it: acquire makes it anew
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("read the lease: %w", err)
 		}
@@ -115,6 +118,8 @@ func (l *found) why(f plugin.Fence, process string) string {
 		return "it ran out before it was renewed"
 	case l.process == process:
 		return fmt.Sprintf("this process acquired it again, with the fence %d", l.fence)
+	case l.node == "":
+		return "its row in the database was deleted"
 	}
 	return fmt.Sprintf("node %q has acquired it with the fence %d (%s); if this node bears the same name, one of them needs another", l.node, l.fence, l.process)
 }

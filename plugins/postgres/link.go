@@ -3,10 +3,12 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -18,8 +20,10 @@ type link struct {
 	log   *slog.Logger
 	where string
 
-	mu   sync.Mutex
-	lost bool
+	mu       sync.Mutex
+	answered bool      // the last call
+	failed   time.Time // when a call failed last
+	lost     bool      // this was said
 
 	replaced *plugin.Counter
 }
@@ -29,34 +33,48 @@ func newLink(env plugin.Env, c *config) *link {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	l := &link{log: log, where: place(c)}
+	l := &link{log: log, where: place(c), answered: true}
 	l.replaced = env.Metrics.Counter("postgres_reconnects_total", "Connections to the database that broke and were replaced.")
 	env.Metrics.Gauge("postgres_connected", "Whether the database answered when it was last asked.", func() float64 {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.lost {
-			return 0
-		}
-		return 1
+		return float64(flag(l.answered))
 	})
 	return l
 }
 
+// steadyAfter is for how long no call may fail before it is said that the
+// database answers again: some may succeed while others don't.
+const steadyAfter = 2 * time.Second
+
 // told notes how a call ended, and returns its error as it is.
-func (l *link) told(err error) error {
+func (l *link) told(err error) error { return l.toldAt(time.Now(), err) }
+
+func (l *link) toldAt(now time.Time, err error) error {
 	if err != nil && !broken(err) {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lost == (err != nil) {
-		return err
-	}
-	l.lost = err != nil
-	if l.lost {
+	l.answered = err == nil
+	switch {
+	case err != nil && !l.lost:
+		l.lost = true
 		l.log.Error("the database doesn't answer", "place", l.where, "reason", err)
-	} else {
+	case err == nil && l.lost && now.Sub(l.failed) >= steadyAfter:
+		l.lost = false
 		l.log.Info("the database answers again", "place", l.where)
+	}
+	if err != nil {
+		l.failed = now
+	}
+	return err
+}
+
+// explained says more of an error than PostgreSQL does.
+func explained(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == stateLockTimeout {
+		return fmt.Errorf("%w: another session has locked what is needed, and pg_blocking_pids tells which", err)
 	}
 	return err
 }
@@ -67,6 +85,7 @@ const (
 	stateSuperseded  = "IMG02"
 	stateLockTimeout = "55P03"
 	stateDeadlock    = "40P01"
+	stateUnknown     = "40003" // statement_completion_unknown
 )
 
 // brokenStates say that the session, and not what it was asked, is at fault.
@@ -79,6 +98,7 @@ var brokenStates = []string{
 	"57P03", // cannot_connect_now
 	"57P05", // idle_session_timeout
 	"25P03", // idle_in_transaction_session_timeout
+	"25P04", // transaction_timeout
 	"53300", // too_many_connections
 }
 

@@ -21,8 +21,9 @@ var migrations embed.FS
 const (
 	migrateWithin = time.Minute
 	// ddlWait is how long a change of a relation may wait for those who read
-	// it: whoever writes waits behind it meanwhile.
-	ddlWait = "1s"
+	// it: whoever writes waits behind it meanwhile. It is longer than the second
+	// after which PostgreSQL cancels an autovacuum that is in the way.
+	ddlWait = "1500ms"
 	// turnWait is how long one node waits while another one does the same.
 	turnWait = "15s"
 )

@@ -72,6 +72,14 @@ const (
 	scanSessions  = 4
 )
 
+// hurried is the configuration of the sessions for the lease. The calls have a
+// second, and a lock that isn't had should be named before they end.
+func hurried(c *config) *config {
+	c = c.Copy()
+	c.RuntimeParams["lock_timeout"] = "700ms"
+	return c
+}
+
 // New opens the storage: it makes the schema if there is none, brings it up to
 // date, and waits up to 20 s for a database that can't be reached.
 func New(ctx context.Context, env plugin.Env, c Config) (plugin.Storage, error) {
@@ -94,7 +102,7 @@ func New(ctx context.Context, env plugin.Env, c Config) (plugin.Storage, error) 
 	s := &storage{
 		schema: schema, process: process,
 		writer: newWriter(config, schema, process, layout, reader, link),
-		leases: newSessions(config, schema, link, leaseSessions),
+		leases: newSessions(hurried(config), schema, link, leaseSessions),
 		scans:  newSessions(config, schema, link, scanSessions),
 	}
 	s.fill = startFilling(s.scans, layout, reader)

@@ -40,7 +40,7 @@ func (s *sessions) do(ctx context.Context, c call) error {
 		s.link.replaced.Inc()
 		_, err = s.once(ctx, c)
 	}
-	return s.link.told(err)
+	return s.link.told(explained(err))
 }
 
 // once makes a call, and tells whether the connection had lain idle.

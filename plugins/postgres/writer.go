@@ -55,12 +55,22 @@ func (w *writer) apply(ctx context.Context, f plugin.Fence, changes []plugin.Cha
 	}
 	statements := w.encoder.encode(changes)
 	connected := w.conn != nil
-	err := w.write(ctx, f, statements)
-	if connected && broken(err) && ctx.Err() == nil {
-		w.link.replaced.Inc()
-		err = w.write(ctx, f, statements)
+	first := w.write(ctx, f, statements)
+	if !connected || !broken(first) || ctx.Err() != nil {
+		return w.link.told(first)
 	}
-	return w.link.told(err)
+	w.link.replaced.Inc()
+	return outcome(first, w.link.told(w.write(ctx, f, statements)))
+}
+
+// outcome is what came of two attempts. If the second came to nothing it isn't
+// known what became of the first, unless that is.
+func outcome(first, second error) error {
+	nothing := errors.Is(second, plugin.ErrNotApplied) || errors.Is(second, plugin.ErrFenced)
+	if nothing && !errors.Is(first, plugin.ErrNotApplied) {
+		return fmt.Errorf("%w; and then: %v", first, second)
+	}
+	return second
 }
 
 // write makes one attempt. One that fails takes the connection with it: the
@@ -74,7 +84,7 @@ func (w *writer) write(ctx context.Context, f plugin.Fence, statements []stateme
 	if w.conn == nil {
 		if err := w.begin(ctx, f); err != nil {
 			w.drop()
-			return err
+			return notApplied(explained(err))
 		}
 	}
 	if err := w.send(ctx, statements); err != nil {
@@ -92,13 +102,33 @@ func (w *writer) send(ctx context.Context, statements []statement) error {
 		batch.ExecPrepared(w.name(s), s.parameters, binaryFormat, nil)
 	}
 	err := w.conn.PgConn().ExecBatch(ctx, &batch).Close()
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == stateFenced {
+	refused, answered := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case answered && refused.Code == stateFenced:
 		return fmt.Errorf("%w: %s", plugin.ErrFenced, refused.Message)
-	}
-	if err != nil {
+	case answered && rolledBack(refused):
+		return notApplied(fmt.Errorf("write to the database: %w", explained(err)))
+	case err != nil:
 		return fmt.Errorf("write to the database: %w", err)
 	}
 	return nil
+}
+
+// rolledBack tells whether the server says that the transaction came to nothing.
+// What ends the session, or is about the connection, says nothing of it.
+func rolledBack(e *pgconn.PgError) bool {
+	if e.SeverityUnlocalized != "ERROR" || e.Code == stateUnknown {
+		return false
+	}
+	return e.Code == stateSuperseded || !isBroken(e.Code)
+}
+
+// notApplied marks an error after which nothing can have been written.
+func notApplied(err error) error {
+	if errors.Is(err, plugin.ErrFenced) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, plugin.ErrNotApplied)
 }
 
 var binaryFormat = []int16{pgx.BinaryFormatCode}

@@ -19,7 +19,8 @@ CREATE TABLE $schema.core_lease (
     ends timestamptz,
     released boolean NOT NULL DEFAULT false,
     next text NOT NULL DEFAULT '',
-    reserved timestamptz
+    reserved timestamptz,
+    lasts bigint NOT NULL DEFAULT 0 -- microseconds that ends, or reserved, was set ahead
 ) WITH (fillfactor = 50);
 INSERT INTO $schema.core_lease DEFAULT VALUES;
 
@@ -49,11 +50,12 @@ CREATE TABLE $schema.core_fill (
 );
 
 -- retire ends the sessions that write under an older fence than f: one that is
--- frozen in the middle of a transaction would keep its locks for ever.
+-- frozen in the middle of a transaction would keep its locks for ever. Other
+-- roles may call their sessions what they like, and can't be told to end.
 CREATE FUNCTION $schema.retire(f bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND pg_has_role(usesysid, 'USAGE') AND pid <> pg_backend_pid()
         AND CASE WHEN application_name ~ '^$sessions[0-9]{1,18}$'
             THEN substr(application_name, length('$sessions') + 1)::bigint < f
             ELSE false END;
@@ -68,25 +70,39 @@ BEGIN
     END IF;
 END $$;
 
+-- left_of is how many microseconds are left of something that was to last so
+-- many. What ends later than in twice its time was set before the server's clock
+-- was put back, and has ended: else a dead node would have the lease for as long.
+CREATE FUNCTION $schema.left_of(ends timestamptz, lasts bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    remaining bigint := (extract(epoch FROM ends - clock_timestamp()) * 1000000)::bigint;
+BEGIN
+    RETURN CASE WHEN remaining > 2 * lasts THEN 0 ELSE remaining END;
+END $$;
+
 -- acquire takes the lease for ttl microseconds and returns the new fence; NULL:
 -- somebody else holds it.
 CREATE FUNCTION $schema.acquire(who text, its_process text, ttl bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     held $schema.core_lease%ROWTYPE;
-    now timestamptz;
+    number bigint;
 BEGIN
     PERFORM $schema.durable(true);
-    SELECT * INTO held FROM $schema.core_lease WHERE one FOR UPDATE;
-    now := clock_timestamp();
-    IF NOT held.released AND now < held.ends AND held.node <> who OR now < held.reserved AND held.next <> who THEN
+    -- Somebody may have deleted the rows by hand.
+    INSERT INTO $schema.core_lease DEFAULT VALUES ON CONFLICT DO NOTHING;
+    INSERT INTO $schema.core_fence DEFAULT VALUES ON CONFLICT DO NOTHING;
+    SELECT * INTO STRICT held FROM $schema.core_lease WHERE one FOR UPDATE;
+    IF NOT held.released AND $schema.left_of(held.ends, held.lasts) > 0 AND held.node <> who
+        OR $schema.left_of(held.reserved, held.lasts) > 0 AND held.next <> who THEN
         RETURN NULL;
     END IF;
-    PERFORM $schema.retire(held.fence + 1);
-    UPDATE $schema.core_fence SET fence = held.fence + 1, writer = 0 WHERE one;
-    UPDATE $schema.core_lease SET node = who, process = its_process, fence = held.fence + 1,
+    SELECT greatest(held.fence, fence) + 1 INTO STRICT number FROM $schema.core_fence WHERE one;
+    PERFORM $schema.retire(number);
+    UPDATE $schema.core_fence SET fence = number, writer = 0 WHERE one;
+    UPDATE $schema.core_lease SET node = who, process = its_process, fence = number, lasts = ttl,
         ends = clock_timestamp() + ttl * interval '1 microsecond', released = false, next = '', reserved = NULL
     WHERE one;
-    RETURN held.fence + 1;
+    RETURN number;
 END $$;
 
 -- begin_writing makes this session the only one that may write under the fence,
@@ -120,14 +136,15 @@ BEGIN
         RETURN;
     END IF;
     SELECT fence INTO newest FROM $schema.core_fence WHERE one;
-    IF newest <> f THEN
+    IF newest IS DISTINCT FROM f THEN
         RAISE EXCEPTION 'the fence is %, that of the newest lease %', f, newest USING ERRCODE = 'IMG01';
     END IF;
     RAISE EXCEPTION 'another session writes under the fence %', f USING ERRCODE = 'IMG02';
 END $$;
 
 -- attend notes what a node says, forgets who hasn't said anything for kept
--- microseconds, and returns all others.
+-- microseconds, or said it before the server's clock was put back, and returns all
+-- others.
 CREATE FUNCTION $schema.attend(who text, says bytea, kept bigint)
 RETURNS TABLE (a_node text, a_note bytea, ago bigint) LANGUAGE plpgsql AS $$
 DECLARE
@@ -137,7 +154,7 @@ BEGIN
     ON CONFLICT (node) DO UPDATE SET note = excluded.note, seen = excluded.seen;
     DELETE FROM $schema.core_nodes AS n WHERE n.node IN (
         SELECT o.node FROM $schema.core_nodes AS o
-        WHERE o.seen < now - kept * interval '1 microsecond' FOR UPDATE SKIP LOCKED);
+        WHERE o.seen < now - kept * interval '1 microsecond' OR o.seen > now + interval '1 second' FOR UPDATE SKIP LOCKED);
     RETURN QUERY SELECT n.node, n.note, greatest(0, (extract(epoch FROM now - n.seen) * 1000000)::bigint)
     FROM $schema.core_nodes AS n
     WHERE n.seen >= now - kept * interval '1 microsecond' ORDER BY n.node;
