@@ -264,6 +264,12 @@ func (c *cluster) checkRefuses(p *phone, n *node) {
 	}
 }
 
+// dismissed returns how many connections a node has closed because it isn't the
+// active one.
+func (n *node) dismissed() float64 {
+	return sumOf(n.metrics(), "imgate_sip_connections_closed_total", `reason="dismissed"`)
+}
+
 // said returns what the process that runs has logged.
 func (n *node) said() string {
 	text := n.server.logged()

@@ -120,6 +120,12 @@ func (p *phone) registration() *request {
 	return p.newRequest("REGISTER", "sip:"+domain, uri, "", "Contact: <sip:"+p.user+"@"+p.conn.LocalAddr().String()+">", "Expires: 3600")
 }
 
+// register registers this phone's socket.
+func (p *phone) register(ctx context.Context) error {
+	_, _, err := p.ask(ctx, p.registration())
+	return err
+}
+
 // renew makes another request of one: with a CSeq of its own, and credentials
 // for the newest challenge.
 func (p *phone) renew(r *request) {

@@ -143,9 +143,10 @@ func (g *rig) checkGaps(accepted map[string]sent) {
 		taken = append(taken, s.at)
 	}
 	arrived := g.traffic.mail.moments(func(body string) bool { return accepted[body].online })
+	streamed := g.traffic.mail.moments(func(body string) bool { return accepted[body].stream })
 	for _, f := range g.faults[:len(g.faults)-1] {
 		submissions, deliveries := gap(taken, f), gap(arrived, f)
-		g.t.Logf("%-45s nothing accepted for %7s, nothing delivered for %7s", f.name, short(submissions), short(deliveries))
+		g.t.Logf("%-45s nothing accepted for %7s, nothing delivered for %7s, over TCP for %7s", f.name, short(submissions), short(deliveries), short(gap(streamed, f)))
 		if submissions > f.most || deliveries > f.most {
 			g.t.Errorf("%s: nothing accepted for %s, nothing delivered for %s, want at most %s", f.name, short(submissions), short(deliveries), f.most)
 		}

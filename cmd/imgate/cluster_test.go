@@ -36,8 +36,7 @@ func TestClusterOfTwo(t *testing.T) {
 	}
 	g.freezeAndThaw()
 	for range 2 {
-		active := c.active()
-		g.fault("node "+active.name+" hands over", afterStop, func() { c.handOver(active, ""); c.awaitActive(active) })
+		g.handOver()
 	}
 	for range 2 {
 		active := c.active()
@@ -75,6 +74,19 @@ func (g *rig) freezeAndThaw() {
 		})
 		c.awaitActive(asleep)
 		c.checkRefuses(newPhone(g.t, "from000", c.addresses(), nil), asleep)
+	})
+}
+
+// handOver lets the active node hand over. Whom it has over TCP it sends away:
+// they would hear of nothing.
+func (g *rig) handOver() {
+	g.t.Helper()
+	c := g.cluster
+	active := c.active()
+	before := active.dismissed()
+	g.fault("node "+active.name+" hands over", afterStop, func() { c.handOver(active, ""); c.awaitActive(active) })
+	c.await("who is connected to node "+active.name+" leaves it", func() bool {
+		return active.dismissed()-before == streams
 	})
 }
 

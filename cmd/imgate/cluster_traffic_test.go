@@ -15,6 +15,7 @@ import (
 const (
 	talkers   = 40
 	listeners = 40 // every other one is registered from the beginning
+	streams   = 4  // of those are over TCP
 	each      = 5  // a talker has so many to talk to
 	pairs     = talkers * each
 	usualRate = 200 // messages a second of all
@@ -32,6 +33,7 @@ type sent struct {
 	code   int
 	unsure int  // how often nobody can say whether it was accepted before
 	online bool // its recipient is registered
+	stream bool // and reached over a connection
 	trail  []string
 }
 
@@ -43,7 +45,8 @@ type traffic struct {
 	c        *cluster
 	mail     *mail
 	talkers  []*phone
-	hearing  []*phone
+	hearing  []hearer
+	names    []string      // of those
 	interval time.Duration // between two messages of a pair
 	began    time.Time
 	stop     chan struct{}
@@ -67,8 +70,9 @@ func newTraffic(t *testing.T, c *cluster, rate int) *traffic {
 	for _, user := range from[:talkers] {
 		x.talkers = append(x.talkers, newPhone(t, user, c.addresses(), nil))
 	}
-	for _, user := range to {
-		x.hearing = append(x.hearing, newPhone(t, user, c.addresses(), x.mail.take))
+	x.names = to
+	for i, user := range to {
+		x.hearing = append(x.hearing, x.newHearer(i, user))
 	}
 	x.register(func(listener int) bool { return isOnline(listener) })
 	return x
@@ -76,19 +80,34 @@ func newTraffic(t *testing.T, c *cluster, rate int) *traffic {
 
 func isOnline(listener int) bool { return listener%2 == 0 }
 
+// isOverTCP is so of some of those who are registered from the beginning.
+func isOverTCP(listener int) bool { return listener%(listeners/streams) == 0 }
+
+// hearer is a listener's device.
+type hearer interface {
+	register(ctx context.Context) error
+}
+
+func (x *traffic) newHearer(listener int, user string) hearer {
+	if isOverTCP(listener) {
+		return newStream(x.t, user, x.c.addresses(), x.mail.take)
+	}
+	return newPhone(x.t, user, x.c.addresses(), x.mail.take)
+}
+
 // register registers some of the listeners.
 func (x *traffic) register(which func(listener int) bool) {
 	x.t.Helper()
 	ctx, cancel := context.WithTimeout(x.t.Context(), untilTaken)
 	defer cancel()
 	var all sync.WaitGroup
-	for i, p := range x.hearing {
+	for i, h := range x.hearing {
 		if !which(i) {
 			continue
 		}
 		all.Go(func() {
-			if _, _, err := p.ask(ctx, p.registration()); err != nil {
-				x.t.Errorf("%s: %v", p.user, err)
+			if err := h.register(ctx); err != nil {
+				x.t.Errorf("%s: %v", x.names[i], err)
 			}
 		})
 	}
@@ -135,7 +154,7 @@ func (x *traffic) due(pair, n int) time.Time {
 func (x *traffic) say(p *phone, listener, n int) bool {
 	ctx, cancel := context.WithTimeout(x.t.Context(), untilTaken)
 	defer cancel()
-	to := x.hearing[listener].user
+	to := x.names[listener]
 	body := fmt.Sprintf("%s %s %d", p.user, to, n)
 	r := p.message(to, body)
 	code, by, err := p.ask(ctx, r)
@@ -148,7 +167,7 @@ func (x *traffic) say(p *phone, listener, n int) bool {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.accepted[body] = sent{at: time.Now(), by: x.c.name(by), code: code, unsure: r.unsure, online: isOnline(listener), trail: r.trail}
+	x.accepted[body] = sent{at: time.Now(), by: x.c.name(by), code: code, unsure: r.unsure, online: isOnline(listener), stream: isOverTCP(listener), trail: r.trail}
 	return true
 }
 

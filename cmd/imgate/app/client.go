@@ -213,7 +213,7 @@ func (c *client) refusal(response *http.Response) error {
 	text := c.refusalText(response)
 	switch response.StatusCode {
 	case http.StatusServiceUnavailable:
-		text = fmt.Sprintf("the server at %s can't do that now: %s", c.address, text)
+		text = fmt.Sprintf("the server at %s can't do that now: %s", c.address, inOneLine(text))
 	case http.StatusUnauthorized:
 		text = fmt.Sprintf("the server at %s refuses the token in %s: does it run with this configuration and in this directory?", c.address, c.tokenFile)
 	}

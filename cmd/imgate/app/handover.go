@@ -80,6 +80,8 @@ func awaitActive(ctx context.Context, admin plugin.AdminClient, name string) (si
 			last = err
 		case n != nil && n.takesTraffic() && c.Active == name:
 			return n.Since, nil
+		case c.Active != "" && c.Active != name: // it was reserved for the other one
+			return since, fmt.Errorf("%s hasn't come for the lease, and %s has it; see imgate cluster status", printable(name), printable(c.Active))
 		default:
 			last = fmt.Errorf("the lease is %s", c.lease())
 		}

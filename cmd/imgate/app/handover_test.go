@@ -20,6 +20,7 @@ type handoverAPI struct {
 	refusal error
 	takes   time.Duration // until the lease is reserved
 	comes   time.Duration // after that, until b takes traffic; 0: never
+	back    time.Duration // after that, until a takes the lease again; 0: never
 	skew    time.Duration // what b's clock is ahead
 	deaf    time.Duration // for how long nothing is answered after the hand-over
 
@@ -52,6 +53,9 @@ func (h *handoverAPI) Call(ctx context.Context, method, path string, body, answe
 
 func (h *handoverAPI) cluster() cluster {
 	since := h.given.Add(h.comes)
+	if h.back > 0 && time.Since(h.given) >= h.back {
+		return cluster{Node: "a", Active: "a", State: plugin.LeaseHeld}
+	}
 	if h.comes == 0 || time.Now().Before(since) {
 		return cluster{Node: "a", State: plugin.LeaseReserved, ReservedFor: "b", LeftSeconds: 3,
 			Nodes: []clusterNode{{Node: "b", Role: "standby", Ready: true}}}
@@ -83,6 +87,8 @@ func TestHandOver(t *testing.T) {
 		{name: "not answered for a while", api: handoverAPI{comes: time.Second, deaf: 3 * time.Second},
 			out: "b is active since 2000-01-01 00:00:01Z; the gap was about 1.0 s\n", took: 3 * time.Second},
 		{name: "refused", api: handoverAPI{refusal: errors.New("no other node is ready")}, err: "no other node is ready"},
+		{name: "taken back", api: handoverAPI{back: 5 * time.Second}, took: 5 * time.Second,
+			err: "b hasn't come for the lease, and a has it; see imgate cluster status"},
 		{name: "in vain", api: handoverAPI{}, took: 10 * time.Second,
 			err: "the lease was handed over to b, which doesn't take traffic after 10s: the lease is reserved for b for 3.0 s; see imgate cluster status"},
 	} {

@@ -60,5 +60,5 @@ func health(ctx context.Context, admin *client, path string) (string, error) {
 	if active := lookElsewhere(ctx, admin, told.Reasons); active != nil {
 		return "", fmt.Errorf("the server at %s is not ready: standby: %s", admin.address, active.elsewhere())
 	}
-	return "", fmt.Errorf("the server at %s is %s", admin.address, told.Error)
+	return "", fmt.Errorf("the server at %s is %s", admin.address, inOneLine(told.Error))
 }

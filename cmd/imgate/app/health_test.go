@@ -19,6 +19,7 @@ func TestHealth(t *testing.T) {
 		{"ready", nil, "/readyz", 200, `{"status":"ready"}`, outcome{exitOK, "ready\n", ""}},
 		{"alive", []string{"--live"}, "/healthz", 200, `{"status":"alive"}`, outcome{exitOK, "alive\n", ""}},
 		{"standby", nil, "/readyz", 503, `{"status":"not ready","reasons":["standby"],"error":"not ready: standby"}`, outcome{exitError, "", "is not ready: standby\n"}},
+		{"of several lines", nil, "/readyz", 503, `{"status":"not ready","error":"not ready: storage-down: no way:\n\tto a\n\tto b"}`, outcome{exitError, "", "is not ready: storage-down: no way: to a to b\n"}},
 		{"something else", nil, "/readyz", 200, `<html>`, outcome{exitError, "", "nothing that can be read\n"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -18,7 +18,18 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(Main(tinyPlugins()...))
 	}
+	forgetVariables()
 	os.Exit(m.Run())
+}
+
+// forgetVariables: what whoever runs the tests has in the environment for
+// servers of their own isn't for these.
+func forgetVariables() {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "IMGATE_") {
+			os.Unsetenv(name)
+		}
+	}
 }
 
 // process starts imgate as a process of its own.

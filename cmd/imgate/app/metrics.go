@@ -1,12 +1,15 @@
 package app
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -160,12 +163,21 @@ func (c *complaints) about(metric string, err error) {
 	}
 }
 
-// Println implements promhttp.Logger.
+// Println implements promhttp.Logger. Whoever asked and has gone since is told
+// nothing, and nothing is wrong.
 func (c *complaints) Println(v ...any) {
+	if slices.ContainsFunc(v, isCanceled) {
+		return
+	}
 	text := strings.TrimSuffix(fmt.Sprintln(v...), "\n")
 	if c.isNew(text) {
 		c.log.Warn("some metrics can't be shown", "reason", text)
 	}
+}
+
+func isCanceled(v any) bool {
+	err, ok := v.(error)
+	return ok && errors.Is(err, context.Canceled)
 }
 
 func (c *complaints) isNew(text string) bool {

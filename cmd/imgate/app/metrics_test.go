@@ -2,12 +2,14 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -101,6 +103,24 @@ func TestMetricsThatCannotBeShown(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestScrapeThatEndsEarly: whoever asks may go away. That is no fault of ours.
+func TestScrapeThatEndsEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan struct{})
+		metrics := plugin.NewMetrics()
+		metrics.Gauge("slow", "Slow.", func() float64 { leave(); <-gone; return 1 })
+		var log bytes.Buffer
+		handler := metricsHandler(metrics, slog.New(slog.NewTextHandler(&log, nil)))
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, metricsPath, nil))
+		close(gone)
+		synctest.Wait()
+		if log.Len() > 0 {
+			t.Errorf("it says %s", &log)
+		}
+	})
 }
 
 func TestComplaintsAreBounded(t *testing.T) {

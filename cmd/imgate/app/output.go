@@ -107,6 +107,9 @@ func printable(text string) string {
 	}, text)
 }
 
+// inOneLine joins the lines of a text, such as an error of a library's.
+func inOneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
 // shownTime is a moment in UTC, as in CDRs; "" if there is none.
 func shownTime(t time.Time) string {
 	if t.IsZero() {

@@ -39,8 +39,9 @@ func statusCommand(load *source) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "status",
 		Short: "say how the running server is",
-		Long: "Says how the running server is. Counts begin when it became the active node. It works on a standby\n" +
-			"node too, and says which one is active. `imgate cluster status` says how all nodes are.",
+		Long: "Says how the running server is. Counts begin when it was started, and are of what it did as the active\n" +
+			"node. It works on a standby node too, and says which one is active. `imgate cluster status` says how all\n" +
+			"nodes are.",
 		Args: cobra.NoArgs,
 	}
 	output := addOutput(command)
@@ -115,7 +116,8 @@ func reloadCommand(load *source) *cobra.Command {
 		Use:   "reload",
 		Short: "make the running server read its configuration again",
 		Long: "Makes the running server read its configuration file again: all of it or, if anything is wrong\n" +
-			"with it, nothing. Instances that changed are closed and opened, the others stay up.",
+			"with it, nothing. Instances that changed are closed and opened, the others stay up. It works on a\n" +
+			"standby node too, and each node has to be told.",
 		Args: cobra.NoArgs,
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
 			config, err := load.load()
