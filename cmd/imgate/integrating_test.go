@@ -29,7 +29,7 @@ func TestIntegrating(t *testing.T) {
 	if out := inModule(t, dir, "gofmt", "-l", "."); out != "" {
 		t.Errorf("gofmt would change %s", out)
 	}
-	if out := inModule(t, dir, "go", "run", ".", "plugins"); !strings.Contains(out, "observer   recent  remembers the last steps") {
+	if out := inModule(t, dir, "go", "run", ".", "plugins"); !strings.Contains(strings.Join(strings.Fields(out), " "), "observer recent remembers the last steps") {
 		t.Errorf("the plugin isn't there:\n%s", out)
 	}
 	_, observers, _ := strings.Cut(page, "```yaml\n")
