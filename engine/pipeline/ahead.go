@@ -16,10 +16,14 @@ const (
 )
 
 // ahead returns the id of a message, and of those for its recipient that go soon
-// and aren't in memory, in ascending order.
+// and aren't in memory, in ascending order: as many as reading ahead has paid for.
 func (ls *lanes) ahead(l *lane, it *item) []message.ID {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	most := l.recipient.ahead
+	if most < 2 {
+		return []message.ID{it.id}
+	}
 	var soon []*item
 	ls.eachSoon(l, func(next *item) {
 		if next.payload == nil && compareIDs(next.id, it.id) > 0 {
@@ -29,7 +33,7 @@ func (ls *lanes) ahead(l *lane, it *item) []message.ID {
 	slices.SortFunc(soon, func(a, b *item) int { return compareIDs(a.id, b.id) })
 	ids, size := []message.ID{it.id}, it.size
 	for _, next := range soon {
-		if size += next.size; size > aheadBytes || len(ids) == aheadMessages {
+		if size += next.size; size > aheadBytes || len(ids) == most {
 			break
 		}
 		ids = append(ids, next.id)
@@ -37,13 +41,19 @@ func (ls *lanes) ahead(l *lane, it *item) []message.ID {
 	return ids
 }
 
-// load gives messages what was read ahead.
-func (ls *lanes) load(l *lane, entries map[message.ID]*spool.Entry) {
+// load gives messages what was read ahead, and learns from it. Where most of what
+// lies in between was for others, one message is read the next time; else twice
+// as many.
+func (ls *lanes) load(l *lane, asked int, entries map[message.ID]*spool.Entry) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l.recipient.ahead = 1
+	if 2*len(entries) > asked {
+		l.recipient.ahead = min(2*asked, aheadMessages)
+	}
 	if len(entries) < 2 {
 		return // there is none but the lane's own
 	}
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
 	ls.eachSoon(l, func(next *item) {
 		if next.payload == nil {
 			next.payload = entries[next.id]

@@ -69,7 +69,8 @@ func (p *Pipeline) payload(l *lane, t turn) *spool.Entry {
 	if t.it.payload != nil {
 		return t.it.payload
 	}
-	entries, err := p.Spool.LoadNear(p.ctx, p.lanes.ahead(l, t.it))
+	ids := p.lanes.ahead(l, t.it)
+	entries, err := p.Spool.LoadNear(p.ctx, ids)
 	e := entries[t.it.id]
 	switch {
 	case err != nil:
@@ -80,7 +81,7 @@ func (p *Pipeline) payload(l *lane, t turn) *spool.Entry {
 		p.lanes.finish(l, t.it)
 		p.forget(t.it.digest)
 	}
-	p.lanes.load(l, entries)
+	p.lanes.load(l, len(ids), entries)
 	return e
 }
 
@@ -102,7 +103,7 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 		return
 	}
 	defer p.noting(targets)()
-	if it.state.Attempts > 0 || it.mayRepeat {
+	if it.mayRepeat {
 		p.meter.repeated.Inc()
 	}
 	taken := func() { it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeDelivered}) }
@@ -392,9 +393,13 @@ func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 		p.refusedByAll(l, it, e, gravest(results), results)
 	default:
 		it.state.note(results)
+		it.mayRepeat = it.mayRepeat || slices.ContainsFunc(results, unanswered)
 		p.tryLater(l, t, e, *pending)
 	}
 }
+
+// unanswered tells whether a device may have the message all the same.
+func unanswered(r result) bool { return r.failure != nil && r.failure.Reason == message.NoAnswer }
 
 // nextRoute tells whether charging has named another route than those that have
 // just refused for good.

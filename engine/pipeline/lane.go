@@ -52,8 +52,8 @@ type item struct {
 	// transient: it goes at once or not at all.
 	transient bool
 	state     deliveries
-	// mayRepeat: it was found on disk untried, and whoever had it before may have
-	// sent it all the same.
+	// mayRepeat: a device may have it already. An attempt wasn't answered, or it was
+	// found on disk, and whoever had it before may have sent it.
 	mayRepeat bool
 	next      time.Time // not before; zero: at once
 	ticket    *ticket   // nil: nobody waits
@@ -106,6 +106,7 @@ type recipient struct {
 	active   int              // lanes at work
 	queue    []*lane          // that wait for one of maxActive places
 	waiting  int              // messages in all lanes
+	ahead    int              // messages to be read back at once the next time
 	wakes    int              // how often it has registered: a wake during an attempt isn't missed
 	inFlight map[string]int   // unanswered requests by contact, of forks that may go on without
 	flights  map[*flight]bool // attempts at work

@@ -69,7 +69,7 @@ func NewMeter(m *plugin.Metrics) *Meter {
 	return &Meter{
 		services:     nameSet{known: map[string]bool{}},
 		joined:       m.Counter("messages_joined_total", "Repeated submissions, which joined the first one's outcome."),
-		repeated:     m.Counter("delivery_repeats_total", "Attempts at a message that was attempted before, or may have been by a node before this one: its recipient was there when this one took over, or shortly before. An upper bound of what recipients got twice."),
+		repeated:     m.Counter("delivery_repeats_total", "Attempts at a message that a device may have already: an attempt before wasn't answered, or a node before this one may have made one, since the recipient was there when this one took over, or shortly before. An upper bound of what recipients got twice."),
 		passed:       m.Counter("lanes_passed_total", "Lanes that passed a message which couldn't go."),
 		quarantined:  m.Counter("messages_quarantined_total", "Messages set aside for the operator."),
 		settled:      m.Counter("records_settled_total", "Records that charging has settled."),

@@ -197,7 +197,7 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 		it.payload = nil
 		p.lanes.setAside(it)
 	default:
-		it.mayRepeat = len(p.routes(e, now.Add(-bindingGrace))) > 0
+		it.mayRepeat = state.Attempts > 0 || len(p.routes(e, now.Add(-bindingGrace))) > 0
 		p.lanes.resume(it, len(p.routes(e, now)) == 0 && p.hasWay(e))
 	}
 }
