@@ -348,6 +348,31 @@ func TestSupersededSession(t *testing.T) {
 	}
 }
 
+// TestOlderFence: a session of an older lease that couldn't be ended is stopped
+// by the fence alone, and knows it.
+func TestOlderFence(t *testing.T) {
+	server := postgrestest.Start(t)
+	first := openAt(t, plugin.Env{Log: quiet()}, server.URL())
+	old := acquire(t, first, "a", time.Hour)
+	apply(t, first, old, row("spool", "a", "1"))
+	if _, err := first.writer.conn.Exec(t.Context(), "SET application_name = 'hidden'"); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Release(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	second := openAt(t, plugin.Env{Log: quiet()}, server.URL())
+	// Its session has the same number as the older one's: only the fence tells.
+	apply(t, second, acquire(t, second, "b", time.Hour), row("spool", "a", "2"))
+	err := first.Apply(t.Context(), old, []plugin.Change{row("spool", "a", "3")})
+	if !errors.Is(err, plugin.ErrFenced) {
+		t.Errorf("Apply of the older lease: %v, want ErrFenced", err)
+	}
+	if got := valueOf(t, second, "spool", "a"); got != "2" {
+		t.Errorf("the older lease has written: %s", got)
+	}
+}
+
 // TestFailedStatementUndoesAll: the first statements of an Apply don't stay if a
 // later one fails.
 func TestFailedStatementUndoesAll(t *testing.T) {
