@@ -4,11 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
-	"net/http"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -200,25 +196,7 @@ func (m *member) knows(others ...string) {
 // handOver asks for a handover.
 func (m *member) handOver(body string) (int, string) {
 	m.t.Helper()
-	token, err := os.ReadFile(filepath.Join(m.dir, engine.TokenFile))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	r, err := http.NewRequestWithContext(m.t.Context(), "POST", "http://"+m.admin+"/v1/cluster/handover", strings.NewReader(body))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	answer, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return answer.StatusCode, strings.TrimSpace(string(text))
+	return m.send("POST", "/v1/cluster/handover", body)
 }
 
 func (m *member) count(name string, labels ...string) float64 {

@@ -403,14 +403,25 @@ func (n *node) eventually(what string, ok func() bool) {
 	}
 }
 
-// call sends a request to the admin API.
+// call sends a request to the admin API. Of a refusal it returns what is wrong.
 func (n *node) call(method, path string) (int, string) {
+	n.t.Helper()
+	status, text := n.send(method, path, "")
+	var told struct{ Error string }
+	if json.Unmarshal([]byte(text), &told) == nil && told.Error != "" {
+		return status, told.Error
+	}
+	return status, text
+}
+
+// send sends a request to the admin API and returns the answer as it is.
+func (n *node) send(method, path, body string) (int, string) {
 	n.t.Helper()
 	token, err := os.ReadFile(filepath.Join(n.dir, engine.TokenFile))
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	r, err := http.NewRequestWithContext(n.t.Context(), method, "http://"+n.admin+path, nil)
+	r, err := http.NewRequestWithContext(n.t.Context(), method, "http://"+n.admin+path, strings.NewReader(body))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -423,10 +434,6 @@ func (n *node) call(method, path string) (int, string) {
 	text, err := io.ReadAll(answer.Body)
 	if err != nil {
 		n.t.Fatal(err)
-	}
-	var told struct{ Error string }
-	if json.Unmarshal(text, &told) == nil && told.Error != "" {
-		return answer.StatusCode, told.Error
 	}
 	return answer.StatusCode, strings.TrimSpace(string(text))
 }

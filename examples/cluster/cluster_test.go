@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgate/imgate/examples/exampletest"
 	"github.com/imgate/imgate/plugins/postgres/postgrestest"
 )
 
@@ -97,8 +97,8 @@ func newExample(t *testing.T, database string) *example {
 	t.Setenv("DB_PASSWORD", "secret")
 	change := strings.NewReplacer(
 		"postgres://imgate@127.0.0.1:5432/imgate", database,
-		"127.0.0.1:8060", freePort(t), "127.0.0.1:8061", freePort(t),
-		"127.0.0.1:5060", freePort(t), "127.0.0.1:5062", freePort(t),
+		"127.0.0.1:8060", exampletest.FreePort(t), "127.0.0.1:8061", exampletest.FreePort(t),
+		"127.0.0.1:5060", exampletest.FreePort(t), "127.0.0.1:5062", exampletest.FreePort(t),
 	)
 	for _, name := range []string{"a.yaml", "b.yaml"} {
 		config, err := os.ReadFile(name)
@@ -109,29 +109,8 @@ func newExample(t *testing.T, database string) *example {
 			t.Fatal(err)
 		}
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(e.dir, "imgate"), "../../cmd/imgate")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	exampletest.Build(t, e.dir)
 	return e
-}
-
-// freePort returns an address that nobody listens at, by TCP or UDP.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		if conn, err := net.ListenPacket("udp", listener.Addr().String()); err == nil {
-			defer conn.Close()
-			return listener.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 func (e *example) command(ctx context.Context, args ...string) *exec.Cmd {

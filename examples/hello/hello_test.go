@@ -5,13 +5,14 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imgate/imgate/examples/exampletest"
 )
 
 // TestHello starts the program with this configuration, on ports that are free
@@ -47,33 +48,12 @@ func newExample(t *testing.T) *example {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer("127.0.0.1:8060", freePort(t, "tcp"), "127.0.0.1:5060", freePort(t, "udp")).Replace(string(config))
+	text := strings.NewReplacer("127.0.0.1:8060", exampletest.FreePort(t), "127.0.0.1:5060", exampletest.FreePort(t)).Replace(string(config))
 	if err := os.WriteFile(filepath.Join(e.dir, "imgate.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(e.dir, "imgate"), "../../cmd/imgate")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	exampletest.Build(t, e.dir)
 	return e
-}
-
-func freePort(t *testing.T, network string) string {
-	t.Helper()
-	if network == "udp" {
-		conn, err := net.ListenPacket(network, "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		return conn.LocalAddr().String()
-	}
-	listener, err := net.Listen(network, "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 func (e *example) command(ctx context.Context, args ...string) *exec.Cmd {

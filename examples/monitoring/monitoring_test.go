@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -28,6 +27,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/examples/exampletest"
 	"github.com/imgate/imgate/plugins/postgres/postgrestest"
 )
 
@@ -273,9 +273,9 @@ type example struct {
 
 func newExample(t *testing.T) *example {
 	t.Helper()
-	e := &example{t: t, dir: t.TempDir(), admin: freePort(t)}
+	e := &example{t: t, dir: t.TempDir(), admin: exampletest.FreePort(t)}
 	config := strings.NewReplacer(
-		"127.0.0.1:8060", e.admin, "127.0.0.1:5060", freePort(t),
+		"127.0.0.1:8060", e.admin, "127.0.0.1:5060", exampletest.FreePort(t),
 		"{plugin: pebble}", "{plugin: postgres, url: \""+postgrestest.Start(t).URL()+"\"}", // which has metrics of its own
 	).Replace(read(t, "imgate.yaml"))
 	config += "limits: {contacts: 1}\n" + // so that a registration is refused
@@ -284,29 +284,8 @@ func newExample(t *testing.T) *example {
 	if err := os.WriteFile(filepath.Join(e.dir, "imgate.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(e.dir, "imgate"), "../../cmd/imgate")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	exampletest.Build(t, e.dir)
 	return e
-}
-
-// freePort returns an address that nobody listens at, by TCP or UDP.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		if conn, err := net.ListenPacket("udp", listener.Addr().String()); err == nil {
-			defer conn.Close()
-			return listener.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 func (e *example) command(ctx context.Context, args ...string) *exec.Cmd {
