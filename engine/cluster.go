@@ -13,6 +13,7 @@ import (
 	"github.com/imgate/imgate/engine/admin"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/revisions"
 	"github.com/imgate/imgate/engine/spool"
 	"github.com/imgate/imgate/engine/standby"
 )
@@ -46,7 +47,9 @@ func (e *Engine) heir() string { return e.attendance.Heir(time.Now()) }
 
 // note is what this node tells the others of itself.
 func (e *Engine) note() standby.Note {
-	n := standby.Note{Role: roleStandby, Version: e.options.Version, Admin: e.admin.Addr(), Started: e.begun, Since: e.begun}
+	n := standby.Note{
+		Role: roleStandby, Version: e.options.Version, Policy: e.book.Held(), Admin: e.admin.Addr(), Started: e.begun, Since: e.begun,
+	}
 	obstacles := e.unable()
 	if t := e.term.Load(); t != nil {
 		n.Role, n.Since, obstacles = roleActive, t.tenure.since, e.unready()
@@ -69,6 +72,9 @@ func (e *Engine) unable() []admin.Obstacle {
 		return []admin.Obstacle{{Reason: string(message.StorageDown)}}
 	case idle.err != nil:
 		return []admin.Obstacle{{Reason: "starting", Detail: idle.err}}
+	}
+	if err := e.book.Unable(time.Now()); err != nil {
+		return []admin.Obstacle{{Reason: string(message.PolicyFailed), Detail: err}}
 	}
 	return e.shut()
 }
@@ -109,6 +115,7 @@ type Cluster struct {
 	State       plugin.LeaseState `json:"state"`        //
 	LeftSeconds float64           `json:"left_seconds"` // negative: for how long the lease has been free
 	ReservedFor string            `json:"reserved_for"` // empty: nobody
+	Policy      string            `json:"policy"`       // the revision in force; empty: none yet
 	Nodes       []ClusterNode     `json:"nodes"`
 }
 
@@ -119,6 +126,7 @@ type ClusterNode struct {
 	Ready       bool      `json:"ready"`   // active: it takes traffic; standby: it could
 	Reasons     []string  `json:"reasons"` // why it isn't ready
 	Version     string    `json:"version"`
+	Policy      string    `json:"policy"` // the newest good revision that its source holds; empty: it doesn't say
 	Admin       string    `json:"admin"`
 	Started     time.Time `json:"started"`
 	Since       time.Time `json:"since"` // when it took up its role
@@ -143,15 +151,16 @@ func (e *Engine) serveCluster(w http.ResponseWriter, r *http.Request) {
 
 func (e *Engine) cluster(l plugin.Lease, now time.Time) Cluster {
 	c := Cluster{
-		Node: e.node, Fence: l.Fence, State: l.State, LeftSeconds: l.Left.Seconds(), ReservedFor: l.Next, Nodes: []ClusterNode{},
+		Node: e.node, Fence: l.Fence, State: l.State, LeftSeconds: l.Left.Seconds(), ReservedFor: l.Next, Policy: e.book.InForce(),
+		Nodes: []ClusterNode{},
 	}
 	if l.State == plugin.LeaseHeld {
 		c.Active = l.Node
 	}
 	for _, p := range e.attendance.Nodes(now) {
 		c.Nodes = append(c.Nodes, ClusterNode{
-			Node: p.Node, Role: p.Role, Ready: p.Ready, Reasons: append([]string{}, p.Reasons...), Version: p.Version, Admin: p.Admin,
-			Started: p.Started, Since: p.Since, SeenSeconds: p.Seen.Seconds(), Self: p.Self,
+			Node: p.Node, Role: p.Role, Ready: p.Ready, Reasons: append([]string{}, p.Reasons...), Version: p.Version, Policy: p.Policy,
+			Admin: p.Admin, Started: p.Started, Since: p.Since, SeenSeconds: p.Seen.Seconds(), Self: p.Self,
 		})
 	}
 	return c
@@ -223,7 +232,7 @@ func readHandover(r *http.Request) (to string, err error) {
 
 // sheets are how all tables read that this configuration writes.
 func sheets(c Config) []plugin.Sheet {
-	all := spool.Sheets()
+	all := append(spool.Sheets(), revisions.Sheets()...)
 	for _, i := range []Instance{c.Accounts, c.Charging} {
 		for _, s := range i.Plugin.Sheets {
 			s.Table = i.Plugin.Name + "/" + s.Table

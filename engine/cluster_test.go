@@ -107,7 +107,7 @@ type member struct {
 }
 
 // join runs a node on a disk and waits until it has a role.
-func join(t *testing.T, disk *memory.Disk, name string, active bool) *member {
+func join(t *testing.T, disk *memory.Disk, name string, active bool, change ...func(*engine.Config)) *member {
 	t.Helper()
 	m := &member{
 		node:    &node{t: t, world: newWorld(t), disk: disk, dir: t.TempDir(), done: make(chan error, 1), log: &syncBuffer{}},
@@ -122,6 +122,9 @@ func join(t *testing.T, disk *memory.Disk, name string, active bool) *member {
 	m.itself = func(c *engine.Config) {
 		c.Node = name
 		storage(c)
+		for _, f := range change {
+			f(c)
+		}
 	}
 	config := m.config(m.itself)
 	options := engine.Options{Role: func(active bool) { m.roles <- active }, Metrics: m.metrics, Version: "v" + name}

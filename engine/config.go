@@ -21,7 +21,8 @@ type Config struct {
 	Transports  []Instance
 	AdminListen string
 	Limits      Limits
-	Retention   time.Duration // how long the record of a message is kept, from its receipt; 0: the default
+	Zone        *time.Location // the operator's; nil: UTC
+	Retention   time.Duration  // how long the record of a message is kept, from its receipt; 0: the default
 
 	// Place says where a key stands, for errors: "imgate.yaml:12". Nil: unknown.
 	Place func(key string) string

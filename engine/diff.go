@@ -8,7 +8,7 @@ import (
 // difference is what a new configuration changes.
 type difference struct {
 	transports, observers exchange
-	policy                bool
+	policy                bool // its source is opened anew
 	// term: something that the pipeline or the books are made of.
 	term bool
 	keys []string // all that changes, as it stands in the configuration
@@ -40,6 +40,9 @@ func compare(from, to Config) (difference, error) {
 	d.observers = d.exchange(from.Observers, to.Observers)
 	d.policy = !from.Policy.same(to.Policy)
 	d.note("policy", d.policy)
+	d.policy = d.policy || !slices.Equal(from.TransportNames(), to.TransportNames()) // it warns of names that no transport has
+	d.note("zone", from.Zone.String() != to.Zone.String())
+	d.term = d.term || from.Zone.String() != to.Zone.String()
 	for _, books := range []struct {
 		key     string
 		changes bool

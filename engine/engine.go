@@ -18,6 +18,7 @@ import (
 	"github.com/imgate/imgate/engine/admin"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/revisions"
 	"github.com/imgate/imgate/engine/spool"
 	"github.com/imgate/imgate/engine/standby"
 )
@@ -49,18 +50,19 @@ type Engine struct {
 
 	admin     *admin.Server
 	storage   *watchedStorage
-	policy    *judge
+	book      *revisions.Book
 	observers plugin.Observers
 	seen      *spool.SeenTable
 	unfollow  func() // ends what follow began
 
 	// reloads is held by a reload, from its beginning to its end. turn is held by
 	// whoever changes what is in force: a reload once it has opened what is new,
-	// or the beginning of a term, which mustn't wait for that. Both guard config
-	// and watchers: who has one of them may read, who has both may write.
+	// or the beginning of a term, which mustn't wait for that. Both guard config,
+	// source and watchers: who has one of them may read, who has both may write.
 	reloads  chan struct{}
 	turn     chan struct{}
 	config   Config
+	source   *revisions.Source // of the policies
 	watchers []*watcher
 
 	slots   atomic.Pointer[[]*slot]
@@ -100,7 +102,7 @@ func New(c Config, log *slog.Logger, o Options) *Engine {
 	}
 	e := &Engine{
 		log: log, options: o, node: c.Node, config: c, own: admin.NewScope(), pages: map[string]http.HandlerFunc{},
-		policy: &judge{}, turn: make(chan struct{}, 1), reloads: make(chan struct{}, 1), up: make(chan struct{}), pulse: newPulse(), begun: time.Now(),
+		turn: make(chan struct{}, 1), reloads: make(chan struct{}, 1), up: make(chan struct{}), pulse: newPulse(), begun: time.Now(),
 	}
 	e.slots.Store(&[]*slot{})
 	e.routes()
@@ -158,12 +160,17 @@ func (e *Engine) openAll(ctx context.Context) (closers []func() error, err error
 	e.seen = spool.NewSeenTable(e.storage)
 	e.measure()
 	e.join()
-	policy, err := e.openPolicy(ctx, c)
-	if err != nil {
+	e.openBook()
+	if e.source, err = e.openSource(ctx, c); err != nil {
 		return closers, err
 	}
-	e.policy.exchange(policy)
-	closers = append(closers, func() error { return e.policy.exchange(nil).close() })
+	closers = append(closers, func() error {
+		e.book.Wait()
+		return e.source.Close()
+	})
+	if err := e.book.Start(ctx, e.source); err != nil {
+		return closers, c.wrong(c.Policy.Key(), err)
+	}
 	if err := e.openSlots(ctx, c); err != nil {
 		return closers, err
 	}
@@ -192,6 +199,7 @@ func (e *Engine) openAdmin(c Config) (err error) {
 	}
 	e.admin.Ready(e.unready)
 	e.admin.Inactive(e.elsewhere)
+	e.admin.Remark(e.remarks)
 	for path, page := range e.pages {
 		e.admin.HandleOpen(path, page)
 	}
@@ -235,6 +243,7 @@ func (e *Engine) run(ctx context.Context) error {
 		}
 	})
 	e.serving.Go(func() { e.attendance.Run(open) })
+	e.book.Watch(lead)
 	for _, s := range *e.slots.Load() {
 		e.serve(s.current.Load())
 	}

@@ -10,10 +10,12 @@ import (
 const followEvery = 4 * time.Second
 
 // follow keeps up with the submissions that the active node has seen, so that
-// few are left to be read when this one takes over, until unfollow is called.
+// few are left to be read when this one takes over, and with the policies that it
+// puts in force, until unfollow is called.
 // Both are called by the goroutine that leads.
 func (e *Engine) follow(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
+	e.book.Follow(ctx)
 	ended := make(chan struct{})
 	e.unfollow = func() {
 		cancel()

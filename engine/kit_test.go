@@ -175,35 +175,25 @@ func address(user string) message.Address { return message.Address{User: user, H
 type judge struct {
 	world    *world
 	settings settings
-	closed   atomic.Bool
 }
 
-func (w *world) judge(_ context.Context, _ plugin.Env, s settings) (plugin.Policy, error) {
+func (w *world) judge(_ context.Context, _ plugin.Env, s settings) (plugin.PolicySource, error) {
 	w.note("policy")
 	if w.opening != nil {
 		<-w.opening
 	}
-	return &judge{world: w, settings: s}, s.check()
+	return plugin.Always(fmt.Sprint(s.Version), &judge{world: w, settings: s}), s.check()
 }
 
 // Decide is plugin.Policy.
-func (j *judge) Decide(context.Context, plugin.Question) (plugin.Plan, error) {
+func (j *judge) Decide(context.Context, plugin.Question, plugin.Supply) (plugin.Plan, error) {
 	if j.world.deciding != nil {
 		<-j.world.deciding
 	}
-	if j.closed.Load() {
-		j.world.t.Error("a closed policy decides")
-	}
-	return plugin.Plan{
-		Service: fmt.Sprint("v", j.settings.Version), Transports: []string{"trunk"}, Answer: plugin.AnswerAccepted,
-		Retry: []time.Duration{time.Second},
-	}.WithDefaults(), nil
-}
-
-// Close is plugin.Policy.
-func (j *judge) Close() error {
-	j.closed.Store(true)
-	return nil
+	plan := plugin.DefaultPlan()
+	plan.Service, plan.Transports, plan.Answer = fmt.Sprint("v", j.settings.Version), []string{"trunk"}, plugin.AnswerAccepted
+	plan.Retry.Backoff = []time.Duration{time.Second}
+	return plan, nil
 }
 
 // watch is an observer with a route.

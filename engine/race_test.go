@@ -90,7 +90,7 @@ func TestTakesOverWhileItReloads(t *testing.T) {
 	opened := b.world.count("policy")
 	b.world.opening = make(chan struct{})
 	reloaded := make(chan error, 1)
-	go func() { reloaded <- b.reload(2) }()
+	go func() { reloaded <- b.reload(2, set(policy, settings{Version: 2})) }()
 	b.eventually("it compiles", func() bool { return b.world.count("policy") > opened })
 	a.end()
 	b.plays(true)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imgate/imgate/engine/admin"
+	"github.com/imgate/imgate/engine/revisions"
 )
 
 // openWait is how long the opening of what is new may take: policies compile.
@@ -33,8 +34,8 @@ func (e *Engine) Refresh(ctx context.Context) (changed []string, err error) {
 // Reload takes another configuration, whole or not at all, and returns the
 // keys of what has changed: the instances that were closed and opened, opened,
 // or closed. All others stay up, with their connections and what is under way.
-// The policy is always opened anew, since its files may have changed; it counts
-// as changed if its settings have. What the books or the pipeline are made of
+// The policies are always read anew, and those that are read are put in force;
+// they count as changed if their settings have. What the books or the pipeline are made of
 // changes between two terms: for a moment, of up to pauseWait and the time that
 // it takes to read the spool, this node answers as a standby does. Limits and
 // retention change without.
@@ -84,7 +85,8 @@ type reload struct {
 	from, to Config
 	difference
 
-	policy   *verdicts
+	found    *revisions.Found
+	source   *revisions.Source // nil: it stays
 	watchers []*watcher
 	doors    []*door
 	pause    *pause // nil: this node isn't the active one, or needn't pause
@@ -113,14 +115,13 @@ func (r *reload) takeBack() {
 }
 
 // openNew opens what is new beside what runs.
-func (r *reload) openNew(ctx context.Context) (err error) {
+func (r *reload) openNew(ctx context.Context) error {
 	e := r.engine
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	if r.policy, err = e.openPolicy(ctx, r.to); err != nil {
+	if err := r.findPolicies(ctx); err != nil {
 		return err
 	}
-	r.onFailure(r.policy.close)
 	for _, i := range r.observers.in {
 		w, err := e.openWatcher(ctx, r.to, i)
 		if err != nil {
@@ -287,18 +288,6 @@ func (r *reload) place(slots []*slot, d *door) *slot {
 		}
 	}
 	return r.engine.newSlot(d)
-}
-
-// exchangePolicy puts the new policy in force.
-func (r *reload) exchangePolicy(context.Context) error {
-	judge := r.engine.policy
-	before := judge.exchange(r.policy)
-	r.onFailure(func() error {
-		judge.exchange(before)
-		return nil
-	})
-	r.onSuccess(func() { r.closed(r.from.Policy, before.close()) })
-	return nil
 }
 
 // exchangeWatchers lets the new observers watch instead of the old ones.

@@ -20,6 +20,7 @@ import (
 func (e *Engine) routes() {
 	e.own.Handle("GET /status", e.serveStatus)
 	e.own.Handle("POST /reload", e.serveReload)
+	e.own.Handle("GET /policy", e.servePolicy)
 	e.own.Handle("GET /cluster", e.serveCluster)
 	e.own.Handle("POST /cluster/handover", e.serveHandover)
 	e.own.Handle("GET /messages", e.whileActive(serveMessages))

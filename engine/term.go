@@ -11,6 +11,7 @@ import (
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/revisions"
 	"github.com/imgate/imgate/engine/spool"
 	"github.com/imgate/imgate/engine/standby"
 )
@@ -38,6 +39,7 @@ type term struct {
 	pauses chan *pause   // a reload asks for one
 	over   chan struct{} // closed when the term has ended
 
+	book       *revisions.Book // nil: it has yet to be asked
 	committer  *spool.Committer
 	stopWrites context.CancelFunc
 	committing sync.WaitGroup
@@ -135,6 +137,9 @@ func (e *Engine) begin(ctx context.Context, lease *tenure) (*term, error) {
 	t.startWrites()
 	err := e.remember(t)
 	if err == nil {
+		err = e.leadPolicies(t)
+	}
+	if err == nil {
 		err = e.openBooks(t)
 	}
 	if err != nil {
@@ -230,6 +235,9 @@ func (t *term) startWrites() {
 
 // stop lets the committer write what is left.
 func (t *term) stop() error {
+	if t.book != nil {
+		t.book.End()
+	}
 	t.stopWrites()
 	t.committing.Wait()
 	t.end(nil)
@@ -271,7 +279,7 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 	}
 	t.gauges = e.options.Metrics.Scope()
 	return pipeline.New(ctx, pipeline.Parts{
-		Policy: e.policy, Accounts: t.accounts, Charging: t.charging,
+		Policy: e.book, Zone: e.config.Zone, Accounts: t.accounts, Charging: t.charging,
 		Tables: spool.NewTables(e.config.Charging.Plugin.Name, e.storage, t.committer),
 		Doors:  doors,
 		Spool:  spool.New(e.storage, t.committer), Seen: e.seen,

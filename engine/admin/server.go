@@ -50,6 +50,7 @@ type Server struct {
 	mux    *http.ServeMux // all their routes
 	probe  func() []Obstacle
 	other  func() string // what a node answers that isn't active
+	remark func() []string
 }
 
 // Obstacle is why a node isn't ready.
@@ -92,6 +93,7 @@ func New(listen, tokenFile string, log *slog.Logger) (*Server, error) {
 		pages:    map[string]http.HandlerFunc{},
 		mux:      http.NewServeMux(),
 		other:    func() string { return notActive },
+		remark:   func() []string { return nil },
 	}, nil
 }
 
@@ -120,6 +122,15 @@ func (s *Server) Ready(probe func() []Obstacle) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.probe = probe
+}
+
+// Remark sets what /readyz says besides: what is wrong and keeps the node from
+// nothing, in words. It is called for each request, from several goroutines, and
+// must not block.
+func (s *Server) Remark(remarks func() []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remark = remarks
 }
 
 // Inactive sets what is answered to requests that need the active node, while
@@ -245,23 +256,31 @@ func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	probe := s.probe
+	probe, remark := s.probe, s.remark
 	s.mu.Unlock()
 	obstacles := []Obstacle{{Reason: "starting"}}
 	if probe != nil {
 		obstacles = probe()
 	}
+	answer := readiness{Status: "ready", Remarks: remark()}
 	if len(obstacles) == 0 {
-		Reply(w, http.StatusOK, map[string]string{"status": "ready"})
+		Reply(w, http.StatusOK, answer)
 		return
 	}
-	reasons, texts := make([]string, len(obstacles)), make([]string, len(obstacles))
-	for i, o := range obstacles {
-		reasons[i], texts[i] = o.Reason, o.String()
+	var texts []string
+	for _, o := range obstacles {
+		answer.Reasons, texts = append(answer.Reasons, o.Reason), append(texts, o.String())
 	}
-	Reply(w, http.StatusServiceUnavailable, map[string]any{
-		"status": "not ready", "reasons": reasons, "error": "not ready: " + strings.Join(texts, ", "),
-	})
+	answer.Status, answer.Error = "not ready", "not ready: "+strings.Join(texts, ", ")
+	Reply(w, http.StatusServiceUnavailable, answer)
+}
+
+// readiness is what /readyz tells.
+type readiness struct {
+	Status  string   `json:"status"`
+	Reasons []string `json:"reasons,omitempty"`
+	Error   string   `json:"error,omitempty"`
+	Remarks []string `json:"remarks,omitempty"`
 }
 
 func allowsReading(w http.ResponseWriter, r *http.Request) bool {

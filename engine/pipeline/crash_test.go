@@ -80,8 +80,9 @@ func (d *dying) Release(context.Context, plugin.Fence) error { return nil }
 
 // TestCrash lets the storage die at each of its calls in turn. Then, on the
 // same disk: what was acknowledged is delivered, and charged exactly once, or
-// the operator has cancelled it, and it isn't charged; there is a record of
-// each; what was refused is neither held nor charged.
+// the operator has cancelled it, and it isn't charged unless that was done when
+// it was accepted; there is a record of each, and its rate limit has counted it;
+// what was refused is neither held nor charged.
 func TestCrash(t *testing.T) {
 	for _, s := range stores() {
 		t.Run(s.name, func(t *testing.T) {
@@ -91,6 +92,43 @@ func TestCrash(t *testing.T) {
 			}
 		})
 	}
+}
+
+// eachMoment charges messages when they say so.
+func eachMoment() *testPolicy {
+	policy := charged()
+	policy.asked = func(q plugin.Question, more plugin.Supply, p *plugin.Plan) {
+		p.Charging.When = momentOf(more.Text())
+		perSender(0, time.Hour)(q, more, p)
+	}
+	return policy
+}
+
+// momentOf is when a message is charged.
+func momentOf(body string) plugin.ChargingMoment {
+	switch {
+	case strings.HasSuffix(body, "1"):
+		return plugin.OnAcceptance
+	case strings.HasSuffix(body, "2"):
+		return plugin.OnDelivery
+	}
+	return plugin.OnHandover
+}
+
+// promised is a message whose next hop says later that it has arrived.
+const promised = "promised 2"
+
+// promises answers for the next hop, and has nothing else to say.
+func promises(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+	if string(m.Body) == promised {
+		return plugin.Receipt{PeerID: promised}, nil
+	}
+	return taken(m, r)
+}
+
+// keepsPromise reports what became of it.
+func keepsPromise(ctx context.Context, door *testDoor) {
+	_ = door.gate.Report(ctx, promised, plugin.Status{Delivered: true})
 }
 
 func crashAtEach(t *testing.T, disk maker, late bool) {
@@ -125,7 +163,8 @@ func crashAt(t *testing.T, disk opener, k int, late bool) (survived bool) {
 	}
 
 	after := newDoor()
-	next := start(t, disk.open(t), after, charged())
+	after.take = promises
+	next := start(t, disk.open(t), after, eachMoment())
 	if !next.started() {
 		t.Fatalf("the next node doesn't start: %v", <-next.done)
 	}
@@ -138,8 +177,10 @@ func crashAt(t *testing.T, disk opener, k int, late bool) (survived bool) {
 		for _, aside := range next.messages(t, spool.StateQuarantined) {
 			next.call(t, "POST", "/v1/messages/"+aside.ID.String()+"/requeue", 204)
 		}
+		keepsPromise(t.Context(), after)
 		return len(rows(t, next.storage, "messages")) == 0 && len(rows(t, next.storage, "outbox")) == 0
 	})
+	checkCount(t, next, told)
 	checkBooks(t, next, append(before.bodies(), after.bodies()...), told)
 	if err := next.end(); err != nil {
 		t.Errorf("the next node ends with %v", err)
@@ -155,9 +196,9 @@ func runUntilDeath(t *testing.T, storage *dying, door *testDoor) told {
 		if strings.HasPrefix(string(m.Body), "poison") && !sound.Load() {
 			return plugin.Receipt{}, message.Fail(message.Unbuildable, "x")
 		}
-		return taken(m, r)
+		return promises(m, r)
 	}
-	k := start(t, storage, door, charged())
+	k := start(t, storage, door, eachMoment())
 	defer k.end() // it may well fail: its storage is dead
 	said := told{accepted: map[string]message.ID{}, cancelled: map[string]bool{}}
 	select {
@@ -188,11 +229,14 @@ func runUntilDeath(t *testing.T, storage *dying, door *testDoor) told {
 		submit("online", fmt.Sprint("online ", i))
 		submit("offline", fmt.Sprint("offline ", i))
 	}
+	submit("online", promised)
+	keepsPromise(alive, door)
 	submit("offline", "offline, cancelled")
+	submit("offline", "offline, cancelled, paid 1")
 	submit("online", "poison, cancelled")
 	submit("online", "poison, requeued")
 	sound.Store(true)
-	for _, body := range []string{"offline, cancelled", "poison, cancelled"} {
+	for _, body := range []string{"offline, cancelled", "offline, cancelled, paid 1", "poison, cancelled"} {
 		said.cancelled[body] = k.operate(storage, said.accepted[body], "cancel")
 	}
 	if k.operate(storage, said.accepted["poison, requeued"], "requeue") {
@@ -245,8 +289,8 @@ func checkBooks(t *testing.T, k *kit, delivered []string, said told) {
 		if cancelled := v.Reason == message.Cancelled; sure && !cancelled || cancelled && !asked {
 			t.Errorf("%q was cancelled (asked %t, sure %t) and is %+v", body, asked, sure, v)
 		} else if cancelled {
-			if paid[string(id[:])] != "" || slices.Contains(delivered, body) {
-				t.Errorf("%q was cancelled, and delivered or charged", body)
+			if isPaid := paid[string(id[:])] == "\x01"; isPaid != (momentOf(body) == plugin.OnAcceptance) || slices.Contains(delivered, body) {
+				t.Errorf("%q was cancelled, and delivered, or charged (%t)", body, isPaid)
 			}
 			continue
 		}
@@ -273,6 +317,16 @@ func checkBooks(t *testing.T, k *kit, delivered []string, said told) {
 		}
 	}
 	inOrder(t, "online", delivered, said.accepted)
+}
+
+// checkCount: what was acknowledged was counted, and nothing that wasn't submitted.
+func checkCount(t *testing.T, k *kit, said told) {
+	t.Helper()
+	counted := 0
+	err := spool.New(k.storage, nil).Windows(t.Context(), func(w spool.Window) { counted += w.Count })
+	if least, most := len(said.accepted), len(said.accepted)+len(said.refused)+said.unknown; err != nil || counted < least || counted > most {
+		t.Errorf("%d messages were counted, %v; %d were acknowledged, and %d submitted", counted, err, least, most)
+	}
 }
 
 // inOrder checks that each first delivery comes after those of the messages

@@ -23,6 +23,12 @@ func (d *deliveries) refused(transport, device string) message.Reason {
 	return d.Deliveries[i].Refused
 }
 
+// mayHaveIt tells whether a device may have the message that didn't answer for
+// good: it gets no other attempt.
+func (d *deliveries) mayHaveIt() bool {
+	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return o.Refused == message.NoAnswer })
+}
+
 // note records what the devices said. A device has refused for good when every
 // contact of its that was tried has.
 func (d *deliveries) note(results []result) {

@@ -89,8 +89,9 @@ func TestRefusedByEveryDeviceThatIsThere(t *testing.T) {
 // TestRegistrationWakesALaneThatIsBusyOtherwise: the lane's head waits for an
 // hour, and its worker is about to look at a typing notice when bob registers.
 func TestRegistrationWakesALaneThatIsBusyOtherwise(t *testing.T) {
-	policy := charged()
-	policy.plan.Retry = []time.Duration{time.Hour}
+	policy := &testPolicy{change: func(p *plugin.Plan) {
+		p.Charging.Mode, p.Retry.Backoff = plugin.ChargeEvent, []time.Duration{time.Hour}
+	}}
 	k, _ := node(t, policy)
 	hang := make(chan struct{})
 	var well atomic.Bool
@@ -152,7 +153,7 @@ func TestNowOrNever(t *testing.T) {
 		}
 	})
 	t.Run("its sender is told whatever the plan says", func(t *testing.T) {
-		k, _ := node(t, &testPolicy{plan: plugin.Plan{Answer: plugin.AnswerAccepted}})
+		k, _ := node(t, &testPolicy{change: func(p *plugin.Plan) { p.Answer = plugin.AnswerAccepted }})
 		ticket := k.door.submit("alice", "bob", "x", expires(0))
 		if answer, err := ticket.Accepted(t.Context()); err != nil || answer.Within == 0 {
 			t.Errorf("told at once: %+v, %v", answer, err)
@@ -221,7 +222,7 @@ func TestWakesAlsoIfNobodyWaitsForTheRegistration(t *testing.T) {
 }
 
 func TestRecipientsThatAreNotOursAreBoundedToo(t *testing.T) {
-	k, _ := node(t, &testPolicy{plan: plugin.Plan{Transports: []string{"trunk"}, Answer: plugin.AnswerAccepted}})
+	k, _ := node(t, &testPolicy{change: func(p *plugin.Plan) { p.Transports, p.Answer = []string{"trunk"}, plugin.AnswerAccepted }})
 	for range cap(k.door.trunk.sent) {
 		k.door.trunk.sent <- "full: the trunk hangs"
 	}

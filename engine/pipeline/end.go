@@ -42,14 +42,18 @@ func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, resul
 	now := time.Now()
 	p.meter.whole.Observe(now.Sub(e.Message.Received))
 	x := ending{state: spool.StateDelivered, transport: by.route.Transport, results: results, at: now}
-	x.charge = settlement(e, x)
 	p.lanes.finish(l, it)
 	switch {
 	case by.receipt.Final:
+		x.charge = settlement(e, x, true)
 		p.end(it, e, x, nil)
 	case by.receipt.PeerID != "" && it.onDisk:
+		if !paidOnDelivery(e) { // else its report tells whether it is paid
+			x.charge = settlement(e, x, true)
+		}
 		p.handOver(it, e, by, x.charge)
 	default: // nobody will say what becomes of it
+		x.charge = settlement(e, x, !paidOnDelivery(e))
 		x.state = spool.StateHandedOver
 		p.end(it, e, x, nil)
 	}
@@ -63,34 +67,39 @@ func (p *Pipeline) fail(l *lane, it *item, e *spool.Entry, f *message.Failure, r
 	p.undelivered(it, e, ending{state: spool.StateFailed, failure: f, results: results}, nil)
 }
 
-// drop ends a message that had to go at once and couldn't. A typing notice
-// vanishes; for anything else the sender is told.
-func (p *Pipeline) drop(l *lane, it *item, e *spool.Entry, f *message.Failure) {
-	if e.Message.Class != message.Composing {
-		p.fail(l, it, e, f, nil)
-		return
+// drop ends a message that had to go at once and couldn't, unless it goes by the
+// plan's fallback. A typing notice vanishes; for anything else the sender is told.
+func (p *Pipeline) drop(l *lane, t turn, e *spool.Entry, f *message.Failure, results []result) {
+	switch {
+	case p.fallsBack(l, t, e, f, results):
+	case e.Message.Class != message.Composing:
+		p.fail(l, t.it, e, f, nil)
+	default:
+		p.lanes.finish(l, t.it)
+		p.undelivered(t.it, e, ending{state: spool.StateDiscarded}, nil)
 	}
-	p.lanes.finish(l, it)
-	p.undelivered(it, e, ending{state: spool.StateDiscarded}, nil)
 }
 
 // undelivered writes the end of a message that wasn't delivered and tells its sender.
 func (p *Pipeline) undelivered(it *item, e *spool.Entry, x ending, done func(error)) {
 	x.at = time.Now()
-	x.charge = settlement(e, x)
+	x.charge = settlement(e, x, false)
 	p.end(it, e, x, done)
 	it.ticket.resolve(x.outcome())
 }
 
-// settlement is the record that charging gets; nil: nothing was reserved.
-func settlement(e *spool.Entry, x ending) *plugin.Record {
+// settlement is the record that charging gets; nil: nothing is reserved.
+func settlement(e *spool.Entry, x ending, charged bool) *plugin.Record {
 	if e.Record == nil {
 		return nil
 	}
 	record := *e.Record
-	record.Charged, record.Transport, record.Settled = x.state == spool.StateDelivered, x.transport, x.at
+	record.Charged, record.Transport, record.Settled = charged, x.transport, x.at
 	return &record
 }
+
+// paidOnDelivery tells whether a message costs nothing until it has arrived.
+func paidOnDelivery(e *spool.Entry) bool { return e.Plan.Charging.When == plugin.OnDelivery }
 
 // end writes a message's end: fate, money and what is kept of it in one
 // transaction. done, which may be nil, is told once it is on disk.
@@ -129,6 +138,7 @@ func summary(it *item, e *spool.Entry, x *ending, room []spool.DeliverySummary) 
 	if len(x.results) > 0 {
 		s.Attempts++ // the last one
 	}
+	s.NoteSender(e, it.state.Fallback)
 	s.Deliveries = parts(room, it.state.State, x.results)
 	return s
 }
@@ -136,8 +146,12 @@ func summary(it *item, e *spool.Entry, x *ending, room []spool.DeliverySummary) 
 // noteEnd counts a message's end and tells those who watch.
 func (p *Pipeline) noteEnd(e *spool.Entry, x *ending) {
 	transport := x.transport
-	if transport == "" && len(e.Plan.Transports) > 0 {
-		transport = e.Plan.Transports[0] // through which it was meant to go
+	switch {
+	case transport != "":
+	case len(e.Plan.Transports) > 0: // through which it was meant to go
+		transport = e.Plan.Transports[0]
+	case len(e.Routes) > 0:
+		transport = e.Routes[0].Transport
 	}
 	p.meter.end(endLabels{transport: transport, service: e.Plan.Service, outcome: x.state, reason: x.reason()})
 	p.tell(plugin.Step{Name: plugin.StepName(x.state), Message: e.Message, Transport: x.transport, Reason: x.reason()})

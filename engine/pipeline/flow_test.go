@@ -162,7 +162,7 @@ func TestSilentRecipientIsTriedAgain(t *testing.T) {
 
 func TestRegistrationEndsThePause(t *testing.T) {
 	policy := charged()
-	policy.plan.Retry = []time.Duration{time.Hour}
+	policy.also(func(p *plugin.Plan) { p.Retry.Backoff = []time.Duration{time.Hour} })
 	k, _ := node(t, policy)
 	var fixed atomic.Bool
 	k.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) {
@@ -213,10 +213,10 @@ func TestRefusalsAreNotRemembered(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	mime := charged()
-	mime.plan.MIME = map[string][]string{"door": {"text/html"}}
-	reject := &testPolicy{plan: plugin.Plan{Processing: plugin.Reject, Reason: message.Blocked}}
+	mime.also(func(p *plugin.Plan) { p.MIME = map[string][]string{"door": {"text/html"}} })
+	reject := &testPolicy{change: func(p *plugin.Plan) { p.Processing, p.Reason = plugin.Reject, message.Blocked }}
 	noVerdict := &testPolicy{err: message.FailForNow(message.PolicyFailed, "undefined")}
-	nowhere := &testPolicy{plan: plugin.Plan{Transports: []string{"smoke-signals"}}}
+	nowhere := &testPolicy{change: func(p *plugin.Plan) { p.Transports = []string{"smoke-signals"} }}
 	for name, c := range map[string]struct {
 		policy    *testPolicy
 		submit    func(*testDoor) plugin.Ticket
@@ -342,7 +342,7 @@ func TestHandedOverWaitsForItsReport(t *testing.T) {
 
 func TestTrunkReachesThoseWhoAreNotOurs(t *testing.T) {
 	policy := charged()
-	policy.plan.Transports = []string{"door", "trunk"}
+	policy.also(func(p *plugin.Plan) { p.Transports = []string{"door", "trunk"} })
 	k, _ := node(t, policy)
 	wantOutcome(t, k.door.submit("alice", "?somebody", "far away"), plugin.OutcomeDelivered)
 	if got := <-k.door.trunk.sent; got != "far away" {

@@ -64,7 +64,7 @@ func startAs(t *testing.T, name string, storage plugin.Storage, door *testDoor, 
 	config := engine.Config{
 		Node: name, DataDir: k.dir, AdminListen: "127.0.0.1:0",
 		Storage:  instance("storage", plugin.DefineStorage("test", "", settings{}, give[plugin.Storage](storage))),
-		Policy:   instance("policy", plugin.DefinePolicy("test", "", settings{}, give[plugin.Policy](policy))),
+		Policy:   instance("policy", plugin.DefinePolicy("test", "", settings{}, give(plugin.Always("1", policy)))),
 		Accounts: instance("accounts", plugin.DefineAccounts("test", "", settings{}, give[plugin.Accounts](testAccounts{}))),
 		Charging: instance("charging", plugin.DefineCharging("test", "", settings{}, k.book.open)),
 		Transports: []engine.Instance{
@@ -140,28 +140,44 @@ func (testAccounts) Close() error { return nil }
 
 // testPolicy returns one plan for everything.
 type testPolicy struct {
-	plan  plugin.Plan
+	change func(*plugin.Plan) // of the default plan; nil: none
+	// asked may change it further, by the question; nil: it doesn't.
+	asked func(plugin.Question, plugin.Supply, *plugin.Plan)
 	err   error
 	panic bool
 }
 
-func (p *testPolicy) Decide(context.Context, plugin.Question) (plugin.Plan, error) {
+func (p *testPolicy) Decide(_ context.Context, q plugin.Question, more plugin.Supply) (plugin.Plan, error) {
 	if p.panic {
 		panic("a policy that panics")
 	}
-	plan := p.plan
-	plan.Service = "test"
-	if len(plan.Transports) == 0 {
-		plan.Transports = []string{"door"}
+	plan := plugin.DefaultPlan()
+	plan.Service, plan.Transports = "test", []string{"door"}
+	if p.change != nil {
+		p.change(&plan)
+	}
+	if p.asked != nil {
+		p.asked(q, more, &plan)
 	}
 	return plan, p.err
 }
 
-func (p *testPolicy) Close() error { return nil }
+// also changes the plan further.
+func (p *testPolicy) also(change func(*plugin.Plan)) {
+	before := p.change
+	p.change = func(plan *plugin.Plan) {
+		if before != nil {
+			before(plan)
+		}
+		change(plan)
+	}
+}
 
 // charged is a policy that charges and answers when the outcome is known.
 func charged() *testPolicy {
-	return &testPolicy{plan: plugin.Plan{Charging: plugin.PlanCharging{Mode: plugin.ChargeEvent}, Retry: []time.Duration{time.Second}}}
+	return &testPolicy{change: func(p *plugin.Plan) {
+		p.Charging.Mode, p.Retry.Backoff = plugin.ChargeEvent, []time.Duration{time.Second}
+	}}
 }
 
 // testBook charges on tables: a row for each hold, a row for each payment with

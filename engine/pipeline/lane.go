@@ -23,7 +23,7 @@ type pair struct {
 
 func pairOf(e *spool.Entry) pair {
 	if e.Account == "" {
-		return pair{from: e.Message.From, to: e.Message.Recipient.String()}
+		return pair{from: e.Message.From, to: e.Recipient().String()}
 	}
 	return pair{from: e.Message.From, to: e.Account}
 }

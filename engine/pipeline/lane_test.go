@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
 )
 
 var began = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -108,11 +109,12 @@ func TestScheduleWakesInOrder(t *testing.T) {
 }
 
 func TestUnits(t *testing.T) {
-	for _, c := range []struct{ size, unit, want int }{
-		{150, 60, 3}, {60, 60, 1}, {61, 60, 2}, {0, 60, 1}, {5000, 0, 1}, {5000, -1, 1},
+	for _, c := range []struct{ size, unit, units, want int }{
+		{150, 60, 0, 3}, {60, 60, 0, 1}, {61, 60, 0, 2}, {0, 60, 0, 1}, {5000, 0, 0, 1}, {5000, -1, 0, 1},
+		{150, 60, 7, 7}, {5000, 0, 2, 2},
 	} {
-		if got := units(c.size, c.unit); got != c.want {
-			t.Errorf("units(%d, %d) = %d, want %d", c.size, c.unit, got, c.want)
+		if got := units(c.size, plugin.PlanCharging{UnitSize: c.unit, Units: c.units}); got != c.want {
+			t.Errorf("%d octets, a unit of %d, %d units: %d, want %d", c.size, c.unit, c.units, got, c.want)
 		}
 	}
 }

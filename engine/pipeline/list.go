@@ -30,7 +30,8 @@ type View = spool.Summary
 // Filter says which messages to list. Zero values let everything pass.
 type Filter struct {
 	State     spool.StateName
-	From, To  message.Address // Address.UnmarshalText reads them
+	From      message.Address // Address.UnmarshalText reads it
+	To        message.Address // also the one that the message came with
 	Service   string
 	Transport string     // through which it came in
 	After     message.ID // only those with a greater id
@@ -38,7 +39,7 @@ type Filter struct {
 }
 
 func (f *Filter) passes(v *View) bool {
-	return (f.State == "" || f.State == v.State) && (f.From.IsZero() || f.From == v.From) && (f.To.IsZero() || f.To == v.To) &&
+	return (f.State == "" || f.State == v.State) && (f.From.IsZero() || f.From == v.From) && (f.To.IsZero() || f.To == v.To || f.To == v.OriginalTo) &&
 		(f.Service == "" || f.Service == v.Service) && (f.Transport == "" || f.Transport == v.Transport)
 }
 

@@ -29,12 +29,14 @@ var timeBounds = []time.Duration{
 // Meter counts what happens, for as long as the process lives: one pipeline
 // after the other counts with it.
 type Meter struct {
-	instances *vector[string, doorMeter]
-	refused   *vector[refusalLabels, plugin.Counter]
-	ended     *vector[endLabels, plugin.Counter]
-	services  nameSet
+	instances  *vector[string, doorMeter]
+	refused    *vector[refusalLabels, plugin.Counter]
+	ended      *vector[endLabels, plugin.Counter]
+	limits     *vector[limitLabels, plugin.Counter]
+	services   nameSet
+	limitNames nameSet
 
-	joined, repeated, passed, quarantined, settled, settleFailed, unsettled *plugin.Counter
+	joined, repeated, passed, fallbacks, quarantined, settled, settleFailed, unsettled *plugin.Counter
 
 	policy, charging, whole *plugin.Histogram
 }
@@ -64,13 +66,17 @@ type endLabels struct {
 	reason             message.Reason
 }
 
+type limitLabels struct{ service, limit string }
+
 // NewMeter registers what pipelines count, all but what they get to know.
 func NewMeter(m *plugin.Metrics) *Meter {
 	return &Meter{
 		services:     nameSet{known: map[string]bool{}},
+		limitNames:   nameSet{known: map[string]bool{}},
 		joined:       m.Counter("messages_joined_total", "Repeated submissions, which joined the first one's outcome."),
 		repeated:     m.Counter("delivery_repeats_total", "Attempts at a message that a device may have already: an attempt before wasn't answered, or a node before this one may have made one, since the recipient was there when this one took over, or shortly before. An upper bound of what recipients got twice."),
 		passed:       m.Counter("lanes_passed_total", "Lanes that passed a message which couldn't go."),
+		fallbacks:    m.Counter("delivery_fallbacks_total", "Messages that went on by the fallback of their plan."),
 		quarantined:  m.Counter("messages_quarantined_total", "Messages set aside for the operator."),
 		settled:      m.Counter("records_settled_total", "Records that charging has settled."),
 		settleFailed: m.Counter("settle_errors_total", "Calls of charging that settled nothing and were repeated."),
@@ -82,6 +88,10 @@ func NewMeter(m *plugin.Metrics) *Meter {
 		refused: newVector(func(l refusalLabels) *plugin.Counter {
 			return m.Counter(l.what+"_refused_total", "What was refused, by the reason.",
 				plugin.Label{Name: "transport", Value: l.transport}, plugin.Label{Name: "reason", Value: string(l.reason)})
+		}),
+		limits: newVector(func(l limitLabels) *plugin.Counter {
+			return m.Counter("rate_limited_total", "Messages refused because a rate limit of their service was reached.",
+				plugin.Label{Name: "service", Value: l.service}, plugin.Label{Name: "limit", Value: l.limit})
 		}),
 		ended: newVector(func(l endLabels) *plugin.Counter {
 			return m.Counter("messages_ended_total", "Messages that have ended, by the transport they went through, or should have.",
@@ -127,6 +137,17 @@ func (c *Meter) end(l endLabels) {
 	counter.Inc()
 }
 
+// limited returns what counts the messages that a rate limit has refused.
+func (c *Meter) limited(l limitLabels) *plugin.Counter {
+	if counter := c.limits.known(l); counter != nil {
+		return counter
+	}
+	if name := l.service + "\x00" + l.limit; c.limitNames.bounded(name) != name {
+		l = limitLabels{otherService, otherService}
+	}
+	return c.limits.of(l)
+}
+
 // attempted counts an attempt.
 func (c *meter) attempted(instance string, took time.Duration, f *message.Failure) {
 	door := c.doors[instance]
@@ -155,6 +176,7 @@ func (p *Pipeline) gauges(m *plugin.Metrics) {
 	gauge("lanes", "Pairs of a sender and a recipient that have messages waiting.", func() int { return p.lanes.counts().lanes })
 	gauge("lanes_asleep", "Lanes at rest: their recipient isn't there, or a pause is due.", func() int { return p.lanes.counts().asleep })
 	gauge("bindings", "Contacts that are registered.", p.Locations.Count)
+	gauge("rate_limit_windows", "Windows of rate limits that are open, or were a moment ago.", p.limiter.Windows)
 	gauge("settle_queue", "Records that wait to be settled, in memory.", p.settler.queueLength)
 	m.Gauge("spool_oldest_age_seconds", "Age of the oldest message in the spool, to half a minute.", func() float64 { return p.oldestAge(time.Now()).Seconds() })
 }

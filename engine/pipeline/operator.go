@@ -44,7 +44,7 @@ func unreadable(err error) error {
 // view is a message that is on disk and has not ended.
 func (p *Pipeline) view(ctx context.Context, e *spool.Entry) (View, error) {
 	v := e.Summary()
-	if p.lanes.show(e, &v) || p.reports.show(&v) {
+	if p.lanes.show(e, &v) || p.reports.show(e, &v) {
 		return v, nil
 	}
 	// Somebody has it at work. What it went through before is on disk.
@@ -53,6 +53,7 @@ func (p *Pipeline) view(ctx context.Context, e *spool.Entry) (View, error) {
 		return v, unreadable(err)
 	}
 	v.State, v.Attempts, v.Deliveries = spool.StateSending, state.Attempts, state.Parts()
+	v.NoteSender(e, state.Fallback)
 	return v, nil
 }
 
@@ -82,6 +83,7 @@ func (ls *lanes) show(e *spool.Entry, v *View) bool {
 		return false
 	}
 	v.State, v.Attempts, v.Reason, v.Deliveries = spool.StateWaiting, it.state.Attempts, it.state.Quarantined, it.state.Parts()
+	v.NoteSender(e, it.state.Fallback)
 	switch {
 	case l == nil:
 		v.State = spool.StateQuarantined
@@ -91,7 +93,7 @@ func (ls *lanes) show(e *spool.Entry, v *View) bool {
 	return true
 }
 
-func (r *reports) show(v *View) bool {
+func (r *reports) show(e *spool.Entry, v *View) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.byID[v.ID]
@@ -99,6 +101,7 @@ func (r *reports) show(v *View) bool {
 		return false
 	}
 	v.State, v.Attempts, v.Deliveries = spool.StateHandedOver, h.it.state.Attempts+1, h.it.state.Parts()
+	v.NoteSender(e, h.it.state.Fallback)
 	return true
 }
 

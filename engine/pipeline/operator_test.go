@@ -135,7 +135,7 @@ func TestMessagesInEveryState(t *testing.T) {
 // callers of the admin API get it.
 func TestViewTellsAllButTheText(t *testing.T) {
 	policy := charged()
-	policy.plan.Labels = map[string]string{"tenant": "a"}
+	policy.also(func(p *plugin.Plan) { p.Labels = map[string]string{"tenant": "a"} })
 	inBubble(t, policy, nil, func(t *testing.T, s *solo) {
 		ids, release := everyState(t, s)
 		defer release()
@@ -226,7 +226,7 @@ func TestCancelTellsTheSender(t *testing.T) {
 // TestCancelledHeadHoldsNothing: those behind it go at once.
 func TestCancelledHeadHoldsNothing(t *testing.T) {
 	policy := charged()
-	policy.plan.Retry = []time.Duration{time.Hour}
+	policy.also(func(p *plugin.Plan) { p.Retry.Backoff = []time.Duration{time.Hour} })
 	inBubble(t, policy, nil, func(t *testing.T, s *solo) {
 		s.door.take = func(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
 			if string(m.Body) == "head" {
@@ -284,7 +284,7 @@ func TestRequeue(t *testing.T) {
 // TestRequeueEndsThePause, and those behind stay behind.
 func TestRequeueEndsThePause(t *testing.T) {
 	policy := charged()
-	policy.plan.Retry = []time.Duration{time.Hour}
+	policy.also(func(p *plugin.Plan) { p.Retry.Backoff = []time.Duration{time.Hour} })
 	inBubble(t, policy, nil, func(t *testing.T, s *solo) {
 		var well atomic.Bool
 		s.door.take = func(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
@@ -335,7 +335,7 @@ func TestRequeuedGetsItsPlaceBack(t *testing.T) {
 // TestListIsBounded: a filter that nothing passes looks at a part, and says
 // where to go on.
 func TestListIsBounded(t *testing.T) {
-	inBubble(t, &testPolicy{plan: plugin.Plan{Processing: plugin.Discard}}, nil, func(t *testing.T, s *solo) {
+	inBubble(t, &testPolicy{change: func(p *plugin.Plan) { p.Processing = plugin.Discard }}, nil, func(t *testing.T, s *solo) {
 		const n = 12_000
 		for i := range n {
 			if _, err := s.door.submit("alice", "bob", fmt.Sprint(i)).Accepted(t.Context()); err != nil {
@@ -387,7 +387,7 @@ func TestQuarantineIsFoundAtOnce(t *testing.T) {
 
 // TestListWhileMessagesEnd: each is listed, and once, whatever becomes of it.
 func TestListWhileMessagesEnd(t *testing.T) {
-	s := alone(t, memory.Open(memory.NewDisk()), &testPolicy{plan: plugin.Plan{Answer: plugin.AnswerAccepted}}, nil)
+	s := alone(t, memory.Open(memory.NewDisk()), &testPolicy{change: func(p *plugin.Plan) { p.Answer = plugin.AnswerAccepted }}, nil)
 	const n = 3000
 	var want []string
 	for i := range n {

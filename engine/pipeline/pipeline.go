@@ -20,6 +20,7 @@ import (
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/ratelimit"
 	"github.com/imgate/imgate/engine/spool"
 )
 
@@ -54,6 +55,7 @@ type Parts struct {
 	Seen      *spool.SeenTable
 	Locations *spool.Locations
 	Log       *slog.Logger
+	Zone      *time.Location // the operator's; nil: UTC
 
 	// Meter counts for this pipeline and those after it. Nil: it counts alone, in
 	// Metrics.
@@ -99,6 +101,9 @@ type Pipeline struct {
 	settler settler
 	reports reports
 	notices notices
+	limiter *ratelimit.Limiter
+
+	lastClock atomic.Pointer[reading]
 
 	instances []string                 // the doors' names, sorted
 	sends     map[string]*atomic.Int64 // attempts under way, by instance
@@ -118,7 +123,8 @@ type Pipeline struct {
 // New returns a pipeline. Its context ends what it does when the node stops
 // being the active one.
 func New(ctx context.Context, parts Parts) *Pipeline {
-	p := &Pipeline{Parts: parts}
+	p := &Pipeline{Parts: parts, limiter: ratelimit.New(parts.Spool)}
+	p.Zone = cmp.Or(parts.Zone, time.UTC)
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for i := range p.jobs {
 		p.jobs[i] = make(chan job, deciderQueue)
@@ -167,6 +173,9 @@ func (p *Pipeline) Restore(ctx context.Context) error {
 	if err := p.Locations.Restore(ctx, now.Add(-bindingGrace)); err != nil {
 		return fmt.Errorf("rebuild locations: %w", err)
 	}
+	if err := p.limiter.Restore(ctx, now); err != nil {
+		return err
+	}
 	states, err := p.Spool.States(ctx)
 	if err != nil {
 		return fmt.Errorf("rebuild the spool: %w", err)
@@ -197,8 +206,9 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 		it.payload = nil
 		p.lanes.setAside(it)
 	default:
-		it.mayRepeat = state.Attempts > 0 || len(p.routes(e, now.Add(-bindingGrace))) > 0
-		p.lanes.resume(it, len(p.routes(e, now)) == 0 && p.hasWay(e))
+		way := wayOf(e, it)
+		it.mayRepeat = state.Attempts > 0 || len(p.routes(e, way, now.Add(-bindingGrace))) > 0
+		p.lanes.resume(it, len(p.routes(e, way, now)) == 0 && p.exists(way))
 	}
 }
 

@@ -17,7 +17,8 @@ func (p *Pipeline) quarantine(l *lane, it *item, e *spool.Entry, reason message.
 		p.tell(plugin.Step{Name: plugin.StepQuarantined, Message: e.Message, Reason: reason})
 	}
 	p.lanes.finish(l, it)
-	it.state.Attempts++ // so that its row of state is known to exist, see spool.State
+	it.state.Attempts++                  // so that its row of state is known to exist, see spool.State
+	it.state.Earlier = it.state.Attempts // when it is requeued they are counted anew
 	it.state.Quarantined = reason
 	ticket := it.ticket
 	it.ticket = nil

@@ -100,8 +100,8 @@ func (r *reports) release(h *handedOver) {
 	h.ending = false
 }
 
-// handOver keeps a message until its report comes. It is charged now: what
-// costs is the hand-over.
+// handOver keeps a message until its report comes. charge is for the hand-over;
+// nil: that costs nothing.
 func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.Record) {
 	p.tell(plugin.Step{Name: plugin.StepHandedOver, Message: e.Message, Transport: by.route.Transport})
 	it.payload = e // most reports come soon, and needn't read it back
@@ -192,6 +192,9 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 		return nil
 	}
 	x.results = reported(h.it, x)
+	if paidOnDelivery(e) {
+		x.charge = settlement(e, x, x.state == spool.StateDelivered)
+	}
 	p.end(h.it, e, x, func(err error) {
 		if err == nil {
 			p.reports.forget(h)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,12 +29,25 @@ type settler struct {
 	overflow bool // the outbox holds records that the queue doesn't
 	working  bool
 	wake     chan struct{}
+	// unsure are the records that Puts bring to the outbox, until it is known what
+	// became of them and the queue has come to that: what a scan finds of them may
+	// yet be taken back.
+	unsure map[message.ID]bool
 }
 
 func (s *settler) init(p *Pipeline) {
 	s.p = p
 	s.wake = make(chan struct{}, 1)
+	s.unsure = map[message.ID]bool{}
 	s.overflow = true // what an earlier node left is on disk
+}
+
+// expect says that a Put brings a record to the outbox. add or release follows,
+// unless this node stops being the active one.
+func (s *settler) expect(key message.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsure[key] = true
 }
 
 // add takes a record that is in the outbox: one that the queue has no room for
@@ -42,6 +56,7 @@ func (s *settler) add(r plugin.Record) {
 	if !s.enqueue(r) {
 		s.mu.Lock()
 		s.overflow = true
+		delete(s.unsure, r.Key)
 		s.mu.Unlock()
 	}
 }
@@ -118,10 +133,11 @@ func (s *settler) next() ([]plugin.Record, error) {
 	records, err := s.p.Spool.Outbox(s.p.ctx, message.ID{}, maxSettle)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.working = len(records) > 0
 	// A full page: there may be more. What this batch settles is gone by the
 	// time of the next look.
 	s.overflow = s.overflow || err != nil || len(records) == maxSettle
+	records = slices.DeleteFunc(records, func(r plugin.Record) bool { return s.unsure[r.Key] })
+	s.working = len(records) > 0
 	return records, err
 }
 
@@ -137,6 +153,9 @@ func (s *settler) queued() (batch []plugin.Record, scan bool) {
 	}
 	batch = s.queue[:n:n]
 	s.queue = s.queue[n:]
+	for i := range batch {
+		delete(s.unsure, batch[i].Key)
+	}
 	s.working = n > 0 || scan
 	return batch, scan
 }

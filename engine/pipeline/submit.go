@@ -1,16 +1,15 @@
 package pipeline
 
 import (
-	"cmp"
 	"errors"
 	"hash/maphash"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/imgate/imgate/engine/content"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/ratelimit"
 	"github.com/imgate/imgate/engine/spool"
 )
 
@@ -162,16 +161,26 @@ func (p *Pipeline) decide(j job) {
 		p.discard(j, e, answer)
 		return
 	}
-	reservation, err := p.authorize(j.Message, e)
+	if err := p.withinLimits(e); err != nil { // before anything is reserved
+		p.refuse(j, err)
+		return
+	}
+	reservation, err := p.authorize(e)
 	if err != nil {
 		p.refuse(j, err)
 		return
 	}
-	p.put(j, e, answer, reservation)
+	if err := p.put(j, e, answer, reservation); err != nil {
+		p.refuse(j, err)
+	}
 }
 
 // discard throws a message away, as the policy wants; its sender thinks that it waits.
 func (p *Pipeline) discard(j job, e *spool.Entry, answer plugin.Answer) {
+	if err := p.count(e, nil); err != nil {
+		p.refuse(j, err)
+		return
+	}
 	p.undecided.Add(-1)
 	p.meter.doors[j.Message.Transport].accepted.Inc()
 	it := newItem(e, j.ticket) // which is never on disk
@@ -180,252 +189,88 @@ func (p *Pipeline) discard(j job, e *spool.Entry, answer plugin.Answer) {
 	j.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
 }
 
-// plan asks the policy what is to happen to a message, or why it is refused.
-func (p *Pipeline) plan(j job) (*spool.Entry, plugin.Answer, error) {
-	m := j.Message
-	answer := plugin.Answer{ID: m.ID, PublicID: m.PublicID}
-	recipient, known, err := p.lookup(m.Recipient)
-	if err != nil {
-		return nil, answer, err
-	}
-	if f := p.full(cmp.Or(recipient.ID, m.Recipient.String())); f != nil {
-		return nil, answer, f
-	}
-	plan, err := p.ask(j.Arrival, recipient, known)
-	if err != nil {
-		return nil, answer, err
-	}
-	e := &spool.Entry{Message: m, Account: recipient.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
-	switch plan.Processing {
-	case plugin.Reject:
-		return nil, answer, message.Fail(plan.Reason, "service %s rejects it", plan.Service)
-	case plugin.Discard:
-		return e, answer, nil
-	case plugin.Deliver:
-	default:
-		return nil, answer, message.FailForNow(message.PolicyFailed, "service %s wants it to be processed as %q", plan.Service, plan.Processing)
-	}
-	if e.Plan.Transports, err = p.passable(plan, content.MediaType(m.ContentType)); err != nil {
-		return nil, answer, err
-	}
-	if !known && !slices.ContainsFunc(e.Plan.Transports, p.leadsOutside) {
-		return nil, answer, message.Fail(message.UnknownRecipient, "nobody has the address")
-	}
-	if plan.Answer == plugin.AnswerDelivered {
-		answer.Within = min(plan.Within, plugin.MaxWithin)
-	}
-	if e.Transient() && m.Class != message.Composing && answer.Within == 0 {
-		answer.Within = plugin.DefaultWithin // now or not at all: its sender is told which
-	}
-	e.Record = record(j.Account, e)
-	return e, answer, nil
-}
-
-// ask asks the policy.
-func (p *Pipeline) ask(a plugin.Arrival, recipient plugin.Account, known bool) (plugin.Plan, error) {
-	q := p.question(a, recipient, known)
-	began := time.Now()
-	plan, err := p.Policy.Decide(p.authorizing.Context(a.Message.Received), q)
-	ended := time.Now()
-	p.meter.policy.Observe(ended.Sub(began))
-	if err != nil {
-		return plugin.Plan{}, err
-	}
-	p.tell(plugin.Step{Name: plugin.StepDecided, Message: a.Message, Began: began, Ended: ended, Service: plan.Service})
-	return plan.WithDefaults(), nil
-}
-
-// full tells whether no more messages may wait, for this recipient or at all.
-func (p *Pipeline) full(recipient string) *message.Failure {
-	limits := p.bounds.Load()
-	inAll, forThem := p.lanes.counted(recipient)
-	if inAll += int(p.reports.held.Load()); inAll >= limits.Messages {
-		return message.FailForNow(message.Overloaded, "%d messages wait already", inAll)
-	}
-	if forThem >= limits.PerRecipient {
-		return message.FailForNow(message.LimitReached, "%d messages wait for %s already", forThem, recipient)
-	}
-	return nil
-}
-
-// leadsOutside tells whether an instance reaches others than those who register.
-func (p *Pipeline) leadsOutside(instance string) bool { return !p.Doors[instance].Registrar }
-
-// lookup finds the recipient's account; that there is none is no error.
-func (p *Pipeline) lookup(a message.Address) (plugin.Account, bool, error) {
-	account, err := p.Accounts.Lookup(p.authorizing.Context(time.Now()), a)
-	if err == nil {
-		return account, true, nil
-	}
-	if f, ok := errors.AsType[*message.Failure](err); ok && f.Reason == message.UnknownRecipient {
-		return plugin.Account{}, false, nil
-	}
-	return plugin.Account{}, false, err
-}
-
-func (p *Pipeline) question(a plugin.Arrival, recipient plugin.Account, known bool) plugin.Question {
-	m := a.Message
-	q := plugin.Question{
-		Message: plugin.QuestionMessage{
-			ID: m.ID.String(), Type: content.MediaType(m.ContentType), Class: m.Class.String(), Size: len(m.Body),
-		},
-		Sender: plugin.QuestionSender{
-			Account: a.Account.ID, Address: m.From.String(), User: m.From.User, Domain: m.From.Host,
-			Attributes: a.Account.Attributes,
-		},
-		Recipient: plugin.QuestionRecipient{
-			Address: m.Recipient.String(), User: m.Recipient.User, Domain: m.Recipient.Host, Local: known,
-		},
-		Transport: m.Transport, Protocol: p.Doors[m.Transport].Plugin, Peer: m.Peer, Time: m.Received.UTC(),
-	}
-	if m.Expires != nil {
-		seconds := int(*m.Expires / time.Second)
-		q.Message.Expires = &seconds
-	}
-	if known {
-		q.Recipient.Devices = devices(p.Locations.Of(recipient.ID, m.Received))
-		q.Recipient.Registered = q.Recipient.Devices > 0
-	}
-	return q
-}
-
-func devices(bindings []plugin.Binding) int {
-	if len(bindings) < 2 {
-		return len(bindings)
-	}
-	seen := map[string]bool{}
-	for _, b := range bindings {
-		seen[b.Device] = true
-	}
-	return len(seen)
-}
-
-// passable returns those of the plan's transports over which the type may go,
-// as instances.
-func (p *Pipeline) passable(plan plugin.Plan, mediaType string) ([]string, error) {
-	var instances []string
-	var accept []string
-	found := false
-	for _, name := range plan.Transports {
-		for _, instance := range p.instances {
-			door := p.Doors[instance]
-			if instance != name && door.Plugin != name {
-				continue
-			}
-			found = true
-			types, limited := plan.MIME[door.Plugin]
-			if !limited || slices.Contains(types, mediaType) {
-				instances = append(instances, instance)
-				continue
-			}
-			if accept == nil {
-				accept = types
-			}
-		}
-	}
-	switch {
-	case len(instances) > 0:
-		return instances, nil
-	case found:
-		f := message.Fail(message.UnsupportedType, "%s isn't allowed over %v", mediaType, plan.Transports)
-		f.Accept = accept
-		return nil, f
-	}
-	return nil, message.FailForNow(message.PolicyFailed, "service %s wants transports %v, and there are none of these", plan.Service, plan.Transports)
-}
-
-// expiry is the end of a message's life, counted from receipt by our clock.
-func expiry(m *message.Message, plan plugin.Plan) time.Time {
-	life := min(plan.Store, plugin.MaxStore)
-	if m.Expires != nil {
-		life = min(life, max(0, *m.Expires))
-	}
-	if m.Class == message.Composing {
-		life = 0 // what a crash leaves on disk has no life
-	}
-	return m.Received.Add(life)
-}
-
-// record begins the charging record of a message; nil: it costs nothing.
-func record(sender plugin.Account, e *spool.Entry) *plugin.Record {
-	c := e.Plan.Charging
-	if c.Mode == plugin.ChargeNone {
+// withinLimits refuses a message that its rate limits have no room for.
+func (p *Pipeline) withinLimits(e *spool.Entry) error {
+	if len(e.Plan.Limits) == 0 {
 		return nil
 	}
-	payer := c.Account
-	if payer == "" {
-		payer = sender.ID
+	r := p.limiter.Full(e.Plan.Limits, e.Message.Received)
+	if r == nil {
+		return nil
 	}
-	return &plugin.Record{
-		Key: e.Message.ID, Payer: payer, Destination: c.Destination, Units: units(len(e.Message.Body), c.UnitSize),
-		From: e.Message.From, Recipient: e.Message.Recipient, Service: e.Plan.Service, Received: e.Message.Received,
-	}
+	p.limited(e, r)
+	return r
 }
 
-// units is the product's billing unit size: undefined means that a message is
-// one whatever its length.
-func units(size, unitSize int) int {
-	if unitSize <= 0 {
-		return 1
+// count counts a message with its rate limits while put writes it, or refuses it.
+func (p *Pipeline) count(e *spool.Entry, put func([]spool.Window) error) error {
+	if len(e.Plan.Limits) == 0 {
+		return nil
 	}
-	return max(1, (size+unitSize-1)/unitSize)
+	err := p.limiter.Take(e.Plan.Limits, e.Message.Received, put)
+	if r, ok := errors.AsType[*ratelimit.Refusal](err); ok {
+		p.limited(e, r)
+	}
+	return err
 }
 
-// authorize makes the reservation and takes the routes.
-func (p *Pipeline) authorize(m *message.Message, e *spool.Entry) ([]plugin.Change, error) {
-	if e.Record == nil {
-		return nil, nil
-	}
-	began := time.Now()
-	a, err := p.Charging.Authorize(p.authorizing.Context(began), plugin.Request{
-		Key: m.ID, Payer: e.Record.Payer, Destination: e.Record.Destination, Units: e.Record.Units,
-		From: m.From, Recipient: m.Recipient, HoldUntil: e.Expiry.Add(receiptWait),
-	})
-	ended := time.Now()
-	p.meter.charging.Observe(ended.Sub(began))
-	if err != nil {
-		return nil, err
-	}
-	p.tell(plugin.Step{Name: plugin.StepAuthorized, Message: m, Began: began, Ended: ended})
-	e.Record.Reserved = a.Reserved
-	e.Routes = a.Routes
-	return p.Tables.Own(a.Changes), nil
+func (p *Pipeline) limited(e *spool.Entry, r *ratelimit.Refusal) {
+	p.meter.limited(limitLabels{e.Plan.Service, r.Limit.Name}).Inc()
 }
 
-// release gives a reservation back for a message that wasn't accepted.
-func (p *Pipeline) release(e *spool.Entry) {
-	if e.Record == nil {
-		return
-	}
-	back := *e.Record
-	back.Settled = time.Now()
-	p.settler.release(back)
-}
-
-// put makes the message ours. Once it is on disk its lane has it.
-func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation []plugin.Change) {
+// put makes the message ours. Once it is on disk its lane has it. An error: it is
+// refused, and nothing is left of it.
+func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation []plugin.Change) error {
 	it := newItem(e, j.ticket)
-	if e.Message.Class == message.Composing && e.Record == nil {
+	if e.Message.Class == message.Composing {
+		if err := p.count(e, nil); err != nil {
+			return err
+		}
 		p.accept(j, it, answer)
-		return
+		return nil
 	}
 	it.onDisk = true
 	began := time.Now()
-	p.Spool.Put(e, reservation, func(err error) {
+	record := e.Record
+	paid := p.payNow(e, began)
+	done := func(err error) {
 		if err != nil {
-			p.notPut(j, e, err)
+			p.notPut(j, e, record, err)
 			return
+		}
+		if paid != nil {
+			p.settler.add(*paid)
 		}
 		p.tell(plugin.Step{Name: plugin.StepStored, Message: e.Message, Began: began})
 		p.accept(j, it, answer)
+	}
+	err := p.write(e, spool.With{Reservation: reservation, Charge: paid}, done)
+	if err != nil {
+		p.release(record)
+	}
+	return err
+}
+
+// write puts a message on disk, counted with its rate limits if it has any.
+func (p *Pipeline) write(e *spool.Entry, with spool.With, done func(error)) error {
+	if len(e.Plan.Limits) == 0 {
+		return p.Spool.Put(e, with, done)
+	}
+	return p.count(e, func(windows []spool.Window) error {
+		counted := with
+		counted.Windows = windows
+		return p.Spool.Put(e, counted, done)
 	})
 }
 
 // notPut refuses a message that isn't on disk. One that may be stays as it is:
 // this term ends, and the next finds out. Until then a repeat joins it.
-func (p *Pipeline) notPut(j job, e *spool.Entry, err error) {
+func (p *Pipeline) notPut(j job, e *spool.Entry, record *plugin.Record, err error) {
 	if !errors.Is(err, plugin.ErrUnknown) {
-		p.release(e)
+		if len(e.Plan.Limits) > 0 {
+			p.limiter.GiveBack(e.Plan.Limits, e.Message.Received)
+		}
+		p.release(record)
 		p.refuse(j, err)
 		return
 	}

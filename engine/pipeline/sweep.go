@@ -38,6 +38,7 @@ func (p *Pipeline) sweep(now time.Time) {
 	p.expireQuarantined(now)
 	p.expireReports(now)
 	p.sweepSeen(now)
+	p.sweepFailed(p.limiter.Sweep(p.ctx, now))
 	p.findOldest(now)
 }
 

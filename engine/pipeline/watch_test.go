@@ -116,12 +116,12 @@ func TestServicesAreBounded(t *testing.T) {
 // manyServices is a policy with a service for each message.
 type manyServices struct{ n int }
 
-func (p *manyServices) Decide(context.Context, plugin.Question) (plugin.Plan, error) {
+func (p *manyServices) Decide(context.Context, plugin.Question, plugin.Supply) (plugin.Plan, error) {
 	p.n++
-	return plugin.Plan{Service: fmt.Sprint("service", p.n), Processing: plugin.Discard}, nil
+	plan := plugin.DefaultPlan()
+	plan.Service, plan.Processing = fmt.Sprint("service", p.n), plugin.Discard
+	return plan, nil
 }
-
-func (p *manyServices) Close() error { return nil }
 
 // witness notes the steps of each message, by its text.
 type witness struct {

@@ -44,6 +44,7 @@ type Request struct {
 	From        message.Address
 	Recipient   message.Address
 	HoldUntil   time.Time
+	Routing     bool // the plan wants Authorization.Routes; without one the message is refused
 }
 
 // Authorization is a reservation.
@@ -51,7 +52,7 @@ type Authorization struct {
 	// Reserved comes back in Record.Reserved: whatever the plugin needs to
 	// settle, so that it needn't keep it. At most 1,024 octets.
 	Reserved []byte
-	Routes   []Route // where to send it, in order; none: where the plan says
+	Routes   []Route // where to send it, in order; read only if Request.Routing asks for them
 	Changes  []Change
 }
 

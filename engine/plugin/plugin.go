@@ -126,8 +126,8 @@ func DefineCharging[C Config](name, doc string, defaults C, open func(context.Co
 	return define(KindCharging, name, doc, defaults, open)
 }
 
-// DefinePolicy defines who decides.
-func DefinePolicy[C Config](name, doc string, defaults C, open func(context.Context, Env, C) (Policy, error)) Definition {
+// DefinePolicy defines where the policies come from that decide.
+func DefinePolicy[C Config](name, doc string, defaults C, open func(context.Context, Env, C) (PolicySource, error)) Definition {
 	return define(KindPolicy, name, doc, defaults, open)
 }
 
@@ -173,6 +173,9 @@ type Env struct {
 
 	// Sheets exist for storages: how the rows read that will be written.
 	Sheets []Sheet
+	// Transports exist for policies: the names of the configured instances and of
+	// their plugins, which plans may name. Nil: they aren't known.
+	Transports []string
 }
 
 // Tables are a technology's own tables: a namespace of its own in the engine's

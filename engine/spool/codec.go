@@ -45,6 +45,13 @@ func (w *writer) strings(v []string) {
 	}
 }
 
+func (w *writer) reasons(v []message.Reason) {
+	w.uint(uint64(len(v)))
+	for _, reason := range v {
+		w.string(string(reason))
+	}
+}
+
 func (w *writer) time(v time.Time) {
 	if v.IsZero() {
 		w.int(0)
@@ -137,14 +144,18 @@ func (r *reader) count() int {
 	return int(n)
 }
 
-func (r *reader) strings() []string {
+func (r *reader) strings() []string { return texts[string](r) }
+
+func (r *reader) reasons() []message.Reason { return texts[message.Reason](r) }
+
+func texts[T ~string](r *reader) []T {
 	n := r.count()
 	if n == 0 {
 		return nil
 	}
-	v := make([]string, n)
+	v := make([]T, n)
 	for i := range v {
-		v[i] = r.string()
+		v[i] = T(r.string())
 	}
 	return v
 }

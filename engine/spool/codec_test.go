@@ -24,27 +24,44 @@ func sampleEntry() *Entry {
 	}
 	return &Entry{
 		Message: m, Account: "1002", Key: "k", Expiry: received.Add(time.Hour),
-		Plan: plugin.Plan{Service: "onnet", Revision: "abc", Transports: []string{"sip"}, Retry: []time.Duration{time.Second, time.Minute},
-			Labels: map[string]string{"a": "1", "b": "2"}},
+		Plan: plugin.Plan{
+			Service: "onnet", Revision: "abc", Transports: []string{"sip"}, Labels: map[string]string{"a": "1", "b": "2"},
+			Charging: plugin.PlanCharging{When: plugin.OnHandover},
+			Retry:    plugin.PlanRetry{Backoff: []time.Duration{time.Second, time.Minute}, Unknown: plugin.UnknownRetry},
+		},
 		Record: &plugin.Record{Key: m.ID, Payer: "1001", Units: 2, Destination: "MSGN", From: m.From, Recipient: m.Recipient,
 			Service: "onnet", Received: received, Reserved: []byte{1, 2}},
 		Routes: []plugin.Route{{Transport: "vendor", Address: "a"}},
 	}
 }
 
-func TestEntrySurvives(t *testing.T) {
-	want := sampleEntry()
-	got, err := decodeEntry(encodeEntry(want))
-	if err != nil {
-		t.Fatal(err)
+// plannedEntry has all of a plan that is kept.
+func plannedEntry() *Entry {
+	e := sampleEntry()
+	e.Plan.Charging.When = plugin.OnDelivery
+	e.Plan.Retry.Attempts, e.Plan.Retry.Reasons = 5, []message.Reason{message.Busy, message.NoAnswer}
+	e.Plan.Retry.Unknown = plugin.UnknownFail
+	e.Plan.Fallback = plugin.PlanFallback{
+		Transports: []string{"backup", "other"}, Reasons: []message.Reason{message.Undelivered}, Sender: message.Address{User: "100", Host: "sms.example.com"},
 	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got  %+v\nwant %+v", got, want)
+	e.Plan.Rewrite = plugin.PlanRewrite{Sender: message.Address{User: "200", Host: "example.com"}, Recipient: message.Address{User: "+44"}}
+	return e
+}
+
+func TestEntrySurvives(t *testing.T) {
+	for _, want := range []*Entry{sampleEntry(), plannedEntry()} {
+		got, err := decodeEntry(encodeEntry(want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
 	}
 }
 
 func TestEveryTruncationIsNoticed(t *testing.T) {
-	row := encodeEntry(sampleEntry())
+	row := encodeEntry(plannedEntry())
 	for n := range row {
 		if _, err := decodeEntry(row[:n]); err == nil {
 			t.Fatalf("a row cut after %d of %d octets is taken", n, len(row))
@@ -62,7 +79,7 @@ func TestEveryTruncationIsNoticed(t *testing.T) {
 func TestStateSurvives(t *testing.T) {
 	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
 		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", PeerID: "42", Delivered: true},
-	}}
+	}, Fallback: true, Earlier: 2}
 	got, err := decodeState(encodeState(want))
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
@@ -106,6 +123,9 @@ func TestLoadNear(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(encodeEntry(sampleEntry()))
+	f.Add(encodeEntry(plannedEntry()))
+	window := Window{Key: "k", Began: time.Unix(1, 0), Per: time.Hour, Count: 3}
+	f.Add(window.row().Value)
 	summary := sampleSummary()
 	f.Add(summary.row().Value)
 	f.Add(encodeState(State{Attempts: 1, Deliveries: []Delivery{{Device: "d"}}}))
@@ -120,6 +140,12 @@ func FuzzDecode(f *testing.F) {
 			again := s.row()
 			if _, err := decodeSummary(again.Key, again.Value); err != nil {
 				t.Errorf("a record can't be read when it is written again: %v", err)
+			}
+		}
+		if w, err := decodeWindow(make([]byte, len(Digest{})), row); err == nil {
+			row := w.row()
+			if again, err := decodeWindow(row.Key, row.Value); err != nil || again != w {
+				t.Errorf("a window changes when it is written again: %v", err)
 			}
 		}
 		decodeState(row)

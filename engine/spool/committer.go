@@ -59,6 +59,7 @@ type Committer struct {
 // write is one caller's changes: all or nothing.
 type write struct {
 	changes   []plugin.Change
+	fresh     int // of changes, from the first: rows that are new, which a Put that is refused leaves none of
 	bytes     int
 	refusable bool
 	done      func(error) // called once by the committer's goroutine; must not block; may be nil
@@ -87,17 +88,16 @@ func (c *Committer) Failure() error {
 // storage took began; 1970: it took none.
 func (c *Committer) Written() time.Time { return time.UnixMicro(c.written.Load()) }
 
-// Put commits changes that create new rows, or refuses them. done gets nil once
-// they are on disk, else a *message.Failure: then no row of theirs stays, unless
-// it is plugin.ErrUnknown.
-func (c *Committer) Put(changes []plugin.Change, done func(error)) {
+// Put commits changes or refuses them. The first ones, as many as fresh, create
+// rows; the others write rows that may be there already, with what stays true
+// without this Put. An error is a *message.Failure: nothing is written, and done
+// isn't called. Else done gets nil once all are on disk, or a *message.Failure:
+// then none of the rows stays that it created, unless it is plugin.ErrUnknown.
+func (c *Committer) Put(changes []plugin.Change, fresh int, done func(error)) error {
 	if c.Failing() {
-		done(message.FailForNow(message.StorageDown, "the storage fails"))
-		return
+		return message.FailForNow(message.StorageDown, "the storage fails")
 	}
-	if err := c.add(write{changes: changes, bytes: size(changes), refusable: true, done: done}); err != nil {
-		done(err)
-	}
+	return c.add(write{changes: changes, fresh: fresh, bytes: size(changes), refusable: true, done: done})
 }
 
 // Move commits changes behind everything that came before. done, which may be
@@ -268,7 +268,7 @@ func takeBack(batch []write, cause error) []write {
 	for i, w := range batch {
 		rest[i] = w
 		if w.refusable {
-			rest[i] = write{changes: deletions(w.changes), done: func(err error) { w.done(takenBack(err, cause)) }}
+			rest[i] = write{changes: deletions(w.changes[:w.fresh]), done: func(err error) { w.done(takenBack(err, cause)) }}
 		}
 	}
 	return rest

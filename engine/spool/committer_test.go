@@ -28,6 +28,13 @@ type fakeStorage struct {
 	late    bool // a failing Apply has worked all the same
 }
 
+// offer is Put that tells of a refusal at once as of one later.
+func offer(c *Committer, changes []plugin.Change, done func(error)) {
+	if err := c.Put(changes, len(changes), done); err != nil {
+		done(err)
+	}
+}
+
 func newFakeStorage() *fakeStorage { return &fakeStorage{rows: map[string]string{}} }
 
 func (s *fakeStorage) Apply(_ context.Context, _ plugin.Fence, changes []plugin.Change) error {
@@ -116,7 +123,7 @@ func TestCommitterRefusesWhatWasNotApplied(t *testing.T) {
 		s.set(fmt.Errorf("disk full: %w", plugin.ErrNotApplied), false)
 		c, stop, done := run(t, s)
 		var put, move told
-		c.Put(change("put"), put.tell)
+		offer(c, change("put"), put.tell)
 		c.Move(change("move"), move.tell)
 		synctest.Wait()
 		put.want(t, message.StorageDown, false)
@@ -158,10 +165,10 @@ func TestCommitterKnowsBeforeItTells(t *testing.T) {
 				committer, stop, done := run(t, s)
 				defer func() { stop(); <-done }()
 				var put, move, later told
-				committer.Put(change("put"), put.tell)
+				offer(committer, change("put"), put.tell)
 				committer.Move(change("move"), move.tell)
 				synctest.Wait()
-				committer.Put(change("later"), later.tell)
+				offer(committer, change("later"), later.tell)
 				later.want(t, message.StorageDown, false)
 				time.Sleep(c.outage)
 				synctest.Wait()
@@ -195,7 +202,7 @@ func TestCommitterDoesNotKnow(t *testing.T) {
 					committer, stop, done := run(t, s)
 					defer stop()
 					var put, move told
-					committer.Put(change("put"), put.tell)
+					offer(committer, change("put"), put.tell)
 					committer.Move(change("move"), move.tell)
 					time.Sleep(outage)
 					if fenced {
@@ -252,12 +259,12 @@ func TestCommitterEndsWhenFenced(t *testing.T) {
 		defer stop()
 		var put, move, after error
 		var told int
-		c.Put(change("put"), result(&put, &told))
+		offer(c, change("put"), result(&put, &told))
 		c.Move(change("move"), result(&move, &told))
 		if err := <-done; !errors.Is(err, plugin.ErrFenced) {
 			t.Errorf("ends with %v", err)
 		}
-		c.Put(change("after"), result(&after, &told))
+		offer(c, change("after"), result(&after, &told))
 		for _, err := range []error{put, move, after} {
 			if f := message.AsFailure(err); err == nil || !f.Reason.OfNode() {
 				t.Errorf("a writer was told %v", err)
@@ -299,7 +306,7 @@ func TestCommitterBoundsItsQueue(t *testing.T) {
 	big := []plugin.Change{{Table: "t", Key: []byte("k"), Value: make([]byte, 1<<20)}}
 	var refused error
 	for range 2 * maxQueuedBytes >> 20 {
-		c.Put(big, func(err error) { refused = err })
+		offer(c, big, func(err error) { refused = err })
 	}
 	if f := message.AsFailure(refused); refused == nil || f.Reason != message.Overloaded {
 		t.Errorf("a full queue answers %v", refused)

@@ -21,6 +21,7 @@ const (
 	tableBindings = "bindings" // account, transport, contact → plugin.Binding
 	tableHistory  = "history"  // id → Summary, once the message has ended
 	tableSecrets  = "secrets"  // name → octets
+	tableWindows  = "windows"  // digest of the key → Window, until it is over
 	tableSeen     = "seen"     // when it was noted, digest of the key → what became of it
 )
 

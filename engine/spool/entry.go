@@ -9,8 +9,8 @@ import (
 )
 
 // entryFormat is the version of the rows in table messages. Version 1 had no
-// trace; its rows are still read.
-const entryFormat = 2
+// trace, version 2 nothing of a plan behind its labels; their rows are still read.
+const entryFormat = 3
 
 // Entry is a message with all that was decided about it: what Put writes,
 // once, and nobody changes.
@@ -21,14 +21,47 @@ type Entry struct {
 	Expiry  time.Time
 	Plan    plugin.Plan
 
-	// Record is what charging gets when the fate is known; nil: not charged.
+	// Record is what charging gets when the fate is known; nil: not charged, or
+	// charged when it was accepted.
 	Record *plugin.Record
 	Routes []plugin.Route
 }
 
 // Transient tells whether the message must go now or not at all.
-func (e *Entry) Transient() bool {
-	return e.Message.Class == message.Composing || e.Message.Expires != nil && *e.Message.Expires <= 0
+func (e *Entry) Transient() bool { return !e.Expiry.After(e.Message.Received) }
+
+// Recipient is who the message is delivered to, and charged for.
+func (e *Entry) Recipient() message.Address {
+	if to := e.Plan.Rewrite.Recipient; !to.IsZero() {
+		return to
+	}
+	return e.Message.Recipient
+}
+
+// Sender is the address that the recipient sees.
+func (e *Entry) Sender(fallback bool) message.Address {
+	switch {
+	case fallback && !e.Plan.Fallback.Sender.IsZero():
+		return e.Plan.Fallback.Sender
+	case !e.Plan.Rewrite.Sender.IsZero():
+		return e.Plan.Rewrite.Sender
+	}
+	return e.Message.From
+}
+
+// Outgoing is the message as peers get it. With another sender goes the name that
+// the sender gave itself: who hides a number hides that too.
+func (e *Entry) Outgoing(fallback bool) *message.Message {
+	from, to := e.Sender(fallback), e.Recipient()
+	if from == e.Message.From && to == e.Message.Recipient {
+		return e.Message
+	}
+	m := *e.Message
+	m.Recipient = to
+	if from != m.From {
+		m.From, m.DisplayName = from, ""
+	}
+	return &m
 }
 
 // State is what has happened to a message that didn't go at once.
@@ -37,6 +70,8 @@ type State struct {
 	Quarantined message.Reason // why it is set aside; empty: it isn't
 	HandedOver  bool           // the next hop is responsible and reports later
 	Deliveries  []Delivery
+	Fallback    bool // the plan's fallback is at work
+	Earlier     int  // of Attempts, those that no longer count: before the fallback, or before it was set aside
 }
 
 // Delivery is one device's, or next hop's, part of a message.
@@ -90,7 +125,7 @@ func decodeEntry(b []byte) (*Entry, error) {
 	e.Account = r.string()
 	e.Key = r.string()
 	e.Expiry = r.time()
-	e.Plan = decodePlan(r)
+	e.Plan = decodePlan(r, version)
 	if r.bool() {
 		record := decodeRecord(r)
 		e.Record = &record
@@ -151,8 +186,8 @@ func encodePlan(w *writer, p plugin.Plan) {
 	w.string(p.Service)
 	w.string(p.Revision)
 	w.strings(p.Transports)
-	w.uint(uint64(len(p.Retry)))
-	for _, pause := range p.Retry {
+	w.uint(uint64(len(p.Retry.Backoff)))
+	for _, pause := range p.Retry.Backoff {
 		w.duration(pause)
 	}
 	w.uint(uint64(len(p.Labels)))
@@ -160,14 +195,52 @@ func encodePlan(w *writer, p plugin.Plan) {
 		w.string(key)
 		w.string(p.Labels[key])
 	}
+	w.uint(indexOf(moments[:], p.Charging.When))
+	w.uint(uint64(p.Retry.Attempts))
+	w.reasons(p.Retry.Reasons)
+	w.uint(indexOf(unknowns[:], p.Retry.Unknown))
+	w.strings(p.Fallback.Transports)
+	w.reasons(p.Fallback.Reasons)
+	w.address(p.Fallback.Sender)
+	w.address(p.Rewrite.Sender)
+	w.address(p.Rewrite.Recipient)
 }
 
-func decodePlan(r *reader) plugin.Plan {
+// moments and unknowns: rows hold the index, new ones go to the end. The first
+// one counts where there is none.
+var (
+	moments  = [...]plugin.ChargingMoment{plugin.OnHandover, plugin.OnAcceptance, plugin.OnDelivery}
+	unknowns = [...]plugin.UnknownOutcome{plugin.UnknownRetry, plugin.UnknownFallback, plugin.UnknownFail}
+)
+
+func indexOf[T comparable](words []T, word T) uint64 {
+	return uint64(max(0, slices.Index(words, word)))
+}
+
+func wordAt[T any](r *reader, words []T) (word T) {
+	i := r.uint()
+	if i >= uint64(len(words)) {
+		r.fail()
+		return word
+	}
+	return words[i]
+}
+
+func decodePlan(r *reader, version uint64) plugin.Plan {
 	p := plugin.Plan{Service: r.string(), Revision: r.string(), Transports: r.strings()}
 	for range r.count() {
-		p.Retry = append(p.Retry, r.duration())
+		p.Retry.Backoff = append(p.Retry.Backoff, r.duration())
 	}
 	p.Labels = r.labels()
+	p.Charging.When, p.Retry.Unknown = moments[0], unknowns[0]
+	if version < 3 {
+		return p
+	}
+	p.Charging.When = wordAt(r, moments[:])
+	p.Retry.Attempts, p.Retry.Reasons = int(r.uint()), r.reasons()
+	p.Retry.Unknown = wordAt(r, unknowns[:])
+	p.Fallback = plugin.PlanFallback{Transports: r.strings(), Reasons: r.reasons(), Sender: r.address()}
+	p.Rewrite = plugin.PlanRewrite{Sender: r.address(), Recipient: r.address()}
 	return p
 }
 
@@ -206,8 +279,9 @@ func decodeRecord(r *reader) plugin.Record {
 	}
 }
 
-// stateFormat is the version of the rows in table states.
-const stateFormat = 1
+// stateFormat is the version of the rows in table states. Version 1 knew no
+// fallback; its rows are still read.
+const stateFormat = 2
 
 func encodeState(s State) []byte {
 	w := &writer{}
@@ -223,18 +297,23 @@ func encodeState(s State) []byte {
 		w.string(string(d.Refused))
 		w.string(d.PeerID)
 	}
+	w.bool(s.Fallback)
+	w.uint(uint64(s.Earlier))
 	return w.b
 }
 
 func decodeState(b []byte) (State, error) {
 	r := &reader{b: b}
-	r.version(stateFormat, stateFormat)
+	version := r.version(1, stateFormat)
 	s := State{Attempts: int(r.uint()), Quarantined: message.Reason(r.string()), HandedOver: r.bool()}
 	for range r.count() {
 		s.Deliveries = append(s.Deliveries, Delivery{
 			Device: r.string(), Transport: r.string(), Delivered: r.bool(),
 			Refused: message.Reason(r.string()), PeerID: r.string(),
 		})
+	}
+	if version > 1 {
+		s.Fallback, s.Earlier = r.bool(), int(r.uint())
 	}
 	return s, r.done()
 }

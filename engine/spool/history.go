@@ -37,9 +37,11 @@ type Summary struct {
 	PublicID   string            `json:"public_id"`
 	State      StateName         `json:"state"`
 	From       message.Address   `json:"from"`
-	To         message.Address   `json:"to"`
-	Type       string            `json:"type"` // the content type, as it came
-	Size       int               `json:"size"` // octets of the body
+	To         message.Address   `json:"to"`                   // who it is delivered to, and charged for
+	SentAs     message.Address   `json:"sent_as,omitzero"`     // the sender that the recipient sees, if that is another
+	OriginalTo message.Address   `json:"original_to,omitzero"` // the recipient that it came with, if that was another
+	Type       string            `json:"type"`                 // the content type, as it came
+	Size       int               `json:"size"`                 // octets of the body
 	Received   time.Time         `json:"received"`
 	Expiry     time.Time         `json:"expiry"`
 	Service    string            `json:"service"`
@@ -69,10 +71,23 @@ type DeliverySummary struct {
 // Summary returns what is known of a message that waits, except where it is.
 func (e *Entry) Summary() Summary {
 	m := e.Message
-	return Summary{
-		ID: m.ID, PublicID: m.PublicID, From: m.From, To: m.Recipient, Type: m.ContentType, Size: len(m.Body),
+	s := Summary{
+		ID: m.ID, PublicID: m.PublicID, From: m.From, To: e.Recipient(), Type: m.ContentType, Size: len(m.Body),
 		Received: m.Received, Expiry: e.Expiry, Service: e.Plan.Service, Revision: e.Plan.Revision,
 		Transport: m.Transport, Peer: m.Peer, Labels: e.Plan.Labels,
+	}
+	if s.To != m.Recipient {
+		s.OriginalTo = m.Recipient
+	}
+	s.NoteSender(e, false)
+	return s
+}
+
+// NoteSender notes the sender that the recipient sees.
+func (s *Summary) NoteSender(e *Entry, fallback bool) {
+	s.SentAs = message.Address{}
+	if from := e.Sender(fallback); from != e.Message.From {
+		s.SentAs = from
 	}
 }
 
@@ -143,8 +158,9 @@ func end(id message.ID) []byte {
 	return id[:]
 }
 
-// historyFormat is the version of the rows in table history.
-const historyFormat = 1
+// historyFormat is the version of the rows in table history. Version 1 knew of
+// no rewriting; its rows are still read.
+const historyFormat = 2
 
 // row is written for each message and so allocates nothing but itself. What
 // the id tells isn't repeated; times are told from the receipt.
@@ -180,6 +196,8 @@ func (s *Summary) row() plugin.Change {
 		w.string(key)
 		w.string(value)
 	}
+	w.address(s.SentAs)
+	w.address(s.OriginalTo)
 	key := w.b[:len(message.ID{}):len(message.ID{})]
 	return plugin.Change{Table: tableHistory, Key: key, Value: w.b[len(key):]}
 }
@@ -187,8 +205,9 @@ func (s *Summary) row() plugin.Change {
 // rowSize is at least as many octets as the row takes, if no text in it is
 // longer than 16 KiB.
 func (s *Summary) rowSize() int {
-	const numbers, perText, texts = 88, 2, 11
+	const numbers, perText, texts = 88, 2, 15
 	n := numbers + texts*perText + len(s.PublicID) + len(s.From.User) + len(s.From.Host) + len(s.To.User) + len(s.To.Host) +
+		len(s.SentAs.User) + len(s.SentAs.Host) + len(s.OriginalTo.User) + len(s.OriginalTo.Host) +
 		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason)
 	for _, d := range s.Deliveries {
 		n += 4*perText + len(d.Transport) + len(d.Device) + len(d.Reason)
@@ -204,7 +223,7 @@ func decodeSummary(key, value []byte) (Summary, error) {
 		return Summary{}, errCorrupt
 	}
 	r := &reader{b: value}
-	r.version(historyFormat, historyFormat)
+	version := r.version(1, historyFormat)
 	s := Summary{
 		ID: message.ID(key), Submission: Digest(r.id()), State: r.state(), PublicID: r.string(), From: r.address(), To: r.address(),
 		Type: r.string(), Size: int(r.uint()), Received: r.time(),
@@ -219,6 +238,9 @@ func decodeSummary(key, value []byte) (Summary, error) {
 		})
 	}
 	s.Labels = r.labels()
+	if version > 1 {
+		s.SentAs, s.OriginalTo = r.address(), r.address()
+	}
 	return s, r.done()
 }
 
@@ -229,7 +251,7 @@ func decodeSubmission(key, value []byte, known func(Digest) bool) (Seen, error) 
 		return Seen{}, errCorrupt
 	}
 	r := &reader{b: value}
-	r.version(historyFormat, historyFormat)
+	r.version(1, historyFormat)
 	s := Seen{ID: message.ID(key), Digest: Digest(r.id())}
 	if s.Digest == (Digest{}) || known(s.Digest) {
 		return Seen{}, r.err

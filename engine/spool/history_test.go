@@ -83,27 +83,100 @@ func BenchmarkSummaryRow(b *testing.B) {
 	}
 }
 
-// TestEntryOfVersion1IsRead: testdata/entry-1.hex was written before messages
-// had a trace.
-func TestEntryOfVersion1IsRead(t *testing.T) {
-	text, err := os.ReadFile("testdata/entry-1.hex")
+// golden reads the rows, one a line, that an earlier version has written.
+func golden(t *testing.T, name string) (rows [][]byte) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	row, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
+	for line := range strings.Lines(string(text)) {
+		row, err := hex.DecodeString(strings.TrimSpace(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, row)
 	}
-	got, err := decodeEntry(row)
-	if err != nil {
-		t.Fatal(err)
+	return rows
+}
+
+// TestEarlierEntriesAreRead: testdata/entry-1.hex was written before messages had
+// a trace, entry-2.hex before retries could be counted.
+func TestEarlierEntriesAreRead(t *testing.T) {
+	for name, trace := range map[string]string{"entry-1.hex": "", "entry-2.hex": sampleEntry().Message.Trace} {
+		got, err := decodeEntry(golden(t, name)[0])
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		want := sampleEntry()
+		want.Message.Trace = trace
+		want.Message.ID, want.Message.PublicID = got.Message.ID, got.Message.PublicID
+		want.Record.Key = got.Message.ID
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got  %+v\nwant %+v", name, got, want)
+		}
+		if got.Message.ID.Time().UnixMilli() != want.Message.Received.UnixMilli() && name != "entry-1.hex" || len(got.Message.PublicID) != 22 {
+			t.Errorf("%s: id %s, %q", name, got.Message.ID, got.Message.PublicID)
+		}
 	}
-	want := sampleEntry()
-	want.Message.ID, _ = message.ParseID("019b7c2a-9c3c-7000-8123-456789abcdef")
-	want.Message.PublicID, want.Message.Trace = "AAAAAAAAAAAAAAAAAAAAAA", ""
-	want.Record.Key = want.Message.ID
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got  %+v\nwant %+v", got, want)
+}
+
+// TestEarlierStatesAndRecordsAreRead: they were written before there was a
+// fallback, and before addresses were rewritten.
+func TestEarlierStatesAndRecordsAreRead(t *testing.T) {
+	state, err := decodeState(golden(t, "state-1.hex")[0])
+	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
+		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", PeerID: "42", Delivered: true},
+	}}
+	if err != nil || !reflect.DeepEqual(state, want) {
+		t.Errorf("got %+v, %v\nwant %+v", state, err, want)
+	}
+	rows := golden(t, "history-1.hex")
+	got, err := decodeSummary(rows[0], rows[1])
+	record := sampleSummary()
+	record.ID, record.PublicID = got.ID, got.PublicID
+	if err != nil || !reflect.DeepEqual(got, record) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, record)
+	}
+	seen, err := decodeSubmission(rows[0], rows[1], func(Digest) bool { return false })
+	if err != nil || seen.Digest != record.Submission || seen.Reason != record.Reason {
+		t.Errorf("of its submission: %+v, %v", seen, err)
+	}
+}
+
+// TestSummaryShowsBothAddresses where they were rewritten.
+func TestSummaryShowsBothAddresses(t *testing.T) {
+	e := plannedEntry()
+	s := e.Summary()
+	if s.From != e.Message.From || s.To != e.Plan.Rewrite.Recipient || s.SentAs != e.Plan.Rewrite.Sender || s.OriginalTo != e.Message.Recipient {
+		t.Errorf("%+v", s)
+	}
+	if s.NoteSender(e, true); s.SentAs != e.Plan.Fallback.Sender {
+		t.Errorf("by its fallback it is sent as %s", s.SentAs)
+	}
+	s.State, s.Ended = StateDelivered, s.Received
+	row := s.row()
+	if got, err := decodeSummary(row.Key, row.Value); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, s)
+	}
+}
+
+// TestOutgoing: the message that was submitted isn't changed.
+func TestOutgoing(t *testing.T) {
+	e := sampleEntry()
+	if e.Outgoing(false) != e.Message || e.Outgoing(true) != e.Message {
+		t.Error("it is copied where nothing is rewritten")
+	}
+	e = plannedEntry()
+	before := *e.Message
+	for fallback, from := range map[bool]message.Address{false: e.Plan.Rewrite.Sender, true: e.Plan.Fallback.Sender} {
+		m := e.Outgoing(fallback)
+		if m.From != from || m.DisplayName != "" || m.Recipient != e.Plan.Rewrite.Recipient || string(m.Body) != string(before.Body) {
+			t.Errorf("%+v", m)
+		}
+	}
+	if !reflect.DeepEqual(*e.Message, before) {
+		t.Errorf("it was changed: %+v", e.Message)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // Sheets say how the engine's tables read. None shows what a message says.
 func Sheets() []plugin.Sheet {
 	return []plugin.Sheet{
-		waitingSheet(), attemptsSheet(), endedSheet(), bindingsSheet(),
+		waitingSheet(), attemptsSheet(), endedSheet(), bindingsSheet(), windowsSheet(),
 		{Table: tableOutbox}, {Table: tableSeen}, {Table: tableSecrets},
 	}
 }
@@ -74,11 +74,21 @@ func summaryValues(s *Summary, more ...any) []any {
 	}, more...)
 }
 
+// rewrittenColumns came later than the others, and so are the last ones.
+const rewrittenColumns = `
+	sent_as             text the sender that the recipient sees; NULL: the sender
+	original_recipient  text the recipient that it came with; NULL: the recipient
+`
+
+func rewrittenValues(s *Summary) []any {
+	return []any{text(s.SentAs.String()), text(s.OriginalTo.String())}
+}
+
 func waitingSheet() plugin.Sheet {
 	columns := columnsOf(summaryColumns + `
 	account  text   the recipient's account; NULL: it isn't one of ours
-	payer    text   the account that is to pay; NULL: it costs nothing
-	`)
+	payer    text   the account that is to pay; NULL: it costs nothing, or is paid
+	` + rewrittenColumns)
 	read := func(row plugin.Change) ([]any, error) {
 		e, err := decodeEntry(row.Value)
 		if err != nil {
@@ -89,7 +99,7 @@ func waitingSheet() plugin.Sheet {
 			payer = e.Record.Payer
 		}
 		s := e.Summary()
-		return summaryValues(&s, text(e.Account), text(payer)), nil
+		return append(summaryValues(&s, text(e.Account), text(payer)), rewrittenValues(&s)...), nil
 	}
 	return plugin.Sheet{Table: tableMessages, Name: "waiting", Doc: "a message that is ours and has not ended", Columns: columns, Read: read}
 }
@@ -103,7 +113,7 @@ func endedSheet() plugin.Sheet {
 	attempts    number how often it was tried
 	ended       moment when
 	deliveries  text   what each device said, separated by semicolons
-	`)
+	` + rewrittenColumns)
 	for i := range columns {
 		columns[i].Indexed = slices.Contains([]string{"sender", "recipient"}, columns[i].Name)
 	}
@@ -112,7 +122,8 @@ func endedSheet() plugin.Sheet {
 		if err != nil {
 			return nil, err
 		}
-		return summaryValues(&s, text(string(s.State)), text(string(s.Reason)), int64(s.Attempts), moment(s.Ended), deliveriesText(s.Deliveries)), nil
+		values := summaryValues(&s, text(string(s.State)), text(string(s.Reason)), int64(s.Attempts), moment(s.Ended), deliveriesText(s.Deliveries))
+		return append(values, rewrittenValues(&s)...), nil
 	}
 	return plugin.Sheet{Table: tableHistory, Name: "ended", Doc: "a message that has ended, until its record is forgotten", Columns: columns, Read: read}
 }
@@ -124,13 +135,14 @@ func attemptsSheet() plugin.Sheet {
 	quarantined  text   why it is set aside; NULL: it isn't
 	handed_over  flag   the next hop has it and has yet to report
 	deliveries   text   what each device said, separated by semicolons
+	fallback     flag   the way that its plan names as the fallback is at work
 	`)
 	read := func(row plugin.Change) ([]any, error) {
 		s, err := decodeState(row.Value)
 		if err != nil || len(row.Key) != len(message.ID{}) {
 			return nil, errCorrupt
 		}
-		return []any{message.ID(row.Key), int64(s.Attempts), text(string(s.Quarantined)), s.HandedOver, deliveriesText(s.Parts())}, nil
+		return []any{message.ID(row.Key), int64(s.Attempts), text(string(s.Quarantined)), s.HandedOver, deliveriesText(s.Parts()), s.Fallback}, nil
 	}
 	const doc = "what a message that has not ended went through; one that wasn't tried yet has no row"
 	return plugin.Sheet{Table: tableStates, Name: "attempts", Doc: doc, Columns: columns, Read: read}
@@ -159,6 +171,24 @@ func bindingsSheet() plugin.Sheet {
 	}
 	const doc = "a contact that is registered, until a moment after it expires"
 	return plugin.Sheet{Table: tableBindings, Name: "bindings", Doc: doc, Columns: columns, Read: read}
+}
+
+func windowsSheet() plugin.Sheet {
+	columns := columnsOf(`
+	key    text   the service, the limit, and the values that it counts by
+	count  number messages that were accepted in it
+	began  moment when the first of them was received
+	ends   moment when it is over
+	`)
+	read := func(row plugin.Change) ([]any, error) {
+		w, err := decodeWindow(row.Key, row.Value)
+		if err != nil {
+			return nil, err
+		}
+		return []any{text(w.Key), int64(w.Count), moment(w.Began), moment(w.Ends())}, nil
+	}
+	const doc = "a window of a rate limit, of more than a minute, until a moment after it is over"
+	return plugin.Sheet{Table: tableWindows, Name: "windows", Doc: doc, Columns: columns, Read: read}
 }
 
 func deliveriesText(parts []DeliverySummary) any {

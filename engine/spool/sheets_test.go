@@ -21,7 +21,7 @@ const secretText = "meet me at nine"
 // sheetRows has a row for each sheet that has a name, with what a peer may put
 // where it can.
 func sheetRows() map[string]plugin.Change {
-	e := sampleEntry()
+	e := plannedEntry()
 	e.Message.ID = message.ID{1, 2, 3, 15: 4}
 	e.Message.PublicID = "AAECAwQFBgcICQoLDA0ODw"
 	e.Message.Body = []byte(secretText)
@@ -36,7 +36,8 @@ func sheetRows() map[string]plugin.Change {
 	}
 	state := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
 		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", PeerID: "42"},
-	}}
+	}, Fallback: true, Earlier: 1}
+	w := Window{Digest: DigestKey("k"), Key: "sms\x00per_sender\x001001", Began: e.Message.Received, Per: time.Hour, Count: 7}
 	b := plugin.Binding{
 		Account: "1001", AOR: e.Message.From, Transport: "sip", Contact: "sip:1001@192.0.2.1", Flow: "udp 192.0.2.1:5060",
 		Device: "<urn:uuid:1>", Q: 1000, Expires: e.Expiry, CallID: "c", CSeq: 1,
@@ -46,6 +47,7 @@ func sheetRows() map[string]plugin.Change {
 		"waiting":  {Table: tableMessages, Key: id[:], Value: encodeEntry(e)},
 		"attempts": {Table: tableStates, Key: id[:], Value: encodeState(state)},
 		"ended":    s.row(),
+		"windows":  w.row(),
 		"bindings": {Table: tableBindings, Key: bindingKey(b), Value: encodeBinding(b)},
 	}
 }

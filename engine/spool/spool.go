@@ -27,18 +27,43 @@ func New(storage plugin.Storage, committer *Committer) *Spool {
 // be sent, since it couldn't be noted that it was.
 func (s *Spool) Failing() bool { return s.committer.Failing() }
 
-// Put writes a new message, together with rows that make its reservation
-// durable. done gets nil once it is on disk, else a *message.Failure; then
-// nothing is left of it.
-func (s *Spool) Put(e *Entry, reservation []plugin.Change, done func(error)) {
+// With is what is written in one transaction with a new message.
+type With struct {
+	Reservation []plugin.Change // rows that make its reservation durable
+	Charge      *plugin.Record  // goes to the outbox at once; nil: when its fate is known
+	Windows     []Window        // in which it was counted
+}
+
+// Put writes a new message. An error is a *message.Failure: nothing is written,
+// and done isn't called. Else done gets nil once it is on disk, or a
+// *message.Failure: then nothing is left of it, but that Windows may have been
+// written.
+func (s *Spool) Put(e *Entry, with With, done func(error)) error {
 	row := encodeEntry(e)
 	if len(row) > plugin.MaxValue {
-		done(message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row), plugin.MaxValue))
-		return
+		return message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row), plugin.MaxValue)
 	}
-	changes := make([]plugin.Change, 0, 1+len(reservation))
+	n := 1 + len(with.Reservation) + len(with.Windows)
+	if with.Charge != nil {
+		n++
+	}
+	changes := make([]plugin.Change, 0, n)
 	changes = append(changes, plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: row})
-	s.committer.Put(append(changes, reservation...), done)
+	changes = append(changes, with.Reservation...)
+	if with.Charge != nil {
+		changes = append(changes, outboxRow(e.Message.ID[:], with.Charge))
+	}
+	fresh := len(changes)
+	for i := range with.Windows {
+		changes = append(changes, with.Windows[i].row())
+	}
+	return s.committer.Put(changes, fresh, done)
+}
+
+func outboxRow(key []byte, r *plugin.Record) plugin.Change {
+	w := &writer{}
+	encodeRecord(w, *r)
+	return plugin.Change{Table: tableOutbox, Key: key, Value: w.b}
 }
 
 // Fate is what a Move says of a message.
@@ -77,9 +102,7 @@ func (s *Spool) Move(f Fate, done func(error)) {
 		changes = append(changes, f.Seen.row())
 	}
 	if f.Record != nil {
-		w := &writer{}
-		encodeRecord(w, *f.Record)
-		changes = append(changes, plugin.Change{Table: tableOutbox, Key: key, Value: w.b})
+		changes = append(changes, outboxRow(key, f.Record))
 	}
 	s.committer.Move(changes, done)
 }
@@ -87,7 +110,7 @@ func (s *Spool) Move(f Fate, done func(error)) {
 // stored tells whether there is a row for the state: a message that went at
 // the first attempt never had one.
 func (s State) stored() bool {
-	return s.Attempts > 0 || s.HandedOver || s.Quarantined != "" || len(s.Deliveries) > 0
+	return s.Attempts > 0 || s.Fallback || s.HandedOver || s.Quarantined != "" || len(s.Deliveries) > 0
 }
 
 // Settled removes records from the outbox, in one transaction with what

@@ -36,9 +36,10 @@ type Note struct {
 	Ready   bool      `json:"ready"`   // active: it takes traffic; standby: it could
 	Reasons []string  `json:"reasons"` // why it isn't ready
 	Version string    `json:"version"`
-	Admin   string    `json:"admin"`   // the address of its admin API
-	Started time.Time `json:"started"` // when the process began
-	Since   time.Time `json:"since"`   // when it took up its role
+	Policy  string    `json:"policy,omitempty"` // the newest good revision that its source holds
+	Admin   string    `json:"admin"`            // the address of its admin API
+	Started time.Time `json:"started"`          // when the process began
+	Since   time.Time `json:"since"`            // when it took up its role
 	// ReadySince is since when it has been ready in this role.
 	ReadySince time.Time `json:"ready_since,omitzero"`
 	// Left: it has stopped in order, and is no node any more.

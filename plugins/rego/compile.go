@@ -29,6 +29,7 @@ const (
 type language struct {
 	capabilities *ast.Capabilities
 	schemas      *ast.SchemaSet
+	bounds       map[string]bound // of builtins, by their names
 }
 
 func newLanguage() (language, error) {
@@ -46,7 +47,7 @@ func newLanguage() (language, error) {
 	}
 	schemas := ast.NewSchemaSet()
 	schemas.Put(ast.SchemaRootRef, question) // the root: input in every package
-	return language{capabilities: capabilities, schemas: schemas}, nil
+	return language{capabilities: capabilities, schemas: schemas, bounds: boundsOf(capabilities)}, nil
 }
 
 // allowed returns OPA's capabilities without the builtins that are not on our
@@ -92,19 +93,39 @@ func (l language) parse(files []file) (map[string]*ast.Module, []error) {
 			errs = append(errs, fmt.Errorf("%s: expected a package, the file is empty", f.path))
 		default:
 			modules[f.path] = module
+			errs = append(errs, immodest(module)...)
 		}
 	}
 	return modules, errs
 }
 
+// immodest finds numbers and texts that no builtin should be given.
+func immodest(module *ast.Module) []error {
+	var errs []error
+	ast.WalkTerms(module, func(t *ast.Term) bool {
+		switch v := t.Value.(type) {
+		case ast.Number:
+			if !isModest(string(v)) {
+				errs = append(errs, fmt.Errorf("%s: %w", position(t.Location), errImmodest))
+			}
+		case ast.String:
+			if len(v) > maxText {
+				errs = append(errs, fmt.Errorf("%s: expected texts of at most %d octets", position(t.Location), maxText))
+			}
+		}
+		return false
+	})
+	return errs
+}
+
 // compiler returns one that is as strict as OPA can be.
 func (l language) compiler() *ast.Compiler {
-	return ast.NewCompiler().
+	return l.withBounds(ast.NewCompiler().
 		WithCapabilities(l.capabilities).
 		WithDefaultRegoVersion(ast.RegoV1).
 		WithSchemas(l.schemas).
 		WithStrict(true).
-		SetErrorLimit(maxCompileErrors)
+		SetErrorLimit(maxCompileErrors))
 }
 
 // compiled is a policy's rules and its data, neither of which ever changes.
@@ -113,10 +134,11 @@ type compiled struct {
 	store    storage.Store
 	txn      storage.Transaction // to read; never ended, it goes with the store
 	options  []opa.EvalOption    // of every evaluation
+	builtins []func(*opa.Rego)   // of every query
 }
 
 func (l language) compile(ctx context.Context, modules map[string]*ast.Module, data map[string]any) (*compiled, []error) {
-	store := inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(false))
+	store := newStore(data)
 	txn, err := store.NewTransaction(ctx)
 	if err != nil {
 		return nil, []error{err}
@@ -125,19 +147,24 @@ func (l language) compile(ctx context.Context, modules map[string]*ast.Module, d
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, inWords(compiler.Errors)
 	}
-	return &compiled{compiler: compiler, store: store, txn: txn, options: evalOptions(ctx, txn)}, nil
+	return &compiled{compiler: compiler, store: store, txn: txn, options: evalOptions(ctx, txn), builtins: l.boundedFunctions()}, nil
+}
+
+// newStore holds data as values that are ready to be evaluated.
+func newStore(data map[string]any) storage.Store {
+	return inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(false))
 }
 
 // prepare returns a query that is ready to be evaluated many times.
 func (c *compiled) prepare(ctx context.Context, query string) (opa.PreparedEvalQuery, error) {
-	return opa.New(
+	return opa.New(append(c.builtins[:len(c.builtins):len(c.builtins)],
 		opa.Query(query),
 		opa.SetRegoVersion(ast.RegoV1),
 		opa.Compiler(c.compiler),
 		opa.Store(c.store),
 		opa.Transaction(c.txn),
 		opa.StrictBuiltinErrors(true),
-	).PrepareForEval(ctx)
+	)...).PrepareForEval(ctx)
 }
 
 // evaluate returns the value of a query, nil if it is undefined.

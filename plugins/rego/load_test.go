@@ -3,12 +3,9 @@ package rego
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -26,15 +23,25 @@ match := {"domains": ["*"]}
 // loaded loads policies of the given texts; a name without extension is a policy.
 func loaded(t testing.TB, limit time.Duration, texts map[string]string) (*policy, error) {
 	t.Helper()
-	files := fstest.MapFS{}
-	for name, text := range texts {
+	return loadedWith(t, limit, environment{}, texts)
+}
+
+func loadedWith(t testing.TB, limit time.Duration, env environment, texts map[string]string) (*policy, error) {
+	t.Helper()
+	var files []file
+	for _, name := range sortedKeys(texts) {
+		path := name
 		if filepath.Ext(name) == "" {
-			name += ".rego"
+			path += ".rego"
 		}
-		files[name] = &fstest.MapFile{Data: []byte(text)}
+		files = append(files, file{path: path, text: []byte(texts[name])})
 	}
-	p, errs := load(t.Context(), files, "dir", limit)
-	return p, errors.Join(errs...)
+	s, errs := newSource("dir", files)
+	if len(s.policies) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	p, loadErrs := load(t.Context(), s, limit, env)
+	return p, errors.Join(append(errs, loadErrs...)...)
 }
 
 func one(t testing.TB, rules string) (*policy, error) {
@@ -86,11 +93,19 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a misspelt name of the question": {
 			map[string]string{"a": header + "plan.store := \"1h\" if input.mesage.type == \"text/plain\"\n"},
-			[]string{"dir/a.rego:5: input.mesage.type: there is no \"mesage\", expected one of message, peer, protocol, recipient, sender, time, transport"},
+			[]string{"dir/a.rego:5: input.mesage.type: there is no \"mesage\", expected one of clock, counters, match, message, peer, protocol, recipient, sender, time, transport"},
 		},
 		"a misspelt name deeper down": {
 			map[string]string{"a": header + "plan.store := \"1h\" if input.message.typ == \"text/plain\"\n"},
-			[]string{"dir/a.rego:5: ", "there is no \"typ\", expected one of class, expires, id, size, type"},
+			[]string{"dir/a.rego:5: ", "there is no \"typ\", expected one of class, expires, id, segments, size, text, type"},
+		},
+		"a misspelt part of the row": {
+			map[string]string{"a": header + "plan.labels.x := input.match.atributes.x\n"},
+			[]string{"dir/a.rego:5: ", "there is no \"atributes\", expected one of attributes, domain, prefix, priority"},
+		},
+		"a misspelt part of the clock": {
+			map[string]string{"a": header + "plan.store := \"1h\" if input.clock.hours > 21\n"},
+			[]string{"dir/a.rego:5: ", "there is no \"hours\", expected one of date, hour, minute, time, weekday, zone"},
 		},
 		"a question of another type": {
 			map[string]string{"a": header + "plan.store := \"1h\" if input.message.size == \"big\"\n"},
@@ -98,7 +113,7 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a misspelt attribute": {
 			map[string]string{"a": header + "plan.procesing := \"deliver\"\n"},
-			[]string{"dir/a.rego:5: plan.procesing: no such attribute, expected one of answer, answer_within, charging, labels, mime, processing, reason, retry, store, transports"},
+			[]string{"dir/a.rego:5: plan.procesing: no such attribute, expected one of answer, answer_within, charging, external_routing, fallback, labels, mime, processing, reason, retry, rewrite, store, transports"},
 		},
 		"a misspelt attribute whose value isn't constant": {
 			map[string]string{"a": header + "plan.procesing := x if x := input.peer\n"},
@@ -106,7 +121,7 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a misspelt part of charging": {
 			map[string]string{"a": header + "plan.charging.acount := input.sender.account\n"},
-			[]string{"dir/a.rego:5: plan.charging.\"acount\": no such attribute, expected one of account, destination, mode, unit_size"},
+			[]string{"dir/a.rego:5: plan.charging.acount: no such attribute, expected one of account, destination, mode, unit_size, units, when"},
 		},
 		"a misspelt attribute in one document": {
 			map[string]string{"a": header + "plan := {\"procesing\": \"deliver\"}\n"},
@@ -114,7 +129,7 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a constant outside its words": {
 			map[string]string{"a": header + "plan.processing := \"delivr\"\n"},
-			[]string{`dir/a.rego:5: plan.processing: expected one of ["deliver" "reject" "discard"], got "delivr"`},
+			[]string{`dir/a.rego:5: plan.processing: expected one of deliver, reject, discard, got "delivr"`},
 		},
 		"a constant behind else": {
 			map[string]string{"a": header + "plan.answer := \"accepted\" if {\n\tinput.protocol == \"smpp\"\n} else := \"late\"\n"},
@@ -122,11 +137,11 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a default outside its words": {
 			map[string]string{"a": header + "default plan.store := 3600\n\nplan.store := \"2h\" if input.recipient.local\n"},
-			[]string{"dir/a.rego:5: plan.store: expected a duration from 1s to 720h0m0s with its unit"},
+			[]string{"dir/a.rego:5: plan.store: expected a duration from 0s to 720h with its unit"},
 		},
 		"a constant that only evaluation finds": {
 			map[string]string{"a": header + "plan.answer := \"accepted\"\n\nplan.store := sprintf(\"%dh\", [1000])\n"},
-			[]string{"dir/a.rego:7: plan.store: expected a duration from 1s to 720h0m0s"},
+			[]string{"dir/a.rego:7: plan.store: expected a duration from 0s to 720h"},
 		},
 		"constants that contradict each other": {
 			map[string]string{"a": header + "plan.store := \"1h\"\n\nplan.store := \"2h\"\n"},
@@ -146,11 +161,11 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"no plan, no match": {
 			map[string]string{"a": "package imgate.services.a\n\nx := 1\n"},
-			[]string{`service "a" has no plan`, `service "a" has no match`},
+			[]string{`service "a" has no plan`},
 		},
 		"two matches": {
 			map[string]string{"a": header + "plan.store := \"1h\"\n", "b": header},
-			[]string{`dir/b.rego:3: service "a" has a match already, at dir/a.rego:3`},
+			[]string{`dir/b.rego:3: service "a" has match already, at dir/a.rego:3`},
 		},
 		"a match in parts": {
 			map[string]string{"a": "package imgate.services.a\n\nmatch.domains := [\"*\"]\n\nplan.store := \"1h\"\n"},
@@ -161,7 +176,7 @@ func TestLoadRefuses(t *testing.T) {
 			[]string{"dir/a.rego:3: match: expected a document that is the same for each message, dir/a.rego:5 reads the input"},
 		},
 		"an undefined match": {
-			map[string]string{"a": "package imgate.services.a\n\nmatch := {\"domains\": data.domains}\n\nplan.store := \"1h\"\n"},
+			map[string]string{"a": "package imgate.services.a\n\nmatch := {\"domains\": data.elsewhere}\n\nplan.store := \"1h\"\n"},
 			[]string{"dir/a.rego:3: match: expected a document, it is undefined"},
 		},
 		"a match with an unknown attribute": {
@@ -176,29 +191,69 @@ func TestLoadRefuses(t *testing.T) {
 			map[string]string{"a": "package imgate.services.a\n\nmatch := {\"domains\": [\"sip.example.com\", \"a b\"]}\n\nplan.store := \"1h\"\n"},
 			[]string{"dir/a.rego:3: match.domains.1: expected \"sip.example.com\", \"*.example.com\", ", `got "a b"`},
 		},
+		"no match and no row": {
+			map[string]string{"a": "package imgate.services.a\n\nplan.store := \"1h\"\n"},
+			[]string{`service "a" has no match, and no row of a data file names it: expected match := {"domains"`},
+		},
+		"rows looked for in data": {
+			map[string]string{"a": header + "import data.domains\n\nplan.store := \"1h\"\n", "b": "package lib\n\nx := data.domains[\"a\"]\n"},
+			[]string{"dir/a.rego:5: data.domains is not there", "dir/b.rego:3: data.domains is not there for policies: the row that matched is input.match"},
+		},
+		"a row for nobody": {
+			map[string]string{"a": header + "plan.store := \"1h\"\n", "d.yaml": "x: 1\ndomains:\n  x.example.com: {service: b}\n"},
+			[]string{`dir/d.yaml:3: x.example.com: there is no service "b", expected one of a`},
+		},
+		"a misspelt part of retry": {
+			map[string]string{"a": header + "plan.retry.backof := [input.peer]\n"},
+			[]string{"dir/a.rego:5: plan.retry.backof: no such attribute, expected one of attempts, backoff, reasons, unknown"},
+		},
+		"a part of what has none": {
+			map[string]string{"a": header + "plan.store.long := input.peer\n", "b": "package lib\n\nx := 1\n"},
+			[]string{`dir/a.rego:5: plan.store: expected a value, which has no part "long"`},
+		},
+		"a part of a part of a table": {
+			map[string]string{"a": header + "plan.labels.a.b := input.peer\n"},
+			[]string{`dir/a.rego:5: plan.labels: expected a value, which has no part "b"`},
+		},
+		"a label with no name": {
+			map[string]string{"a": header + "plan.labels[\"\"] := input.peer\n"},
+			[]string{"dir/a.rego:5: plan.labels: expected a name, got \"\""},
+		},
+		"external routing that nobody pays for": {
+			map[string]string{"a": header + "plan.store := \"1h\"\n\nplan.external_routing := true\n"},
+			[]string{"dir/a.rego:7: plan.external_routing: the authorisation says where it goes, hence it needs a charging.mode other than none"},
+		},
+		"no way to deliver": {
+			map[string]string{"a": header + "plan.transports := []\n"},
+			[]string{"dir/a.rego:5: plan.transports: expected at least one, or external_routing"},
+		},
+		"asking for what there isn't": {
+			map[string]string{"a": header + "asks := [\"body\"]\n\nplan.store := \"1h\"\n"},
+			[]string{`dir/a.rego:5: asks.0: expected one of text, got "body"`},
+		},
+		"the text without asking": {
+			map[string]string{"a": header + "plan.store := \"1h\" if {\n\tinput.recipient.local\n\tinput.message.text == \"STOP\"\n}\n"},
+			[]string{`dir/a.rego:7: input.message.text: service "a" doesn't ask for the text: write asks := ["text"]`},
+		},
+		"the text without asking, in a library": {
+			map[string]string{"a": header + "plan.store := \"1h\" if data.lib.stops\n", "l": "package lib\n\nstops if input.message.text == \"STOP\"\n"},
+			[]string{`dir/l.rego:3: input.message.text: service "a" doesn't ask for the text`},
+		},
+		"a counter without limits": {
+			map[string]string{"a": header + "plan.store := \"1h\" if input.counters.x > 1\n"},
+			[]string{`dir/a.rego:5: input.counters.x: service "a" declares no limits: write limits := `},
+		},
+		"a counter of no limit": {
+			map[string]string{"a": header + "limits := {\"y\": {\"per\": \"1m\"}, \"z\": {\"per\": \"1m\"}}\n\nplan.store := \"1h\" if input.counters.x > 1\n"},
+			[]string{`dir/a.rego:7: input.counters.x: service "a" has no such limit, expected one of y, z`},
+		},
+		"two pieces of limits": {
+			map[string]string{"a": header + "limits.x := {\"per\": \"1m\"}\n\nplan.store := \"1h\"\n"},
+			[]string{"dir/a.rego:5: expected one document, limits := "},
+		},
 		"a package of ours that is no service": {
 			map[string]string{"a": "package imgate.service.a\n\nx := 1\n", "b": "package imgate.services.a.b\n\nx := 1\n"},
 			[]string{"dir/a.rego:1: expected package imgate.services.NAME", "dir/b.rego:1: expected package"},
-		},
-		"data that isn't an object": {
-			map[string]string{"a": header + "plan.store := \"1h\"\n", "d.json": "[]", "e.yaml": "- 1\n"},
-			[]string{"dir/d.json:1: expected an object in JSON", "dir/e.yaml: expected an object in YAML"},
-		},
-		"broken data": {
-			map[string]string{"a": header + "plan.store := \"1h\"\n", "d.json": "{\n\"a\": 1,\n}", "e.yaml": "a: 1\na: 2\n", "f.json": "{}\n\n{}"},
-			[]string{"dir/d.json:3: ", "dir/e.yaml: ", "line 2", "dir/f.json:3: expected one object"},
-		},
-		"data under a name that is taken": {
-			map[string]string{"a": header + "plan.store := \"1h\"\n", "d.json": `{"x": 1}`, "e.yaml": "x: 1\n", "f.json": `{"imgate": {}}`},
-			[]string{`dir/e.yaml: another data file has the name "x" too`, `dir/f.json: the name "imgate" is kept for policies`},
-		},
-		"a key in YAML that is no word": {
-			map[string]string{"a": header + "plan.store := \"1h\"\n", "e.yaml": "<<: {}\n? {a: b}\n: c\n"},
-			[]string{"dir/e.yaml:2: expected a plain word as a key"},
-		},
-		"data where a rule is": {
-			map[string]string{"a": header + "plan.store := \"1h\"\n", "b": "package lib\n\nx := 1\n", "d.json": `{"lib": {"x": 1}}`},
-			[]string{"dir/b.rego"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -216,7 +271,7 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestLoadReportsAllAtOnce(t *testing.T) {
-	_, err := one(t, "plan.procesing := \"deliver\"\n\nplan.store := opa.runtime()\n\nplan.answer := http.send({})\n\nplan.retry := 5\n")
+	_, err := one(t, "plan.procesing := \"deliver\"\n\nplan.store := opa.runtime()\n\nplan.answer := http.send({})\n\nplan.labels := 5\n")
 	if err == nil || strings.Count(err.Error(), "dir/a.rego:") != 4 {
 		t.Errorf("got %v, want four errors", err)
 	}
@@ -255,102 +310,11 @@ func TestBuiltinsOutsideTheListAreRefused(t *testing.T) {
 	}
 }
 
-func TestNewFromDirectory(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	openDir := func() (plugin.Policy, error) {
-		return New(t.Context(), plugin.Env{Log: slog.New(slog.DiscardHandler)}, Config{Dir: dir, Deadline: time.Second})
-	}
-	write("a.rego", header+"plan.labels.tariff := data.tariff\n")
-	write("tariff.yaml", "tariff: gold\n")
-	write("a_test.rego", "this is no Rego")
-	write(".hidden.rego", "nor is this")
-	write("notes.txt", "nor this")
-	if err := os.Mkdir(filepath.Join(dir, "old.rego"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	first := decide(t, must(t, openDir))
-	if first.Service != "a" || first.Labels["tariff"] != "gold" {
-		t.Errorf("got %+v", first)
-	}
-	write("a_test.rego", "another test")
-	if again := decide(t, must(t, openDir)); again.Revision != first.Revision {
-		t.Errorf("a test changed the revision from %s to %s", first.Revision, again.Revision)
-	}
-	write("tariff.yaml", "tariff: silver\n")
-	if again := decide(t, must(t, openDir)); again.Revision == first.Revision || again.Labels["tariff"] != "silver" {
-		t.Errorf("changed data: got revision %s, %v", again.Revision, again.Labels)
-	}
-}
-
-func must(t *testing.T, open func() (plugin.Policy, error)) plugin.Policy {
-	t.Helper()
-	p, err := open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 func decide(t *testing.T, p plugin.Policy) plugin.Plan {
 	t.Helper()
-	plan, err := p.Decide(t.Context(), typical())
+	plan, err := p.Decide(t.Context(), typical(), plugin.Given{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return plan
-}
-
-func TestNewFromMissingDirectory(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "missing")
-	_, err := New(t.Context(), plugin.Env{}, Config{Dir: dir, Deadline: time.Second})
-	if err == nil || !strings.Contains(err.Error(), dir+": no such file or directory") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestConfig(t *testing.T) {
-	if err := Plugin.NewConfig().Validate(); err != nil {
-		t.Errorf("the defaults are invalid: %v", err)
-	}
-	for _, d := range []time.Duration{0, time.Microsecond, 2 * time.Second, -1} {
-		err := Config{Deadline: d}.Validate()
-		if key, ok := errors.AsType[*plugin.InvalidKey](err); !ok || key.Key != "deadline" {
-			t.Errorf("deadline %s: got %v", d, err)
-		}
-	}
-}
-
-func TestData(t *testing.T) {
-	p := mustLoad(t, map[string]string{
-		"a":      header + "plan.labels[name] := sprintf(\"%v\", [value]) if some name, value in data.table\n",
-		"d.yaml": "table: {number: 7, 44: uk, day: 2026-01-02, \"yes\": yes, size: 1.5}\n",
-	})
-	got := decide(t, p).Labels
-	want := map[string]string{"number": "7", "44": "uk", "day": "2026-01-02", "yes": "yes", "size": "1.5"}
-	for name, value := range want {
-		if got[name] != value {
-			t.Errorf("%s: got %q, want %q", name, got[name], value)
-		}
-	}
-}
-
-func FuzzParseData(f *testing.F) {
-	f.Add("d.json", "{\"a\": [1, 2.5, null]}")
-	f.Add("d.yaml", "a: &x {b: 1}\nc: *x\n<<: *x\n")
-	f.Add("d.yaml", "<<: {}\n? {a: b}\n: c\n")
-	f.Fuzz(func(t *testing.T, name, text string) {
-		document, err := parseData(file{path: name, text: []byte(text)})
-		if err != nil {
-			return
-		}
-		if _, err := ast.InterfaceToValue(document); err != nil {
-			t.Errorf("data that Rego can't hold: %v", err)
-		}
-	})
 }

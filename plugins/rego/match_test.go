@@ -3,34 +3,67 @@ package rego
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-// serving makes a service that isn't evaluated.
-func serving(t testing.TB, name string, priority int, domains []string, prefixes ...string) *service {
+// claiming makes the rows of a service that isn't evaluated.
+func claiming(t testing.TB, service string, priority int, domains []string, prefixes ...string) []row {
 	t.Helper()
-	m := match{at: name + ".rego:3", priority: priority}
-	for _, text := range domains {
-		d, err := parseDomain(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.domains = append(m.domains, d)
+	if len(domains) == 0 {
+		domains = []string{"*"}
 	}
+	read := make([]string, 0, len(prefixes)+1)
 	for _, text := range prefixes {
 		p, err := parsePrefix(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.prefixes = append(m.prefixes, p)
+		read = append(read, p)
 	}
-	if err := m.complete(); err != nil {
-		t.Fatal(err)
+	if len(read) == 0 {
+		read = anyNumber
 	}
-	return &service{name: name, match: m}
+	var rows []row
+	for _, text := range domains {
+		d, err := parseDomain(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, row{
+			service: service, domain: d, prefixes: read, priority: priority,
+			attributes: noAttributes, place: service + ".rego:3",
+		})
+	}
+	return rows
+}
+
+// matching builds a matcher for the services that rows name.
+func matching(rows ...[]row) (*matcher, []error) {
+	var services []*service
+	seen := map[string]bool{}
+	all := slices.Concat(rows...)
+	for _, r := range all {
+		if !seen[r.service] {
+			services = append(services, &service{name: r.service})
+		}
+		seen[r.service] = true
+	}
+	return buildMatcher(services, all)
+}
+
+// found returns the name of the service that decides.
+func found(m *matcher, address string) string {
+	r := recipient(address)
+	if c := m.find(&r); c != nil {
+		return c.service.name
+	}
+	return "none"
 }
 
 func recipient(address string) plugin.QuestionRecipient {
@@ -40,21 +73,20 @@ func recipient(address string) plugin.QuestionRecipient {
 
 func TestMatch(t *testing.T) {
 	domains := func(d ...string) []string { return d }
-	m, errs := buildMatcher([]*service{
-		serving(t, "any", 0, domains("*")),
-		serving(t, "exact", 0, domains("SIP.example.com", "[2001:db8::1]", "192.0.2.1")),
-		serving(t, "suffix", 0, domains("*.example.com")),
-		serving(t, "longer suffix", 0, domains("*.b.example.com")),
-		serving(t, "expression", 0, domains(`/sip[0-9]+\.(example|test)\.(org|com)/`)),
-		serving(t, "earlier expression", 1, domains(`/.*\.info/`)),
-		serving(t, "uk", 0, nil, "+44"),
-		serving(t, "london", 0, nil, "4420", "4421"),
-		serving(t, "exact uk", 0, domains("sip.example.com"), "44"),
-		serving(t, "urgent", 10, domains("*.urgent.example.com")),
-		serving(t, "urgent number", 20, nil, "999"),
-		serving(t, "shadowed", -5, domains("sip.example.com")),
-		serving(t, "regular numbers", 5, domains(`/voice\..*/`), "7", "77"),
-	})
+	m, errs := matching(
+		claiming(t, "any", 0, domains("*")),
+		claiming(t, "exact", 0, domains("SIP.example.com", "[2001:db8::1]", "192.0.2.1")),
+		claiming(t, "suffix", 0, domains("*.example.com")),
+		claiming(t, "longer suffix", 0, domains("*.b.example.com")),
+		claiming(t, "expression", 0, domains(`/sip[0-9]+\.(example|test)\.(org|com)/`)),
+		claiming(t, "earlier expression", 1, domains(`/.*\.info/`)),
+		claiming(t, "uk", 0, nil, "+44"),
+		claiming(t, "london", 0, nil, "4420", "4421"),
+		claiming(t, "exact uk", 0, domains("sip.example.com"), "44"),
+		claiming(t, "urgent", 10, domains("*.urgent.example.com")),
+		claiming(t, "urgent number", 20, nil, "999"),
+		claiming(t, "regular numbers", 5, domains(`/voice\..*/`), "7", "77"),
+	)
 	if len(errs) > 0 {
 		t.Fatal(errors.Join(errs...))
 	}
@@ -90,58 +122,96 @@ func TestMatch(t *testing.T) {
 		"alice":                         "any",
 		"":                              "any",
 	} {
-		got := "none"
-		if s := m.service(recipient(address)); s != nil {
-			got = s.name
-		}
-		if got != want {
+		if got := found(m, address); got != want {
 			t.Errorf("%q: got %q, want %q", address, got, want)
 		}
 	}
 }
 
 func TestMatchNone(t *testing.T) {
-	m, errs := buildMatcher([]*service{serving(t, "a", 0, []string{"sip.example.com", "*.example.org", "/x+/"}, "44")})
+	m, errs := matching(claiming(t, "a", 0, []string{"sip.example.com", "*.example.org", "/x+/"}, "44"))
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
 	for _, address := range []string{"", "alice", "44", "alice@sip.example.com", "44@example.org", "44@xy", "45@sip.example.com"} {
-		if s := m.service(recipient(address)); s != nil {
-			t.Errorf("%q: got %q, want none", address, s.name)
+		if got := found(m, address); got != "none" {
+			t.Errorf("%q: got %q, want none", address, got)
 		}
 	}
 }
 
 func TestMatchConflicts(t *testing.T) {
+	gold := func(rows []row) []row {
+		for i := range rows {
+			rows[i].attributes = ast.NewTerm(value(t, `{"tariff": "gold"}`))
+			rows[i].place = fmt.Sprintf("gold.yaml:%d", i+1)
+		}
+		return rows
+	}
 	for name, c := range map[string]struct {
-		a, b *service
+		a, b []row
 		want string // empty: no conflict
 	}{
 		"exact": {
-			serving(t, "a", 0, []string{"x.example.com", "sip.example.com"}), serving(t, "b", 0, []string{"SIP.example.com"}),
+			claiming(t, "a", 0, []string{"x.example.com", "sip.example.com"}), claiming(t, "b", 0, []string{"SIP.example.com"}),
 			`b.rego:3: services "b" and "a" both match domain "sip.example.com" with priority 0, as does a.rego:3: give one of them a higher priority`,
 		},
 		"suffix": {
-			serving(t, "a", 3, []string{"*.example.com"}), serving(t, "b", 3, []string{"*.example.com"}),
+			claiming(t, "a", 3, []string{"*.example.com"}), claiming(t, "b", 3, []string{"*.example.com"}),
 			`b.rego:3: services "b" and "a" both match domain "*.example.com" with priority 3`,
 		},
 		"any, by different ways": {
-			serving(t, "a", 0, []string{"*"}, "44"), serving(t, "b", 0, nil, "+44"),
+			claiming(t, "a", 0, []string{"*"}, "44"), claiming(t, "b", 0, nil, "+44"),
 			`both match domain "*" and prefix "44"`,
 		},
 		"expressions": {
-			serving(t, "a", 0, []string{"/a/"}, "44"), serving(t, "b", 0, []string{"/b/"}, "45"),
-			`b.rego:3: services "b" and "a" both match by regular expression with priority 0`,
+			claiming(t, "a", 0, []string{"/a/"}, "44"), claiming(t, "b", 0, []string{"/b/"}, "45"),
+			`b.rego:3: /b/ of service "b" and /a/ of service "a" at a.rego:3 are expressions with priority 0`,
 		},
-		"other priority":            {serving(t, "a", 0, []string{"*"}), serving(t, "b", 1, []string{"*"}), ""},
-		"expressions by priority":   {serving(t, "a", 0, []string{"/a/"}), serving(t, "b", 1, []string{"/b/"}), ""},
-		"other prefix":              {serving(t, "a", 0, []string{"*"}, "44"), serving(t, "b", 0, []string{"*"}, "441"), ""},
-		"other kind":                {serving(t, "a", 0, []string{"example.com"}), serving(t, "b", 0, []string{"*.example.com"}), ""},
-		"a service and itself":      {serving(t, "a", 0, []string{"a.b", "A.b", "/x/", "/y/"}), serving(t, "b", 0, []string{"*"}), ""},
-		"a domain and a suffix key": {serving(t, "a", 0, []string{"*.a.b"}), serving(t, "b", 0, []string{"a.b"}), ""},
+		"expressions of one service with other attributes": {
+			claiming(t, "a", 0, []string{"/a/"}), gold(claiming(t, "a", 0, []string{"/b/"})),
+			`gold.yaml:1: /b/ of service "a" and /a/ of service "a" at a.rego:3 are expressions`,
+		},
+		"rows of one service": {
+			gold(claiming(t, "a", 0, []string{"a.b", "a.b"})), claiming(t, "b", 0, []string{"*"}),
+			`gold.yaml:2: services "a" and "a" both match domain "a.b" with priority 0, as does gold.yaml:1`,
+		},
+		"identical, higher": {
+			claiming(t, "a", 0, []string{"a.b"}), claiming(t, "b", 1, []string{"a.b"}),
+			`a.rego:3: "a.b" of service "a" is never chosen: "a.b" of service "b" at b.rego:3 has a higher priority (1, not 0)`,
+		},
+		"identical, lower": {
+			claiming(t, "b", 1, []string{"a.b"}), claiming(t, "a", 0, []string{"a.b"}),
+			`a.rego:3: "a.b" of service "a" is never chosen: "a.b" of service "b" at b.rego:3`,
+		},
+		"below a suffix": {
+			claiming(t, "a", 0, []string{"x.y.a.b"}), claiming(t, "b", 1, []string{"*.a.b"}),
+			`a.rego:3: "x.y.a.b" of service "a" is never chosen: "*.a.b" of service "b"`,
+		},
+		"a suffix below a suffix": {
+			claiming(t, "a", 0, []string{"*.y.a.b"}), claiming(t, "b", 1, []string{"*.a.b"}),
+			`a.rego:3: "*.y.a.b" of service "a" is never chosen: "*.a.b" of service "b"`,
+		},
+		"under any": {
+			claiming(t, "a", 0, []string{"/x/"}, "4420"), claiming(t, "b", 1, nil, "44"),
+			`a.rego:3: "/x/" with prefix "4420" of service "a" is never chosen: "*" with prefix "44" of service "b"`,
+		},
+		"an identical expression": {
+			claiming(t, "a", 0, []string{"/x/"}), claiming(t, "b", 1, []string{"/x/"}),
+			`a.rego:3: "/x/" of service "a" is never chosen: "/x/" of service "b"`,
+		},
+		"a wider prefix":            {claiming(t, "a", 0, []string{"a.b"}, "44"), claiming(t, "b", 1, []string{"a.b"}), `"a.b" with prefix "44" of service "a" is never chosen`},
+		"a narrower prefix":         {claiming(t, "a", 0, []string{"a.b"}), claiming(t, "b", 1, []string{"a.b"}, "44"), ""},
+		"a suffix doesn't hold it":  {claiming(t, "a", 0, []string{"a.b"}), claiming(t, "b", 1, []string{"*.a.b"}), ""},
+		"other priority, narrower":  {claiming(t, "a", 0, []string{"*"}), claiming(t, "b", 1, []string{"x.y"}), ""},
+		"expressions by priority":   {claiming(t, "a", 0, []string{"/a/"}), claiming(t, "b", 1, []string{"/b/"}), ""},
+		"other prefix":              {claiming(t, "a", 0, []string{"*"}, "44"), claiming(t, "b", 0, []string{"*"}, "441"), ""},
+		"other kind":                {claiming(t, "a", 0, []string{"example.com"}), claiming(t, "b", 0, []string{"*.example.com"}), ""},
+		"a service and itself":      {claiming(t, "a", 0, []string{"a.b", "A.b", "/x/", "/y/"}), claiming(t, "b", 0, []string{"*"}), ""},
+		"a domain and a suffix key": {claiming(t, "a", 0, []string{"*.a.b"}), claiming(t, "b", 0, []string{"a.b"}), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, errs := buildMatcher([]*service{c.a, c.b})
+			_, errs := matching(c.a, c.b)
 			err := errors.Join(errs...)
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
@@ -150,19 +220,68 @@ func TestMatchConflicts(t *testing.T) {
 	}
 }
 
+func TestConflictsAreReportedOnceEach(t *testing.T) {
+	var rows []row
+	for i := range 300 {
+		rows = append(rows, claiming(t, "a", 0, []string{fmt.Sprintf("d%d.example.com", i)})...)
+	}
+	if _, errs := matching(rows, claiming(t, "b", 1, nil)); len(errs) != 1 {
+		t.Errorf("one match that is beaten by another: got %d errors", len(errs))
+	}
+	for i := range rows {
+		rows[i].place = fmt.Sprintf("d.yaml:%d", i)
+	}
+	_, errs := matching(rows, claiming(t, "b", 1, nil))
+	if len(errs) != maxConflicts+1 || errs[maxConflicts].Error() != "and 200 more conflicts between domains" {
+		t.Errorf("got %d errors, the last %v", len(errs), errs[len(errs)-1])
+	}
+}
+
 func TestMatchLimits(t *testing.T) {
-	many := serving(t, "many", 0, []string{"*"})
-	many.match.domains = make([]domainPattern, maxRows)
-	many.match.prefixes = []string{"1", "2"}
-	if _, errs := buildMatcher([]*service{many}); len(errs) != 1 {
-		t.Errorf("%d rows: got %v", 2*maxRows, errs)
+	many := claiming(t, "many", 0, []string{"*"})
+	many[0].prefixes = make([]string, maxRows+1)
+	if _, errs := matching(many); len(errs) != 1 {
+		t.Errorf("%d rows: got %v", maxRows+1, errs)
 	}
-	expressions := serving(t, "expressions", 0, []string{"/x/"})
-	for len(expressions.match.domains) <= maxExpressions {
-		expressions.match.domains = append(expressions.match.domains, expressions.match.domains[0])
+	expressions := claiming(t, "expressions", 0, []string{"/x/"})
+	for len(expressions) <= maxExpressions {
+		expressions = append(expressions, expressions[0])
 	}
-	if _, errs := buildMatcher([]*service{expressions}); len(errs) != 1 {
+	if _, errs := matching(expressions); len(errs) != 1 {
 		t.Errorf("%d expressions: got %v", maxExpressions+1, errs)
+	}
+}
+
+// BenchmarkWorstExpressions tries what costs most on the longest domain: it must
+// leave a decision most of its 100 ms.
+func BenchmarkWorstExpressions(b *testing.B) {
+	var domains []string
+	for i := range maxExpressionSum / maxExpressionSize {
+		domains = append(domains, fmt.Sprintf("/(?:[a-z]*x?){%d}%d/", 115+i%4, i))
+	}
+	m, errs := matching(claiming(b, "a", 0, domains))
+	if len(errs) > 0 {
+		b.Fatal(errors.Join(errs...))
+	}
+	r := plugin.QuestionRecipient{Domain: strings.Repeat("a", 254) + "\u00e4"} // not plain: the literals don't help
+	for b.Loop() {
+		if c := m.find(&r); c != nil {
+			b.Fatalf("got %+v", c)
+		}
+	}
+}
+
+func TestExpressionsAreBounded(t *testing.T) {
+	if d, err := parseDomain("/(?:[a-z]{1,100}x){5}/"); err == nil || !strings.Contains(err.Error(), "expected a simpler expression") {
+		t.Errorf("got %+v, %v", d, err)
+	}
+	var domains []string
+	for i := range 200 {
+		domains = append(domains, fmt.Sprintf("/a{0,200}%d/", i))
+	}
+	_, errs := matching(claiming(t, "a", 0, domains))
+	if err := errors.Join(errs...); err == nil || !strings.Contains(err.Error(), "the regular expressions over domains take") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -197,32 +316,14 @@ func FuzzMatch(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := &service{name: "a", match: match{domains: []domainPattern{d}, prefixes: []string{p}}}
-		m, errs := buildMatcher([]*service{s})
+		m, errs := matching([]row{{service: "a", domain: d, prefixes: []string{p}, attributes: noAttributes}})
 		if len(errs) > 0 {
 			t.Fatal(errs)
 		}
 		r := recipient(address)
-		if m.service(r) != nil && !strings.HasPrefix(strings.TrimPrefix(r.User, "+"), p) {
-			t.Errorf("%q matches prefix %q", r.User, p)
+		want := d.covers(r.Domain) && strings.HasPrefix(digits(r.User), p)
+		if got := m.find(&r) != nil; got != want {
+			t.Errorf("%q: matches %t, want %t", address, got, want)
 		}
 	})
-}
-
-// BenchmarkMatch looks one of 10,000 domains up.
-func BenchmarkMatch(b *testing.B) {
-	s := serving(b, "a", 0, []string{"*"})
-	for i := range 10_000 {
-		s.match.domains = append(s.match.domains, domainPattern{kind: exactPattern, text: fmt.Sprintf("d%d.example.com", i)})
-	}
-	m, errs := buildMatcher([]*service{s})
-	if len(errs) > 0 {
-		b.Fatal(errs)
-	}
-	r := recipient("447700900000@d5000.example.com")
-	for b.Loop() {
-		if m.service(r) == nil {
-			b.Fatal("no match")
-		}
-	}
 }

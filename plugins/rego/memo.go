@@ -11,56 +11,71 @@ import (
 )
 
 const (
-	maxFacts  = 4    // that a plan may depend on to be remembered
+	maxFacts  = 4    // that a plan may depend on to be remembered, besides the row
 	maxMemory = 4096 // plans of a service; then it begins anew
 )
 
 // facts are the fields of a question that take few values. A service that reads
-// nothing else makes the same few plans again and again: policies are pure, so
-// these needn't be evaluated each time.
-var facts = map[string]func(*plugin.Question) string{
-	"message.class":        func(q *plugin.Question) string { return q.Message.Class },
-	"message.type":         func(q *plugin.Question) string { return q.Message.Type },
-	"sender.domain":        func(q *plugin.Question) string { return q.Sender.Domain },
-	"recipient.domain":     func(q *plugin.Question) string { return q.Recipient.Domain },
-	"recipient.local":      func(q *plugin.Question) string { return strconv.FormatBool(q.Recipient.Local) },
-	"recipient.registered": func(q *plugin.Question) string { return strconv.FormatBool(q.Recipient.Registered) },
-	"recipient.devices":    func(q *plugin.Question) string { return strconv.Itoa(q.Recipient.Devices) },
-	"transport":            func(q *plugin.Question) string { return q.Transport },
-	"protocol":             func(q *plugin.Question) string { return q.Protocol },
+// nothing else, and the row that matched, makes the same few plans again and
+// again: policies are pure, so these needn't be evaluated each time.
+var facts = map[string]func(*matter) string{
+	"message.class":        func(m *matter) string { return m.Message.Class },
+	"message.type":         func(m *matter) string { return m.Message.Type },
+	"message.segments":     func(m *matter) string { return strconv.Itoa(m.Message.Segments) },
+	"sender.domain":        func(m *matter) string { return m.Sender.Domain },
+	"recipient.domain":     func(m *matter) string { return m.Recipient.Domain },
+	"recipient.local":      func(m *matter) string { return strconv.FormatBool(m.Recipient.Local) },
+	"recipient.registered": func(m *matter) string { return strconv.FormatBool(m.Recipient.Registered) },
+	"recipient.devices":    func(m *matter) string { return strconv.Itoa(m.Recipient.Devices) },
+	"transport":            func(m *matter) string { return m.Transport },
+	"protocol":             func(m *matter) string { return m.Protocol },
 }
 
 // memo remembers a service's plans by the facts that they depend on.
 type memo struct {
-	reads []func(*plugin.Question) string
+	reads           []func(*matter) string
+	readsRow        bool // all of the row that matched
+	readsAttributes bool // its attributes, which rows may share
 
 	mu    sync.RWMutex
 	plans map[situation]plugin.Plan
 }
 
 // situation is what the facts are for a message.
-type situation [maxFacts]string
+type situation struct {
+	facts      [maxFacts]string
+	claim      *claim
+	attributes *ast.Term
+}
 
 // newMemo returns a memo for plans that read these paths of the input, or nil
 // if they read something that isn't one of the facts.
 func newMemo(paths map[string]bool) *memo {
-	if len(paths) > maxFacts {
-		return nil
-	}
 	m := &memo{plans: map[situation]plugin.Plan{}}
 	for path := range paths {
-		fact := facts[path]
-		if fact == nil {
+		switch {
+		case within(path, "match.attributes"):
+			m.readsAttributes = true
+		case within(path, "match"):
+			m.readsRow = true
+		case facts[path] == nil || len(m.reads) == maxFacts:
 			return nil
+		default:
+			m.reads = append(m.reads, facts[path])
 		}
-		m.reads = append(m.reads, fact)
 	}
 	return m
 }
 
-func (m *memo) situation(q *plugin.Question) (s situation) {
+func (m *memo) situation(of *matter) (s situation) {
 	for i, fact := range m.reads {
-		s[i] = fact(q)
+		s.facts[i] = fact(of)
+	}
+	if m.readsRow {
+		s.claim = of.claim
+	}
+	if m.readsAttributes {
+		s.attributes = of.claim.attributes
 	}
 	return s
 }
@@ -74,8 +89,8 @@ func (m *memo) recall(s situation) (plugin.Plan, bool) {
 
 // remember keeps a plan. Its facts are copied: they may be parts of a datagram.
 func (m *memo) remember(s situation, plan plugin.Plan) {
-	for i := range s {
-		s[i] = strings.Clone(s[i])
+	for i := range s.facts {
+		s.facts[i] = strings.Clone(s.facts[i])
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,19 +98,4 @@ func (m *memo) remember(s situation, plan plugin.Plan) {
 		clear(m.plans)
 	}
 	m.plans[s] = plan
-}
-
-// inputPath returns a reference below input as a path, "message.class". What
-// isn't fixed when the policies are loaded is cut off, so input.message[x] is
-// the path "message".
-func inputPath(ref ast.Ref) string {
-	var names []string
-	for _, term := range ref[1:] {
-		name, ok := term.Value.(ast.String)
-		if !ok {
-			break
-		}
-		names = append(names, string(name))
-	}
-	return strings.Join(names, ".")
 }

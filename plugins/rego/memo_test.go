@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-
 	"github.com/imgate/imgate/engine/plugin"
 )
 
@@ -28,6 +26,12 @@ func TestOnlyFactsAreRemembered(t *testing.T) {
 		"plan.store := \"2h\" if helper\n\nhelper if input.recipient.registered\n":                                                    true,
 		"plan.store := \"2h\" if f(input.transport)\n\nf(x) if x == \"sip\"\n":                                                        true,
 		"plan.store := \"2h\" if input.sender.user == \"1001\"\n":                                                                     false,
+		"plan.store := \"2h\" if input.clock.hour == 3\n":                                                                             false,
+		"limits := {\"x\": {\"per\": \"1m\"}}\n\nplan.store := \"2h\" if input.counters.x == 3\n":                                     false,
+		"asks := [\"text\"]\n\nplan.store := \"2h\" if input.message.text == \"\"\n":                                                  false,
+		"plan.store := \"2h\" if input.match.attributes.gold\n":                                                                       true,
+		"plan.store := \"2h\" if input.match.prefix == \"44\"\n":                                                                      true,
+		"plan.store := \"2h\" if input.message.segments > 1\n":                                                                        true,
 		"plan.store := \"2h\" if helper\n\nhelper if input.sender.user == \"1001\"\n":                                                 false,
 		"plan.store := \"2h\" if f(input.message)\n\nf(m) if m.size > 5\n":                                                            false,
 		"plan.store := \"2h\" if input.message[_] == \"x\"\n":                                                                         false,
@@ -65,8 +69,8 @@ plan.charging := {"mode": "event", "unit_size": input.recipient.devices} if inpu
 					q := typical()
 					q.Message.Class, q.Message.Type = class, mediaType
 					q.Recipient.Devices, q.Recipient.Registered = devices, devices > 0
-					got, err := remembering.Decide(t.Context(), q)
-					want, err2 := fresh.Decide(t.Context(), q)
+					got, err := remembering.Decide(t.Context(), q, plugin.Given{})
+					want, err2 := fresh.Decide(t.Context(), q, plugin.Given{})
 					if err != nil || err2 != nil || !reflect.DeepEqual(withoutRevision(got), withoutRevision(want)) {
 						t.Errorf("%s %s %d: %+v, %v\nwant %+v, %v", class, mediaType, devices, got, err, want, err2)
 					}
@@ -76,6 +80,31 @@ plan.charging := {"mode": "event", "unit_size": input.recipient.devices} if inpu
 	}
 	if n := len(memo.plans); n != 12 {
 		t.Errorf("%d plans are remembered, want 12", n)
+	}
+}
+
+// TestRowsAreRemembered wants plans that depend on the row to be remembered for
+// each row, or for each set of attributes if nothing else of it is read.
+func TestRowsAreRemembered(t *testing.T) {
+	const data = "domains:\n  a.example.com: {service: a, attributes: {tariff: gold}}\n  b.example.com: {service: a, attributes: {tariff: gold}}\n" +
+		"  c.example.com: {service: a, attributes: {tariff: silver}}\n  d.example.com: {service: a}\n"
+	const attributes = "plan.labels.tariff := input.match.attributes.tariff\n"
+	const row = attributes + "\nplan.labels.row := input.match.domain\n"
+	for rules, want := range map[string]int{attributes: 3, row: 4} {
+		p := mustLoad(t, map[string]string{"a": "package imgate.services.a\n\n" + rules, "d.yaml": data})
+		for range 2 {
+			for domain, tariff := range map[string]string{"a": "gold", "b": "gold", "c": "silver", "d": ""} {
+				q := typical()
+				q.Recipient.Domain = domain + ".example.com"
+				plan, err := p.Decide(t.Context(), q, plugin.Given{})
+				if err != nil || plan.Labels["tariff"] != tariff || rules == row && plan.Labels["row"] != q.Recipient.Domain {
+					t.Errorf("%s: got %v, %v", domain, plan.Labels, err)
+				}
+			}
+		}
+		if got := len(p.services[0].memo.plans); got != want {
+			t.Errorf("%s%d plans are remembered, want %d", rules, got, want)
+		}
 	}
 }
 
@@ -89,22 +118,12 @@ func TestMemoIsBounded(t *testing.T) {
 	for i := range maxMemory + 10 {
 		q := typical()
 		q.Message.Type = fmt.Sprint("x/", i)
-		if _, err := p.Decide(t.Context(), q); err != nil {
+		if _, err := p.Decide(t.Context(), q, plugin.Given{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := len(memo.plans); n > maxMemory {
 		t.Errorf("%d plans are remembered", n)
-	}
-}
-
-func TestInputPath(t *testing.T) {
-	for text, want := range map[string]string{
-		"input": "", "input.message.class": "message.class", "input.message[x]": "message", `input["message"].class`: "message.class",
-	} {
-		if got := inputPath(ast.MustParseRef(text)); got != want {
-			t.Errorf("inputPath(%s) = %q, want %q", text, got, want)
-		}
 	}
 }
 
@@ -118,7 +137,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	q := typical()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := p.Decide(ctx, q); err != nil {
+		if _, err := p.Decide(ctx, q, plugin.Given{}); err != nil {
 			b.Fatal(err)
 		}
 	}

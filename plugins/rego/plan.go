@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -16,93 +17,104 @@ const maxUnitSize = 1 << 20
 
 // The words of a plan, as the tags of plugin.Plan list them.
 var (
-	processings   = []plugin.Processing{plugin.Deliver, plugin.Reject, plugin.Discard}
-	answers       = []plugin.AnswerMode{plugin.AnswerAccepted, plugin.AnswerDelivered}
-	chargingModes = []plugin.ChargingMode{plugin.ChargeNone, plugin.ChargeEvent}
-	reasons       = []message.Reason{
+	processings     = []plugin.Processing{plugin.Deliver, plugin.Reject, plugin.Discard}
+	answers         = []plugin.AnswerMode{plugin.AnswerAccepted, plugin.AnswerDelivered}
+	chargingModes   = []plugin.ChargingMode{plugin.ChargeNone, plugin.ChargeEvent}
+	chargingMoments = []plugin.ChargingMoment{plugin.OnAcceptance, plugin.OnHandover, plugin.OnDelivery}
+	unknownOutcomes = []plugin.UnknownOutcome{plugin.UnknownRetry, plugin.UnknownFallback, plugin.UnknownFail}
+	refusals        = []message.Reason{
 		message.Rejected, message.Blocked, message.Forbidden,
 		message.UnknownRecipient, message.Declined, message.Unavailable,
 	}
+	failures = []message.Reason{
+		message.Unavailable, message.NoAnswer, message.Busy, message.Declined, message.Gone,
+		message.Undelivered, message.UnknownRecipient, message.Forbidden, message.UnsupportedType,
+		message.TooLarge, message.LimitReached, message.Overloaded, message.Draining, message.Standby,
+		message.StorageDown, message.Internal,
+	}
+)
+
+// How the values of a plan are read.
+var (
+	names       = list(maxEntries, shortText)
+	mimeTypes   = list(maxEntries, mimeType)
+	failureList = list(len(failures), oneOf(failures))
+	pauses      = list(plugin.MaxPauses, duration(plugin.MinPause, plugin.MaxStore))
 )
 
 // planAttributes are those of plugin.Plan, under their names in JSON.
 var planAttributes = attributes[plugin.Plan]{
-	"processing": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.Processing, err = oneOf(v, processings)
-		return err
-	},
-	"reason": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.Reason, err = oneOf(v, reasons)
-		return err
-	},
-	"transports": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.Transports, err = list(v, maxEntries, shortText)
-		return err
-	},
-	"mime": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.MIME, err = table(v, mimeTypes)
-		return err
-	},
-	"charging": func(p *plugin.Plan, v ast.Value) error {
-		return chargingAttributes.decode(v, &p.Charging)
-	},
-	"store": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.Store, err = duration(v, time.Second, plugin.MaxStore)
-		return err
-	},
-	"answer": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.Answer, err = oneOf(v, answers)
-		return err
-	},
-	"answer_within": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.Within, err = duration(v, time.Millisecond, plugin.MaxWithin)
-		return err
-	},
-	"retry": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.Retry, err = list(v, plugin.MaxRetries, pause)
-		return err
-	},
-	"labels": func(p *plugin.Plan, v ast.Value) (err error) {
-		p.Labels, err = table(v, longText)
-		return err
-	},
+	"processing":       valueOf(func(p *plugin.Plan) *plugin.Processing { return &p.Processing }, oneOf(processings)),
+	"reason":           valueOf(func(p *plugin.Plan) *message.Reason { return &p.Reason }, oneOf(refusals)),
+	"transports":       valueOf(func(p *plugin.Plan) *[]string { return &p.Transports }, names),
+	"mime":             tableOf(func(p *plugin.Plan) *map[string][]string { return &p.MIME }, mimeTypes),
+	"charging":         documentOf(func(p *plugin.Plan) *plugin.PlanCharging { return &p.Charging }, chargingAttributes),
+	"external_routing": valueOf(func(p *plugin.Plan) *bool { return &p.ExternalRouting }, boolean),
+	"store":            valueOf(func(p *plugin.Plan) *time.Duration { return &p.Store }, duration(0, plugin.MaxStore)),
+	"answer":           valueOf(func(p *plugin.Plan) *plugin.AnswerMode { return &p.Answer }, oneOf(answers)),
+	"answer_within":    valueOf(func(p *plugin.Plan) *time.Duration { return &p.Within }, duration(time.Millisecond, plugin.MaxWithin)),
+	"retry":            documentOf(func(p *plugin.Plan) *plugin.PlanRetry { return &p.Retry }, retryAttributes),
+	"fallback":         documentOf(func(p *plugin.Plan) *plugin.PlanFallback { return &p.Fallback }, fallbackAttributes),
+	"rewrite":          documentOf(func(p *plugin.Plan) *plugin.PlanRewrite { return &p.Rewrite }, rewriteAttributes),
+	"labels":           tableOf(func(p *plugin.Plan) *map[string]string { return &p.Labels }, longText),
 }
 
 var chargingAttributes = attributes[plugin.PlanCharging]{
-	"mode": func(c *plugin.PlanCharging, v ast.Value) (err error) {
-		c.Mode, err = oneOf(v, chargingModes)
-		return err
-	},
-	"account": func(c *plugin.PlanCharging, v ast.Value) (err error) {
-		c.Account, err = longText(v)
-		return err
-	},
-	"destination": func(c *plugin.PlanCharging, v ast.Value) (err error) {
-		c.Destination, err = longText(v)
-		return err
-	},
-	"unit_size": func(c *plugin.PlanCharging, v ast.Value) (err error) {
-		c.UnitSize, err = integer(v, 0, maxUnitSize)
-		return err
-	},
+	"mode":        valueOf(func(c *plugin.PlanCharging) *plugin.ChargingMode { return &c.Mode }, oneOf(chargingModes)),
+	"when":        valueOf(func(c *plugin.PlanCharging) *plugin.ChargingMoment { return &c.When }, oneOf(chargingMoments)),
+	"account":     valueOf(func(c *plugin.PlanCharging) *string { return &c.Account }, longText),
+	"destination": valueOf(func(c *plugin.PlanCharging) *string { return &c.Destination }, longText),
+	"unit_size":   valueOf(func(c *plugin.PlanCharging) *int { return &c.UnitSize }, integer(0, maxUnitSize)),
+	"units":       valueOf(func(c *plugin.PlanCharging) *int { return &c.Units }, integer(0, plugin.MaxUnits)),
+}
+
+var retryAttributes = attributes[plugin.PlanRetry]{
+	"attempts": valueOf(func(r *plugin.PlanRetry) *int { return &r.Attempts }, integer(0, plugin.MaxAttempts)),
+	"backoff":  valueOf(func(r *plugin.PlanRetry) *[]time.Duration { return &r.Backoff }, pauses),
+	"reasons":  valueOf(func(r *plugin.PlanRetry) *[]message.Reason { return &r.Reasons }, failureList),
+	"unknown":  valueOf(func(r *plugin.PlanRetry) *plugin.UnknownOutcome { return &r.Unknown }, oneOf(unknownOutcomes)),
+}
+
+var fallbackAttributes = attributes[plugin.PlanFallback]{
+	"transports": valueOf(func(f *plugin.PlanFallback) *[]string { return &f.Transports }, names),
+	"reasons":    valueOf(func(f *plugin.PlanFallback) *[]message.Reason { return &f.Reasons }, failureList),
+	"sender":     valueOf(func(f *plugin.PlanFallback) *message.Address { return &f.Sender }, address),
+}
+
+var rewriteAttributes = attributes[plugin.PlanRewrite]{
+	"sender":    valueOf(func(r *plugin.PlanRewrite) *message.Address { return &r.Sender }, address),
+	"recipient": valueOf(func(r *plugin.PlanRewrite) *message.Address { return &r.Recipient }, address),
 }
 
 // decodePlan reads what a service's plan evaluated to, strictly: what the
 // schema doesn't know is an error that names the attribute. What the policy
-// left out stays zero.
+// left out has its default.
 func decodePlan(v ast.Value) (plugin.Plan, error) {
-	var p plugin.Plan
-	if err := planAttributes.decode(v, &p); err != nil {
+	p := plugin.DefaultPlan()
+	err := planAttributes.decode(v, &p)
+	if err == nil {
+		err = checkPlan(&p)
+	}
+	if err != nil {
 		return plugin.Plan{}, at("plan", err)
 	}
 	return p, nil
 }
 
-func pause(v ast.Value) (time.Duration, error) {
-	return duration(v, plugin.MinRetry, plugin.MaxStore)
+// checkPlan wants the attributes to go together.
+func checkPlan(p *plugin.Plan) error {
+	switch {
+	case p.Processing != plugin.Deliver:
+		return nil
+	case p.ExternalRouting && p.Charging.Mode == plugin.ChargeNone:
+		return at("external_routing", errors.New("the authorisation says where it goes, hence it needs a charging.mode other than none"))
+	case !p.ExternalRouting && len(p.Transports) == 0:
+		return at("transports", errors.New("expected at least one, or external_routing"))
+	case len(p.Retry.Backoff) == 0:
+		return at("retry", at("backoff", errors.New("expected at least one pause")))
+	}
+	return nil
 }
-
-func mimeTypes(v ast.Value) ([]string, error) { return list(v, maxEntries, mimeType) }
 
 // mimeType reads a type without parameters and puts it into lower case, in
 // which the question has it (RFC 2045 section 5.1: case doesn't matter).

@@ -1,9 +1,11 @@
 package rego
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -13,41 +15,103 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-// planner makes a service's plans. Attributes that don't depend on the message
-// are evaluated when the policies are loaded: in most services that is most of
-// them, and each would cost 2 µs a message.
+// planner makes a service's plans, piece by piece. Pieces that don't depend on
+// the message are evaluated when the policies are loaded: in most services that
+// is most of them, and each would cost 2 µs a message.
 type planner struct {
 	constant plugin.Plan // shared by all plans, never changed
 	// query is what remains for each message: a list with the values of
-	// attributes, each in a list of its own that is empty where the attribute
-	// is undefined. Nil attributes: the whole plan, in one.
-	query      *opa.PreparedEvalQuery // nil: nothing remains
-	attributes []string
-	memo       *memo // nil: each plan is made anew
+	// pieces, each in a list of its own that is empty where the piece is
+	// undefined. Nil pieces: the whole plan, in one.
+	query    *opa.PreparedEvalQuery // nil: nothing remains
+	pieces   []piece
+	paths    map[string]bool // of the input, that the query reads
+	document field           // what the query needs of the input
+	memo     *memo           // nil: each plan is made anew
+}
+
+// piece is what is evaluated apart: an attribute, or a part of one if all of its
+// rules are about parts: plan.charging.mode. Evaluating a whole object costs
+// several times as much as its parts.
+type piece struct {
+	attribute string
+	part      string // empty: the whole attribute
+}
+
+// set stores the value of a piece in a plan.
+func (p piece) set(plan *plugin.Plan, v ast.Value) error {
+	if p.part == "" {
+		return p.wrong(planAttributes[p.attribute].set(plan, v))
+	}
+	return p.wrong(planAttributes[p.attribute].setPart(plan, p.part, v))
+}
+
+// wrong puts the name of the piece before what is wrong with its value.
+func (p piece) wrong(err error) error {
+	if err != nil && p.part != "" {
+		err = at(p.part, err)
+	}
+	if err != nil {
+		err = at("plan", at(p.attribute, err))
+	}
+	return err
+}
+
+// below returns the reference to the piece of a plan.
+func (p piece) below(plan ast.Ref) ast.Ref {
+	ref := plan.Append(ast.StringTerm(p.attribute))
+	if p.part != "" {
+		ref = ref.Append(ast.StringTerm(p.part))
+	}
+	return ref
+}
+
+// reads tells whether the query looks at a path of the input.
+func (p *planner) reads(path string) bool {
+	for read := range p.paths {
+		if within(path, read) || within(read, path) {
+			return true
+		}
+	}
+	return false
 }
 
 // newPlanner tells the constant attributes from those that depend on the message.
 func (d *declaration) newPlanner(ctx context.Context, c *compiled) (*planner, error) {
-	p := &planner{}
+	p := &planner{constant: plugin.DefaultPlan()}
 	if d.isOneDocument() {
 		return p, p.prepare(ctx, c, d.ref("plan"))
 	}
 	var variable []ast.Ref
-	for _, name := range d.attributes() {
-		ref := d.ref("plan").Append(ast.StringTerm(name))
+	for _, part := range d.pieces() {
+		ref := part.below(d.ref("plan"))
 		if c.inputOf(ref) != nil {
-			p.attributes = append(p.attributes, name)
+			p.pieces = append(p.pieces, part)
 			variable = append(variable, ref)
 			continue
 		}
-		if err := p.fold(ctx, c, name, ref); err != nil {
-			return p, fmt.Errorf("%s: %w", position(d.rule(name).Location), err)
+		if err := p.fold(ctx, c, part, ref); err != nil {
+			return p, fmt.Errorf("%s: %w", position(d.rule(part).Location), err)
 		}
 	}
 	if len(variable) == 0 {
-		return p, nil
+		return p, d.checkConstant(&p.constant)
 	}
 	return p, p.prepare(ctx, c, variable...)
+}
+
+// checkConstant wants the attributes of a plan that never changes to go together.
+func (d *declaration) checkConstant(plan *plugin.Plan) error {
+	err := checkPlan(plan)
+	if err == nil {
+		return nil
+	}
+	place := d.plan[0]
+	if wrong, ok := errors.AsType[*attributeError](err); ok {
+		name, _, _ := strings.Cut(wrong.path, ".")
+		place = cmp.Or(d.rule(piece{attribute: name}), place)
+	}
+	return fmt.Errorf("%s: %w", position(place.Location), at("plan", err))
 }
 
 // isOneDocument tells whether there is a rule plan := {…}.
@@ -55,36 +119,58 @@ func (d *declaration) isOneDocument() bool {
 	return slices.ContainsFunc(d.plan, func(r *ast.Rule) bool { return len(r.Head.Ref()) == 1 })
 }
 
-// attributes returns the names that the plan's rules begin with, once each.
-func (d *declaration) attributes() []string {
-	var names []string
+// pieces returns what the plan's rules are about, in the order of the names.
+func (d *declaration) pieces() []piece {
+	whole := map[string]bool{} // attributes with a rule that is not about a part
 	for _, rule := range d.plan {
-		names = append(names, attributeOf(rule))
+		if p := pieceOf(rule); p.part == "" {
+			whole[p.attribute] = true
+		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	all := map[piece]bool{}
+	for _, rule := range d.plan {
+		p := pieceOf(rule)
+		if whole[p.attribute] {
+			p.part = ""
+		}
+		all[p] = true
+	}
+	return slices.SortedFunc(maps.Keys(all), func(a, b piece) int {
+		return cmp.Or(strings.Compare(a.attribute, b.attribute), strings.Compare(a.part, b.part))
+	})
 }
 
-// rule returns the first of an attribute's rules.
-func (d *declaration) rule(attribute string) *ast.Rule {
-	i := slices.IndexFunc(d.plan, func(r *ast.Rule) bool { return attributeOf(r) == attribute })
-	return d.plan[i]
-}
-
-// attributeOf returns the attribute that a rule is about. checkPlanHead has
-// seen that there is one.
-func attributeOf(rule *ast.Rule) string { return string(rule.Head.Ref()[1].Value.(ast.String)) }
-
-// fold evaluates an attribute once and for all.
-func (p *planner) fold(ctx context.Context, c *compiled, name string, ref ast.Ref) error {
-	value, err := c.constant(ctx, ref)
-	if err == nil && value != nil {
-		err = planAttributes[name](&p.constant, value)
-	}
-	if err != nil {
-		return at("plan", at(name, err))
+// rule returns the first rule about a piece, or about a part of it; nil if there
+// is none.
+func (d *declaration) rule(p piece) *ast.Rule {
+	for _, rule := range d.plan {
+		of := pieceOf(rule)
+		if of == p || p.part == "" && of.attribute == p.attribute {
+			return rule
+		}
 	}
 	return nil
+}
+
+// pieceOf returns what a rule is about. checkPlanHead has seen that there is an
+// attribute.
+func pieceOf(rule *ast.Rule) piece {
+	path := rule.Head.Ref()[1:]
+	p := piece{attribute: string(path[0].Value.(ast.String))}
+	if len(path) > 1 {
+		part, _ := path[1].Value.(ast.String)
+		p.part = string(part)
+	}
+	return p
+}
+
+// fold evaluates a piece once and for all.
+func (p *planner) fold(ctx context.Context, c *compiled, part piece, ref ast.Ref) error {
+	value, err := c.constant(ctx, ref)
+	if err != nil || value == nil {
+		return part.wrong(err)
+	}
+	return part.set(&p.constant, value)
 }
 
 // prepare makes the query for what remains.
@@ -95,7 +181,9 @@ func (p *planner) prepare(ctx context.Context, c *compiled, refs ...ast.Ref) err
 	}
 	query, err := c.prepare(ctx, "["+strings.Join(values, ", ")+"]")
 	p.query = &query
-	p.memo = newMemo(c.inputPaths(refs))
+	p.paths = c.inputPaths(refs)
+	p.document = wholeInput.read(p.paths)
+	p.memo = newMemo(p.paths)
 	return err
 }
 
@@ -108,18 +196,21 @@ func (p *planner) plan(ctx context.Context, options []opa.EvalOption) (plugin.Pl
 	if err != nil {
 		return plugin.Plan{}, err
 	}
-	if p.attributes == nil {
+	if p.pieces == nil {
 		return wholePlan(values.(*ast.Array).Elem(0).Value.(*ast.Array))
 	}
 	plan := p.constant
-	for i, name := range p.attributes {
+	for i, part := range p.pieces {
 		value := values.(*ast.Array).Elem(i).Value.(*ast.Array)
 		if value.Len() == 0 {
 			continue
 		}
-		if err := planAttributes[name](&plan, value.Elem(0).Value); err != nil {
-			return plugin.Plan{}, at("plan", at(name, err))
+		if err := part.set(&plan, value.Elem(0).Value); err != nil {
+			return plugin.Plan{}, err
 		}
+	}
+	if err := checkPlan(&plan); err != nil {
+		return plugin.Plan{}, at("plan", err)
 	}
 	return plan, nil
 }
@@ -150,36 +241,23 @@ func checkPlanHead(head *ast.Head) error {
 	if head.RuleKind() == ast.MultiValue {
 		return fmt.Errorf("%s: expected a value, not a set, which has no order: write %s := [\"…\"]", head.Ref(), head.Ref())
 	}
-	path := head.Ref()[1:]
-	if !head.Ref().IsGround() || !ast.IsConstant(head.Value.Value) {
-		return checkPlanPath(path)
+	if err := planAttributes.check(head.Ref()[1:]); err != nil {
+		return at("plan", err)
 	}
-	document := head.Value
-	for _, name := range slices.Backward(path) {
-		document = ast.ObjectTerm(ast.Item(name, document))
-	}
-	_, err := decodePlan(document.Value)
-	return err
-}
-
-// checkPlanPath checks the names of an attribute whose value isn't known yet.
-func checkPlanPath(path ast.Ref) error {
-	if len(path) == 0 {
-		return nil
-	}
-	attribute, ok := path[0].Value.(ast.String)
-	if !ok {
-		return fmt.Errorf("plan: expected the name of an attribute, one of %s", planAttributes)
-	}
-	if planAttributes[string(attribute)] == nil {
-		return at("plan", at(string(attribute), planAttributes.unknown()))
-	}
-	if attribute != "charging" || len(path) == 1 {
-		return nil
-	}
-	part, ok := path[1].Value.(ast.String)
-	if !ok || chargingAttributes[string(part)] == nil {
-		return at("plan", at("charging", at(path[1].String(), chargingAttributes.unknown())))
+	if err := constantPart(head, &plugin.Plan{}); err != nil {
+		return at("plan", err)
 	}
 	return nil
+}
+
+// constantPart stores what a rule's head says of a plan, if that is written in it.
+func constantPart(head *ast.Head, plan *plugin.Plan) error {
+	if !head.Ref().IsGround() || head.Value == nil || !ast.IsConstant(head.Value.Value) {
+		return nil
+	}
+	document := head.Value
+	for _, name := range slices.Backward(head.Ref()[1:]) {
+		document = ast.ObjectTerm(ast.Item(name, document))
+	}
+	return planAttributes.decode(document.Value, plan)
 }

@@ -1,7 +1,8 @@
 // Package rego decides about messages with domain service policies written in
-// Rego and evaluated by OPA. It finds the service for a message, evaluates its
-// plan and checks that it is one. It must not know what happens to a message
-// afterwards: it sees a question and returns a plan.
+// Rego and evaluated by OPA. It reads them from a directory or a signed bundle,
+// tries them, finds the service for a message, evaluates its plan and checks
+// that it is one. It must not know what happens to a message afterwards: it sees
+// a question and returns a plan.
 package rego
 
 import (
@@ -9,15 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"slices"
+	"sync"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-	opa "github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/topdown"
-
-	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/policies"
 )
@@ -26,170 +21,168 @@ import (
 
 // Plugin is the policy plugin "rego".
 var Plugin = plugin.DefinePolicy("rego", "decides with domain service policies in Rego (OPA)",
-	Config{Deadline: 20 * time.Millisecond}, New)
+	Config{Deadline: 20 * time.Millisecond, MaxAge: 720 * time.Hour, Bundle: BundleConfig{Algorithm: "RS256"}}, New).With(commands()...)
 
-// Config says where the policies are.
+// Config says where the policies are, and what is expected of them.
 type Config struct {
-	// Dir holds policies (*.rego, but for *_test.rego) and their data (*.json,
-	// *.yaml). Empty: the policies built in.
-	Dir string `yaml:"dir" doc:"the directory of the policies, *.rego, and of their data; default: the policies built in"`
+	// Dir holds policies (*.rego), their tests (*_test.rego) and their data
+	// (*.json, *.yaml), directories below it too. Neither Dir nor Bundle: the
+	// policies built in.
+	Dir    string       `yaml:"dir" doc:"the directory of the policies, *.rego, with their tests and data; it is watched; default: the policies built in"`
+	Bundle BundleConfig `yaml:"bundle" doc:"a signed OPA bundle in place of a directory"`
 	// Deadline is how long one decision may take, 1 ms to 1 s. OPA looks at it
-	// before each expression, so that a single large builtin may pass it.
+	// before each expression.
 	Deadline time.Duration `yaml:"deadline" doc:"how long one decision may take, 1ms to 1s"`
+	// Coverage is how much of the policies their tests must reach, in percent
+	// of the lines; 0: nothing.
+	Coverage float64 `yaml:"coverage" doc:"how much of the policies their tests must reach before they are put in force, in percent of the lines, 0 to 100"`
+	// MaxAge is plugin.PolicySource's.
+	MaxAge time.Duration `yaml:"max_age" doc:"for how long, at a start or a take-over, the last good policies stand in for broken ones, 0s to 8760h; 0s: not at all"`
 }
+
+// BundleConfig is an OPA bundle: an archive (tar.gz) with a signature.
+type BundleConfig struct {
+	File      string `yaml:"file" doc:"the bundle, a tar.gz made by opa build and signed; it is watched"`
+	Key       string `yaml:"key" doc:"the public key in PEM, or the secret of HS256, HS384 and HS512, such as !file /run/secrets/policies"`
+	KeyFile   string `yaml:"key_file" doc:"the file that holds it, in place of key; it is watched"`
+	KeyID     string `yaml:"key_id" doc:"the id of the key that the signature must name; default: whatever it names"`
+	Algorithm string `yaml:"algorithm" doc:"how it is signed: ES256, ES384, ES512, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384 or RS512"`
+	Scope     string `yaml:"scope" doc:"the scope that the signature must have; default: none"`
+}
+
+const maxMaxAge = 8760 * time.Hour
 
 // Validate reports values out of range.
 func (c Config) Validate() error {
-	if c.Deadline < time.Millisecond || c.Deadline > time.Second {
-		return &plugin.InvalidKey{Key: "deadline", Expected: "a duration from 1ms to 1s"}
+	var errs []error
+	invalid := func(wrong bool, key, expected string) {
+		if wrong {
+			errs = append(errs, &plugin.InvalidKey{Key: key, Expected: expected})
+		}
+	}
+	b := c.Bundle
+	invalid(c.Deadline < time.Millisecond || c.Deadline > time.Second, "deadline", "a duration from 1ms to 1s")
+	invalid(!(c.Coverage >= 0 && c.Coverage <= 100), "coverage", "a number from 0 to 100")
+	invalid(c.MaxAge < 0 || c.MaxAge > maxMaxAge, "max_age", "a duration from 0s to 8760h")
+	invalid(c.Dir != "" && b.File != "", "bundle.file", "nothing, since there is a dir: policies come from one or the other")
+	invalid(b.File == "" && b.Key+b.KeyFile+b.KeyID+b.Scope != "", "bundle.file", "the bundle that the other keys are about")
+	invalid(b.File != "" && b.Key == "" && b.KeyFile == "", "bundle.key_file", "the key that the bundle is signed with: without one, anybody's policies would decide")
+	invalid(b.Key != "" && b.KeyFile != "", "bundle.key_file", "nothing, since there is a key: it is one or the other")
+	invalid(b.File != "" && !knownAlgorithm(b.Algorithm), "bundle.algorithm", "one of "+algorithmNames())
+	return errors.Join(errs...)
+}
+
+// policySource is plugin.PolicySource for a room.
+type policySource struct {
+	config Config
+	env    environment
+	look   func() look // nil: what is built in, which never changes
+
+	mu   sync.Mutex
+	seen look // when the last Read began
+	read bool // whether there was one
+}
+
+// New opens the source. What it holds is looked at by Read.
+func New(_ context.Context, env plugin.Env, config Config) (plugin.PolicySource, error) {
+	return &policySource{config: config, env: environment{transports: env.Transports}, look: watched(config)}, nil
+}
+
+// watched returns how to look at what a configuration names.
+func watched(config Config) func() look {
+	switch {
+	case config.Bundle.File != "":
+		return config.Bundle.look
+	case config.Dir != "":
+		return directoryRoom(config.Dir).look
 	}
 	return nil
 }
 
-// policy decides by one revision of the policies.
-type policy struct {
-	services  []*service
-	matcher   *matcher
-	revision  string
-	options   []opa.EvalOption
-	limit     time.Duration
-	deadlines deadlines
+// Read is plugin.PolicySource.
+func (s *policySource) Read(ctx context.Context) (plugin.Bundle, error) {
+	s.remember()
+	files, err := openFiles(ctx, s.config)
+	if err != nil {
+		return plugin.Bundle{}, err
+	}
+	return pack(files)
 }
 
-// New reads and compiles the policies. It returns every error it finds, each
-// with its place.
-func New(ctx context.Context, env plugin.Env, config Config) (plugin.Policy, error) {
-	fsys, room := fs.FS(policies.Files), "policies"
-	if config.Dir != "" {
-		fsys, room = os.DirFS(config.Dir), config.Dir
+// remember keeps what Watch compares with.
+func (s *policySource) remember() {
+	if s.look == nil {
+		return
 	}
-	p, errs := load(ctx, fsys, room, config.Deadline)
+	seen := s.look()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen, s.read = seen, true
+}
+
+// Compile is plugin.PolicySource.
+func (s *policySource) Compile(ctx context.Context, b plugin.Bundle) (plugin.Policy, plugin.PolicyReport, error) {
+	files, err := unpack(b)
+	if err != nil {
+		return nil, plugin.PolicyReport{}, err
+	}
+	unpacked, errs := newSource(roomName(s.config), files)
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return nil, plugin.PolicyReport{}, errors.Join(errs...)
 	}
-	env.Log.Info("policies loaded", "room", room, "revision", p.revision, "services", len(p.services))
-	return p, nil
-}
-
-// load makes a policy of a directory. A mistake found early hides those that
-// only later steps can see.
-func load(ctx context.Context, fsys fs.FS, room string, limit time.Duration) (*policy, []error) {
-	language, err := newLanguage()
+	p, report, err := compileSource(ctx, unpacked, s.config, s.env)
 	if err != nil {
-		return nil, []error{err}
+		return nil, plugin.PolicyReport{}, err
 	}
-	source, errs := readSource(fsys, room)
-	modules, parseErrs := language.parse(source.policies)
-	declared, declareErrs := declarations(modules)
-	if errs = slices.Concat(errs, parseErrs, declareErrs); len(parseErrs) > 0 {
-		return nil, errs // half a policy would compile to errors of its own
-	}
-	compiled, compileErrs := language.compile(ctx, modules, source.data)
-	if errs = append(errs, compileErrs...); len(errs) > 0 {
-		return nil, errs
-	}
-	ready, errs := prepareAll(ctx, declared, compiled)
-	matcher, conflicts := buildMatcher(ready)
-	if errs = append(errs, conflicts...); len(errs) > 0 {
-		return nil, errs
-	}
-	return &policy{
-		services: ready, matcher: matcher, revision: source.revision,
-		options: compiled.options, limit: limit,
-	}, nil
+	return p, report, nil
 }
 
-// prepareAll returns the services, ready for use.
-func prepareAll(ctx context.Context, declared []*declaration, c *compiled) (ready []*service, errs []error) {
-	ctx, cancel := context.WithTimeout(ctx, matchDeadline)
-	defer cancel()
-	if len(declared) == 0 {
-		return nil, []error{errors.New("no service: expected a package imgate.services.NAME")}
-	}
-	for _, d := range declared {
-		s, err := d.prepare(ctx, c)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		ready = append(ready, s)
-	}
-	return ready, errs
-}
+// MaxAge is plugin.PolicySource.
+func (s *policySource) MaxAge() time.Duration { return s.config.MaxAge }
 
-// Decide makes the plan of the service that matches the recipient. Plans share
-// what is the same in all of them: nobody may change a list or a table in one.
-func (p *policy) Decide(ctx context.Context, q plugin.Question) (plugin.Plan, error) {
-	if err := ctx.Err(); err != nil {
-		return plugin.Plan{}, message.FailForNow(message.PolicyFailed, "not decided: %w", err)
-	}
-	s := p.matcher.service(q.Recipient)
-	if s == nil {
-		return plugin.Plan{}, unmatched(q.Recipient)
-	}
-	plan, err := p.recall(ctx, s, &q)
+// Close is plugin.PolicySource.
+func (s *policySource) Close() error { return nil }
+
+// openSource reads what a configuration names.
+func openSource(ctx context.Context, config Config) (source, error) {
+	files, err := openFiles(ctx, config)
 	if err != nil {
-		return plugin.Plan{}, message.FailForNow(message.PolicyFailed, "service %q: %w", s.name, err)
+		return source{}, err
 	}
-	plan.Service, plan.Revision = s.name, p.revision
-	return plan.WithDefaults(), nil
+	s, errs := newSource(roomName(config), files)
+	return s, errors.Join(errs...)
 }
 
-// unmatched is for a recipient whom no service matches. If it is one of ours,
-// the operator has forgotten something: the message may come again. Anybody
-// else is simply nobody we know, and no fault of the policies: else each
-// subscriber could raise an alarm with an address of their choice.
-func unmatched(r plugin.QuestionRecipient) *message.Failure {
-	if r.Local {
-		return message.FailForNow(message.PolicyFailed, "no service matches domain %q", r.Domain)
-	}
-	return message.Fail(message.UnknownRecipient, "not one of ours, and no service matches domain %q", r.Domain)
-}
-
-// recall makes a service's plan, unless it made the same before.
-func (p *policy) recall(ctx context.Context, s *service, q *plugin.Question) (plugin.Plan, error) {
-	if s.memo == nil {
-		return p.plan(ctx, s, q)
-	}
-	situation := s.memo.situation(q)
-	if plan, ok := s.memo.recall(situation); ok {
-		return plan, nil
-	}
-	plan, err := p.plan(ctx, s, q)
-	if err == nil {
-		s.memo.remember(situation, plan)
-	}
-	return plan, err
-}
-
-// plan makes a service's plan within the limit. One that takes longer gets a
-// second chance: on a machine that is busy it may have waited most of the time.
-func (p *policy) plan(ctx context.Context, s *service, q *plugin.Question) (plugin.Plan, error) {
-	document := input(q)
-	plan, err := p.evaluate(ctx, s, document)
-	if topdown.IsCancel(err) && ctx.Err() == nil {
-		plan, err = p.evaluate(ctx, s, document)
-	}
+// roomName is what messages call the place of the policies.
+func roomName(config Config) string {
 	switch {
-	case topdown.IsCancel(err) && ctx.Err() != nil:
-		err = ctx.Err()
-	case topdown.IsCancel(err):
-		err = fmt.Errorf("no plan within %s, twice", p.limit)
+	case config.Bundle.File != "":
+		return config.Bundle.File
+	case config.Dir != "":
+		return config.Dir
 	}
-	return plan, err
+	return "policies"
 }
 
-// evaluate makes a plan within the limit. A fault in OPA costs one message.
-func (p *policy) evaluate(ctx context.Context, s *service, document ast.Value) (plan plugin.Plan, err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			plan, err = plugin.Plan{}, fmt.Errorf("evaluation panicked: %v", fault)
+func openFiles(ctx context.Context, config Config) ([]file, error) {
+	switch {
+	case config.Bundle.File != "":
+		return config.Bundle.read(ctx, time.Now())
+	case config.Dir != "":
+		return directoryRoom(config.Dir).read(ctx)
+	}
+	return builtIn()
+}
+
+// builtIn returns the policies that decide where nothing is configured.
+func builtIn() ([]file, error) {
+	files := make([]file, len(policies.Default))
+	for i, name := range policies.Default {
+		text, err := fs.ReadFile(policies.Files, name)
+		if err != nil {
+			return nil, fmt.Errorf("policies: %w", err)
 		}
-	}()
-	d := p.deadlines.start(ctx, p.limit)
-	defer p.deadlines.stop(d)
-	return s.plan(ctx, append(p.options, opa.EvalParsedInput(document), opa.EvalExternalCancel(d)))
+		files[i] = file{path: name, text: text}
+	}
+	return files, nil
 }
-
-// Close has nothing to do: all that a policy holds is memory.
-func (p *policy) Close() error { return nil }

@@ -1,15 +1,19 @@
 package rego
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/imgate/imgate/engine/plugin"
 )
 
 // services is the package that domain service policies are in.
@@ -27,25 +31,38 @@ const (
 
 // service is a domain service policy, ready for use.
 type service struct {
-	name  string
-	match match
+	name   string
+	rows   []row   // of its match
+	limits []limit // in the order of their names
+	asks   bool    // for the text
+	text   bool    // reads it, too
 	*planner
 }
 
 // match says which messages a service decides about.
 type match struct {
-	at       string // file:line
 	domains  []domainPattern
-	prefixes []string // without "+"; at least one, which may be ""
+	prefixes []string // without "+"
 	priority int
 }
 
 // declaration is a service as its files have it.
 type declaration struct {
-	name  string
-	match []*ast.Rule
-	plan  []*ast.Rule
+	name      string
+	documents map[string][]*ast.Rule // that are the same for each message
+	plan      []*ast.Rule
 }
+
+// documents are those that a service may have besides its plan, and how one
+// looks.
+var documents = map[string]string{
+	"match":  `match := {"domains": ["*"], "prefixes": [], "priority": 0}`,
+	"asks":   `asks := ["text"]`,
+	"limits": `limits := {"per_sender": {"key": "sender.account", "count": 10, "per": "1m"}}`,
+}
+
+// askable is what a service may ask for.
+var askable = []string{"text"}
 
 // declarations finds the services and checks the heads of their rules: a name
 // that a plan doesn't have is noticed here, and not by the first message.
@@ -62,7 +79,7 @@ func declarations(modules map[string]*ast.Module) ([]*declaration, []error) {
 			continue
 		}
 		if found[name] == nil {
-			found[name] = &declaration{name: name}
+			found[name] = &declaration{name: name, documents: map[string][]*ast.Rule{}}
 		}
 		for _, rule := range module.Rules {
 			errs = append(errs, found[name].add(rule)...)
@@ -92,51 +109,68 @@ func packageName(p *ast.Package) (name string, ours bool, err error) {
 
 // add takes a rule of the service's package.
 func (d *declaration) add(rule *ast.Rule) []error {
-	switch rule.Head.Ref()[0].Value {
-	case ast.Var("match"):
-		d.match = append(d.match, rule)
-	case ast.Var("plan"):
+	name, _ := rule.Head.Ref()[0].Value.(ast.Var)
+	if name == "plan" {
 		d.plan = append(d.plan, rule)
 		return checkPlanRules(rule)
+	}
+	if _, ours := documents[string(name)]; ours {
+		d.documents[string(name)] = append(d.documents[string(name)], rule)
 	}
 	return nil // the operator's own
 }
 
-// check wants one match, as one document, and a plan.
+// check wants a plan, and each document at most once and in one piece.
 func (d *declaration) check() []error {
 	var errs []error
 	if len(d.plan) == 0 {
 		errs = append(errs, fmt.Errorf(`service %q has no plan: expected rules such as plan.processing := "deliver"`, d.name))
 	}
-	switch len(d.match) {
-	case 0:
-		errs = append(errs, fmt.Errorf(`service %q has no match: expected match := {"domains": ["*"], "prefixes": [], "priority": 0}`, d.name))
-	case 1:
-		errs = append(errs, checkMatchRule(d.match[0])...)
-	default:
-		first, second := d.match[0].Location, d.match[1].Location
-		errs = append(errs, fmt.Errorf("%s: service %q has a match already, at %s: expected one", position(second), d.name, position(first)))
+	for _, name := range sortedKeys(d.documents) {
+		rules := d.documents[name]
+		if len(rules) > 1 {
+			first, second := rules[0].Location, rules[1].Location
+			errs = append(errs, fmt.Errorf("%s: service %q has %s already, at %s: expected it once", position(second), d.name, name, position(first)))
+			continue
+		}
+		errs = append(errs, checkDocumentRule(name, rules[0])...)
 	}
 	return errs
 }
 
-func checkMatchRule(rule *ast.Rule) []error {
+func checkDocumentRule(name string, rule *ast.Rule) []error {
 	head := rule.Head
 	if len(head.Ref()) > 1 || len(head.Args) > 0 || head.RuleKind() == ast.MultiValue || rule.Default || rule.Else != nil {
-		return []error{fmt.Errorf(`%s: expected one document, match := {"domains": …, "prefixes": …, "priority": …}`, position(rule.Location))}
+		return []error{fmt.Errorf("%s: expected one document, %s", position(rule.Location), documents[name])}
 	}
 	return nil
 }
 
 // prepare evaluates what is the same for each message and prepares the rest.
-func (d *declaration) prepare(ctx context.Context, c *compiled) (*service, error) {
+func (d *declaration) prepare(ctx context.Context, c *compiled) (*service, []error) {
 	s := &service{name: d.name}
-	var err error
-	if s.match, err = d.evaluateMatch(ctx, c); err != nil {
-		return nil, fmt.Errorf("%s: %w", position(d.match[0].Location), err)
+	errs := slices.Concat(
+		d.evaluate(ctx, c, "match", func(v ast.Value) (err error) { s.rows, err = d.matchRows(v); return err }),
+		d.evaluate(ctx, c, "limits", func(v ast.Value) (err error) { s.limits, err = decodeLimits(d.name, v); return err }),
+		d.evaluate(ctx, c, "asks", func(v ast.Value) error {
+			asked, err := list(len(askable), oneOf(askable))(v)
+			s.asks = len(asked) > 0
+			return err
+		}),
+	)
+	if len(errs) > 0 {
+		return nil, errs
 	}
+	if errs := d.checkReads(c, s); len(errs) > 0 {
+		return nil, errs
+	}
+	var err error
 	if s.planner, err = d.newPlanner(ctx, c); err != nil {
-		return nil, err
+		return nil, []error{err}
+	}
+	s.text = s.asks && s.reads("message.text")
+	for i := range s.limits {
+		s.limits[i].read = s.reads("counters." + s.limits[i].Name)
 	}
 	return s, nil
 }
@@ -145,63 +179,132 @@ func (d *declaration) ref(rule string) ast.Ref {
 	return services.Append(ast.StringTerm(d.name)).Append(ast.StringTerm(rule))
 }
 
-func (d *declaration) evaluateMatch(ctx context.Context, c *compiled) (match, error) {
-	ref := d.ref("match")
-	if l := c.inputOf(ref); l != nil {
-		return match{}, fmt.Errorf("match: expected a document that is the same for each message, %s reads the input", position(l))
+// evaluate reads a document that is the same for each message, if the service
+// has it.
+func (d *declaration) evaluate(ctx context.Context, c *compiled, name string, read func(ast.Value) error) []error {
+	rules := d.documents[name]
+	if len(rules) == 0 {
+		return nil
 	}
-	value, err := c.constant(ctx, ref)
+	value, err := d.constant(ctx, c, name)
+	if err == nil {
+		err = read(value)
+	}
 	if err != nil {
-		return match{}, fmt.Errorf("match: %w", err)
+		return []error{fmt.Errorf("%s: %w", position(rules[0].Location), at(name, err))}
 	}
-	if value == nil {
-		return match{}, errors.New("match: expected a document, it is undefined")
-	}
-	m := match{at: position(d.match[0].Location)}
-	if err := matchAttributes.decode(value, &m); err != nil {
-		return match{}, at("match", err)
-	}
-	if err := m.complete(); err != nil {
-		return match{}, err
-	}
-	return m, nil
+	return nil
 }
 
-var matchAttributes = attributes[match]{
-	"domains": func(m *match, v ast.Value) (err error) {
-		m.domains, err = list(v, maxRows, func(v ast.Value) (domainPattern, error) { return parseText(v, parseDomain) })
-		return err
-	},
-	"prefixes": func(m *match, v ast.Value) (err error) {
-		m.prefixes, err = list(v, maxRows, func(v ast.Value) (string, error) { return parseText(v, parsePrefix) })
-		return err
-	},
-	"priority": func(m *match, v ast.Value) (err error) {
-		m.priority, err = integer(v, -maxPriority, maxPriority)
-		return err
-	},
-}
-
-func parseText[T any](v ast.Value, parse func(string) (T, error)) (T, error) {
-	s, ok := v.(ast.String)
-	if !ok {
-		var none T
-		return none, unexpected("text", v)
+func (d *declaration) constant(ctx context.Context, c *compiled, name string) (ast.Value, error) {
+	if l := c.inputOf(d.ref(name)); l != nil {
+		return nil, fmt.Errorf("expected a document that is the same for each message, %s reads the input", position(l))
 	}
-	return parse(string(s))
+	value, err := c.constant(ctx, d.ref(name))
+	if err == nil && value == nil {
+		err = errors.New("expected a document, it is undefined")
+	}
+	return value, err
 }
 
-// complete fills in what the document left out: any domain for a service with
-// prefixes, any number or none for one with domains.
-func (m *match) complete() error {
+// matchRows returns the rows that a match stands for.
+func (d *declaration) matchRows(v ast.Value) ([]row, error) {
+	var m match
+	if err := matchAttributes.decode(v, &m); err != nil {
+		return nil, err
+	}
 	if len(m.domains) == 0 && len(m.prefixes) == 0 {
-		return errors.New(`match: expected domains, prefixes or both; "domains": ["*"] takes everything`)
+		return nil, errNoMatch
 	}
 	if len(m.domains) == 0 {
 		m.domains = []domainPattern{{kind: anyPattern, text: "*"}}
 	}
 	if len(m.prefixes) == 0 {
-		m.prefixes = []string{""}
+		m.prefixes = anyNumber
 	}
-	return nil
+	place := position(d.documents["match"][0].Location)
+	rows := make([]row, len(m.domains))
+	for i, domain := range m.domains {
+		rows[i] = row{
+			service: d.name, domain: domain, prefixes: m.prefixes, priority: m.priority,
+			attributes: noAttributes, place: place,
+		}
+	}
+	return rows, nil
+}
+
+var errNoMatch = errors.New(`expected domains, prefixes or both; "domains": ["*"] takes everything`)
+
+var matchAttributes = attributes[match]{
+	"domains":  valueOf(func(m *match) *[]domainPattern { return &m.domains }, list(maxRows, parsed(parseDomain))),
+	"prefixes": valueOf(func(m *match) *[]string { return &m.prefixes }, list(maxRows, parsed(parsePrefix))),
+	"priority": valueOf(func(m *match) *int { return &m.priority }, integer(-maxPriority, maxPriority)),
+}
+
+// parsed reads text that has a syntax.
+func parsed[T any](parse func(string) (T, error)) func(ast.Value) (T, error) {
+	return func(v ast.Value) (T, error) {
+		s, ok := v.(ast.String)
+		if !ok {
+			var none T
+			return none, unexpected("text", v)
+		}
+		return parse(string(s))
+	}
+}
+
+// checkReads wants the plan to read only those counters that the service
+// declares, and the text only if it asks for it.
+func (d *declaration) checkReads(c *compiled, s *service) []error {
+	var errs []error
+	c.walkInput(d.ref("plan"), func(rule *ast.Rule, read ast.Ref) {
+		if err := s.checkRead(inputPath(read)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: input.%s: %w", position(cmp.Or(read[0].Location, rule.Location)), inputPath(read), err))
+		}
+	})
+	return errs
+}
+
+func (s *service) checkRead(path string) error {
+	if within(path, "message.text") && !s.asks {
+		return fmt.Errorf("service %q doesn't ask for the text: write %s", s.name, documents["asks"])
+	}
+	rest, ok := strings.CutPrefix(path, "counters.")
+	if !ok {
+		return nil
+	}
+	name, _, _ := strings.Cut(rest, ".")
+	if slices.ContainsFunc(s.limits, func(l limit) bool { return l.Name == name }) {
+		return nil
+	}
+	if len(s.limits) == 0 {
+		return fmt.Errorf("service %q declares no limits: write %s", s.name, documents["limits"])
+	}
+	declared := make([]string, len(s.limits))
+	for i, l := range s.limits {
+		declared[i] = l.Name
+	}
+	return fmt.Errorf("service %q has no such limit, expected one of %s", s.name, words(declared))
+}
+
+// supply fills in what is only for services that want it, and returns the
+// limits that the message is counted by.
+func (s *service) supply(m *matter, more plugin.Supply) []plugin.Limit {
+	m.Message.Text, m.Counters = nil, nil
+	if s.text {
+		text := more.Text()
+		m.Message.Text = &text
+	}
+	if len(s.limits) == 0 {
+		return nil
+	}
+	m.Counters = make(map[string]int, len(s.limits))
+	limits := make([]plugin.Limit, len(s.limits))
+	for i := range s.limits {
+		limits[i] = s.limits[i].of(m)
+		if s.limits[i].read {
+			m.Counters[limits[i].Name] = more.Count(limits[i])
+		}
+	}
+	return limits
 }

@@ -1,30 +1,31 @@
 package rego
 
 import (
-	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
-
-	"gopkg.in/yaml.v3"
+	"unicode/utf8"
 )
 
-// Limits of a directory of policies.
+// Limits of what policies are made of.
 const (
 	maxFiles     = 2_000
-	maxFileSize  = 32 << 20  // octets
-	maxTotalSize = 128 << 20 // octets, all files together
+	maxFileSize  = 16 << 20 // octets
+	maxTotalSize = 60 << 20 // octets, all files together: it fits into a plugin.Bundle even if it can't be compressed
+	maxDepth     = 16       // directories below each other
 )
 
-// reserved is the part of the data document and of the package names that is
-// ours.
-const reserved = "imgate"
+// The names in data files that are ours.
+const (
+	reserved    = "imgate"  // a part of the data document, and of the package names
+	domainsName = "domains" // the rows that map domains to services
+)
 
 // file is a file of the operator's.
 type file struct {
@@ -32,36 +33,50 @@ type file struct {
 	text []byte
 }
 
-// source is what a directory of policies holds. Tests are not part of it.
+// source is what a directory or a bundle holds, read but not yet understood:
+// the policies and their tests are text.
 type source struct {
 	policies []file
-	data     map[string]any // all data files, laid side by side
+	tests    []file
+	data     map[string]any    // all data files, laid over each other
+	homes    map[string]string // the file that a name at the top of data comes from
+	rows     []row             // of all data files
 	revision string
 }
 
-// readSource reads *.rego, *.json, *.yaml and *.yml of a directory and not of
-// those below it. room is the directory's name in messages.
-func readSource(fsys fs.FS, room string) (source, []error) {
-	files, err := readFiles(fsys, room)
-	if err != nil {
-		return source{}, []error{fmt.Errorf("%s: %w", room, err)}
-	}
+// newSource sorts what was read. The files have paths within the room, in their
+// order; messages show the room before them.
+func newSource(room string, files []file) (source, []error) {
 	s := source{data: map[string]any{}, revision: revision(files)}
 	var errs []error
+	var documents []document
 	for _, f := range files {
-		if isPolicy(f.path) {
-			s.policies = append(s.policies, f)
-			continue
+		named := file{path: path.Join(room, f.path), text: f.text}
+		switch {
+		case !utf8.Valid(f.text):
+			errs = append(errs, fmt.Errorf("%s: expected text in UTF-8", named.path))
+		case isTest(f.path):
+			s.tests = append(s.tests, named)
+		case isPolicy(f.path):
+			s.policies = append(s.policies, named)
+		default:
+			d, dataErrs := readDocument(named, below(f.path))
+			documents = append(documents, d)
+			errs = append(errs, dataErrs...)
+			s.rows = append(s.rows, d.rows...)
 		}
-		errs = append(errs, s.addData(f)...)
 	}
 	if len(s.policies) == 0 {
 		errs = append(errs, fmt.Errorf("%s: expected policies in files *.rego, found none", room))
 	}
-	return s, errs
+	var conflicts []error
+	s.data, s.homes, conflicts = overlay(documents)
+	return s, append(errs, conflicts...)
 }
 
 func isPolicy(name string) bool { return path.Ext(name) == ".rego" }
+
+func isTest(name string) bool { return strings.HasSuffix(name, "_test.rego") }
 
 func isData(name string) bool {
 	switch path.Ext(name) {
@@ -71,165 +86,134 @@ func isData(name string) bool {
 	return false
 }
 
-// wanted leaves out tests, and hidden files: editors and Kubernetes keep theirs there.
+// notOurs are files of other tools, which are often kept beside policies.
+func notOurs(name string) bool {
+	return strings.HasSuffix(name, ".schema.json") || name == "capabilities.json"
+}
+
+// wanted tells whether a file is read. Hidden ones are not: editors, Kubernetes
+// and tools keep theirs there (.regal, .manifest, ..data).
 func wanted(name string) bool {
-	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, "_test.rego") {
-		return false
-	}
-	return isPolicy(name) || isData(name)
+	base := path.Base(name)
+	return !strings.HasPrefix(base, ".") && (isPolicy(base) || isData(base)) && !notOurs(base)
 }
 
-// readFiles returns the files in the order of their names.
-func readFiles(fsys fs.FS, room string) ([]file, error) {
-	entries, err := fs.ReadDir(fsys, ".")
-	if err != nil {
-		return nil, cause(err)
+// below returns the names of the directories that a file is in: its data is
+// below the document of these names.
+func below(name string) []string {
+	dir := path.Dir(name)
+	if dir == "." {
+		return nil
 	}
-	var files []file
-	total := 0
-	for _, entry := range entries {
-		if !wanted(entry.Name()) {
-			continue
-		}
-		text, err := readFile(fsys, entry.Name())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", entry.Name(), cause(err))
-		}
-		if text == nil {
-			continue
-		}
-		files = append(files, file{path: path.Join(room, entry.Name()), text: text})
-		if total += len(text); total > maxTotalSize || len(files) > maxFiles {
-			return nil, fmt.Errorf("expected at most %d files of together %d octets", maxFiles, maxTotalSize)
-		}
-	}
-	return files, nil
+	return strings.Split(dir, "/")
 }
 
-// readFile returns nil for what is not a file.
-func readFile(fsys fs.FS, name string) ([]byte, error) {
-	info, err := fs.Stat(fsys, name)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil, err
-	}
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err == nil && len(text) > maxFileSize {
-		err = fmt.Errorf("expected at most %d octets", maxFileSize)
-	}
-	return text, err
-}
-
-// cause leaves out the path that a file system puts before an error: it says
-// "." where we say more.
-func cause(err error) error {
-	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
-		return pathError.Err
-	}
-	return err
-}
-
-// revision is a short digest of the names and contents of all files: two nodes
-// with the same revision decide the same.
+// revision is a short digest of the names and contents of all files, tests too:
+// two nodes with the same revision decide the same and have tried the same.
 func revision(files []file) string {
 	digest := sha256.New()
 	for _, f := range files {
-		fmt.Fprintf(digest, "%s\x00%d\x00", path.Base(f.path), len(f.text))
+		fmt.Fprintf(digest, "%s\x00%d\x00", f.path, len(f.text))
 		digest.Write(f.text)
 	}
 	return hex.EncodeToString(digest.Sum(nil)[:6])
 }
 
-// addData lays a file's object beside those of the others.
-func (s *source) addData(f file) []error {
-	document, err := parseData(f)
-	if err != nil {
-		return []error{err}
-	}
-	var errs []error
-	for name, value := range document {
-		switch _, taken := s.data[name]; {
-		case name == reserved:
-			errs = append(errs, fmt.Errorf("%s: the name %q is kept for policies: expected another one", f.path, name))
-		case taken:
-			errs = append(errs, fmt.Errorf("%s: another data file has the name %q too: expected it once", f.path, name))
-		default:
-			s.data[name] = value
+// document is what a data file adds to the data document.
+type document struct {
+	path  string // of the file
+	below []string
+	value map[string]any
+	rows  []row
+}
+
+// overlay makes one document of all. Objects of the same name become one, as
+// OPA does it; anything else may be there once. homes are the files that the
+// names at its top come from, the first of each.
+func overlay(documents []document) (data map[string]any, homes map[string]string, errs []error) {
+	data, homes = map[string]any{}, map[string]string{}
+	for i, d := range documents {
+		value := d.whole()
+		if err := reservedName(value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", d.path, err))
+			continue
+		}
+		if conflict := lay(value, data, nil); conflict != nil {
+			errs = append(errs, fmt.Errorf("%s: %s holds data.%s too: expected it once",
+				d.path, holder(documents[:i], conflict), strings.Join(conflict, ".")))
+		}
+		for name := range value {
+			homes[name] = cmp.Or(homes[name], d.path)
 		}
 	}
-	return errs
+	return data, homes, errs
 }
 
-func parseData(f file) (map[string]any, error) {
-	if path.Ext(f.path) == ".json" {
-		return parseJSON(f)
+// whole is what a document adds to data, from the top on.
+func (d document) whole() map[string]any {
+	value := d.value
+	for _, name := range slices.Backward(d.below) {
+		value = map[string]any{name: value}
 	}
-	return parseYAML(f)
+	return value
 }
 
-func parseJSON(f file) (map[string]any, error) {
-	decoder := json.NewDecoder(bytes.NewReader(f.text))
-	decoder.UseNumber()
-	var document map[string]any
-	err := decoder.Decode(&document)
-	if err != nil {
-		line := 1 + bytes.Count(f.text[:jsonOffset(err, decoder)], []byte("\n"))
-		return nil, fmt.Errorf("%s:%d: expected an object in JSON: %w", f.path, line, err)
-	}
-	if rest := bytes.TrimSpace(f.text[decoder.InputOffset():]); len(rest) > 0 {
-		line := 1 + bytes.Count(f.text[:len(f.text)-len(rest)], []byte("\n"))
-		return nil, fmt.Errorf("%s:%d: expected one object in JSON, found something behind it", f.path, line)
-	}
-	return document, nil
-}
-
-// jsonOffset returns where the decoder noticed the error.
-func jsonOffset(err error, decoder *json.Decoder) int64 {
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return max(syntax.Offset-1, 0)
-	}
-	return decoder.InputOffset()
-}
-
-// parseYAML reads an object; yaml.v3 refuses a name that is there twice.
-func parseYAML(f file) (map[string]any, error) {
-	var node yaml.Node
-	if err := yaml.Unmarshal(f.text, &node); err != nil {
-		return nil, fmt.Errorf("%s: expected an object in YAML: %w", f.path, err)
-	}
-	if err := plainScalars(&node); err != nil {
-		return nil, fmt.Errorf("%s:%w", f.path, err)
-	}
-	var document map[string]any
-	if err := node.Decode(&document); err != nil {
-		return nil, fmt.Errorf("%s: expected an object in YAML: %w", f.path, err)
-	}
-	text, err := json.Marshal(document)
-	if err != nil {
-		return nil, fmt.Errorf("%s: expected what JSON can hold: %w", f.path, err)
-	}
-	return parseJSON(file{path: f.path, text: text})
-}
-
-// plainScalars makes a name of every key (44: is "44") and text of every date:
-// Rego knows JSON's types only. A key that is no scalar is refused here, with
-// its line: yaml.v3 panics when it merges into such a mapping.
-func plainScalars(n *yaml.Node) error {
-	for i, child := range n.Content {
-		isKey := n.Kind == yaml.MappingNode && i%2 == 0
-		if isKey && child.Kind != yaml.ScalarNode {
-			return fmt.Errorf("%d: expected a plain word as a key, found a list, a mapping or an alias", child.Line)
-		}
-		if child.Kind == yaml.ScalarNode && (isKey && child.Tag != "!!merge" || child.Tag == "!!timestamp") {
-			child.Tag = "!!str"
-		}
-		if err := plainScalars(child); err != nil {
-			return err
+func reservedName(value map[string]any) error {
+	for _, name := range []string{reserved, domainsName} {
+		if _, there := value[name]; there {
+			return fmt.Errorf("the name %q is kept for the gateway: expected another one", name)
 		}
 	}
 	return nil
+}
+
+// lay adds from to onto, and returns the path of what both have.
+func lay(from, onto map[string]any, path []string) []string {
+	for _, name := range slices.Sorted(maps.Keys(from)) {
+		there, taken := onto[name]
+		if !taken {
+			onto[name] = from[name]
+			continue
+		}
+		a, isObject := from[name].(map[string]any)
+		b, both := there.(map[string]any)
+		if !isObject || !both {
+			return append(path, name)
+		}
+		b = maps.Clone(b) // it belongs to its file
+		onto[name] = b
+		if conflict := lay(a, b, append(path, name)); conflict != nil {
+			return conflict
+		}
+	}
+	return nil
+}
+
+// holder returns the file that holds what is at a path.
+func holder(documents []document, path []string) string {
+	for _, d := range documents {
+		if holds(d.whole(), path) {
+			return d.path
+		}
+	}
+	return "another file"
+}
+
+func holds(value any, path []string) bool {
+	for _, name := range path {
+		object, ok := value.(map[string]any)
+		if !ok {
+			return true
+		}
+		if value, ok = object[name]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+var errTooMuch = errors.New("expected at most " + limitsText())
+
+func limitsText() string {
+	return fmt.Sprintf("%d files, each of %d MiB and together of %d MiB", maxFiles, maxFileSize>>20, maxTotalSize>>20)
 }

@@ -123,7 +123,7 @@ func newRoot(t terminal, plugins []plugin.Definition) (*cobra.Command, error) {
 	load := &source{path: config, plugins: plugins}
 	root.AddCommand(
 		serveCommand(load), checkCommand(load), pluginsCommand(plugins), versionCommand(),
-		statusCommand(load), clusterCommand(load), reloadCommand(load), messageCommand(load), topCommand(load),
+		statusCommand(load), clusterCommand(load), policyCommand(load), reloadCommand(load), messageCommand(load), topCommand(load),
 		healthCommand(load), completionCommand(), manualCommand(plugins),
 	)
 	return root, errors.Join(addPluginCommands(root, load, t), completeValues(root))

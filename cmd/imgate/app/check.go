@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -46,11 +47,21 @@ func checkPolicy(ctx context.Context, config engine.Config, warnings io.Writer) 
 		Instance: string(plugin.KindPolicy),
 		Node:     config.Node,
 		DataDir:  config.DataDir,
-		Log:      slog.New(slog.NewTextHandler(warnings, &slog.HandlerOptions{Level: slog.LevelWarn})),
+
+		Transports: config.TransportNames(),
+		Log:        slog.New(slog.NewTextHandler(warnings, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
-	policy, err := plugin.Open[plugin.Policy](ctx, config.Policy.Plugin, env, config.Policy.Settings)
+	source, err := plugin.Open[plugin.PolicySource](ctx, config.Policy.Plugin, env, config.Policy.Settings)
 	if err != nil {
 		return err
 	}
-	return policy.Close()
+	var report plugin.PolicyReport
+	bundle, err := source.Read(ctx)
+	if err == nil {
+		_, report, err = source.Compile(ctx, bundle)
+	}
+	for _, warning := range report.Warnings {
+		fmt.Fprintln(warnings, "warning:", warning)
+	}
+	return errors.Join(err, source.Close())
 }

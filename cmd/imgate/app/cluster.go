@@ -28,6 +28,7 @@ type cluster struct {
 	State       plugin.LeaseState `json:"state"`
 	LeftSeconds float64           `json:"left_seconds"` // negative: for how long it has been free
 	ReservedFor string            `json:"reserved_for"`
+	Policy      string            `json:"policy"` // the revision in force
 	Nodes       []clusterNode     `json:"nodes"`
 }
 
@@ -37,6 +38,7 @@ type clusterNode struct {
 	Ready       bool      `json:"ready"`   // active: it takes traffic; standby: it could take over
 	Reasons     []string  `json:"reasons"` // why it isn't ready
 	Version     string    `json:"version"`
+	Policy      string    `json:"policy"` // the revision that its source holds
 	Admin       string    `json:"admin"`
 	Started     time.Time `json:"started"`
 	Since       time.Time `json:"since"` // when it took up its role
@@ -146,7 +148,8 @@ func clusterStatusCommand(load *source) *cobra.Command {
 		Short: "say which node is active and how all of them are",
 		Long: "Says which node is active, and how all nodes are that share its storage. Any of them can be asked. A\n" +
 			"node that has said nothing for 5 seconds is gone; after an hour it is forgotten. One that was stopped\n" +
-			"in order is not listed.\n\n" +
+			"in order is not listed. POLICY is the revision that a node's own policies have; one that differs from that in\n" +
+			"force is marked, see `imgate policy status`.\n\n" +
 			"The exit status is 0 if exactly one node is active and takes traffic and all others are there and ready,\n" +
 			"and 1 if anything is wrong, which standard error says.",
 		Args: cobra.NoArgs,
@@ -179,16 +182,26 @@ func printCluster(out io.Writer, c cluster, now time.Time) error {
 	table := newTable(out)
 	row(table, "active", c.who(now))
 	row(table, "lease", fmt.Sprintf("fence %d, %s", c.Fence, c.lease()))
+	row(table, "policy", shortRevision(c.Policy))
 	fmt.Fprintln(table)
-	row(table, "NODE", "ROLE", "STATE", "SINCE", "SEEN", "ADMIN", "VERSION")
+	row(table, "NODE", "ROLE", "STATE", "SINCE", "SEEN", "ADMIN", "VERSION", "POLICY")
 	for _, n := range c.Nodes {
 		role := n.Role
 		if n.gone() {
 			role = "" // that was then
 		}
-		row(table, n.Node, role, n.state(), shownTime(n.Since), shownAgo(n.seen())+" ago", n.Admin, n.Version)
+		row(table, n.Node, role, n.state(), shownTime(n.Since), shownAgo(n.seen())+" ago", n.Admin, n.Version, c.policy(n))
 	}
 	return table.Flush()
+}
+
+// policy is the revision that a node's source holds, marked if another one is in
+// force.
+func (c cluster) policy(n clusterNode) string {
+	if n.Policy == "" || n.Policy == c.Policy {
+		return shortRevision(n.Policy)
+	}
+	return shortRevision(n.Policy) + " (differs)"
 }
 
 // who says which node is active, and since when.

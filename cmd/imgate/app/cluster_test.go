@@ -18,12 +18,12 @@ var tookUp = time.Date(2026, 1, 31, 2, 12, 9, 0, time.UTC)
 func threeNodes() cluster {
 	node := func(name, role, admin string, seen float64) clusterNode {
 		return clusterNode{
-			Node: name, Role: role, Ready: true, Reasons: []string{}, Version: "v1.2.3", Admin: admin,
+			Node: name, Role: role, Ready: true, Reasons: []string{}, Version: "v1.2.3", Policy: "8f14e45fceea167a", Admin: admin,
 			Started: tookUp.Add(-time.Hour), Since: tookUp, SeenSeconds: seen, Self: name == "b",
 		}
 	}
 	return cluster{
-		Node: "b", Active: "a", Fence: 12, State: plugin.LeaseHeld, LeftSeconds: 2.1,
+		Node: "b", Active: "a", Fence: 12, State: plugin.LeaseHeld, LeftSeconds: 2.1, Policy: "8f14e45fceea167a",
 		Nodes: []clusterNode{
 			node("a", "active", "127.0.0.1:8060", 0.42), node("b", "standby", "127.0.0.1:8061", 0), node("c", "standby", "127.0.0.1:8062", 0.9),
 		},
@@ -76,6 +76,7 @@ func TestPrintCluster(t *testing.T) {
 		"ill": changed(func(c *cluster) {
 			c.Active, c.State, c.LeftSeconds = "", plugin.LeaseReleased, -12.6
 			c.Nodes[0].SeenSeconds = 754
+			c.Nodes[0].Policy, c.Nodes[1].Policy = "", "c9f0f895fb98ab91"
 			c.Nodes[1].Ready, c.Nodes[1].Reasons = false, []string{"storage-down\x1b[2J"}
 		}),
 	} {

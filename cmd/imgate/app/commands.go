@@ -232,10 +232,11 @@ func names(parent *cobra.Command) (list []string) {
 }
 
 // describeGroup gives a command that plugins have put others under one line of
-// help.
+// help, unless it has one of its own.
 func describeGroup(group *cobra.Command) {
-	if group.HasParent() {
-		group.Short = "commands: " + strings.Join(names(group), ", ")
+	const listed = "commands: "
+	if group.HasParent() && (group.Short == "" || strings.HasPrefix(group.Short, listed)) {
+		group.Short = listed + strings.Join(names(group), ", ")
 	}
 }
 

@@ -61,6 +61,7 @@ type general struct {
 		PerRecipient int `yaml:"per_recipient" doc:"how many of them may wait for one recipient"`
 		Contacts     int `yaml:"contacts" doc:"how many contacts an address-of-record may have"`
 	} `yaml:"limits"`
+	Zone      string        `yaml:"zone" doc:"the operator's time zone, for what policies say of days and hours: a name of the IANA database, such as Europe/Vienna"`
 	Retention time.Duration `yaml:"retention" doc:"how long the record of a message is kept, without its text, from its receipt"`
 }
 
@@ -198,6 +199,7 @@ func (l *loader) config() engine.Config {
 		AdminListen: settings.Admin.Listen,
 		Limits:      engine.Limits(settings.Limits),
 		Retention:   settings.Retention,
+		Zone:        zoneOf(settings.Zone),
 		Storage:     l.single(plugin.KindStorage, sections),
 		Policy:      l.single(plugin.KindPolicy, sections),
 		Accounts:    l.single(plugin.KindAccounts, sections),
@@ -217,7 +219,7 @@ func isPluginKey(key string) bool {
 
 // general reads what is not a plugin's.
 func (l *loader) general(own []entry) general {
-	settings := general{Node: hostname(), DataDir: "./imgate-data", Retention: pipeline.DefaultRetention}
+	settings := general{Node: hostname(), DataDir: "./imgate-data", Zone: "UTC", Retention: pipeline.DefaultRetention}
 	settings.Admin.Listen = "127.0.0.1:8060"
 	limits := &settings.Limits
 	limits.Messages, limits.PerRecipient, limits.Contacts = pipeline.DefaultMessages, pipeline.DefaultPerRecipient, pipeline.DefaultContacts
@@ -234,6 +236,7 @@ func (l *loader) general(own []entry) general {
 		{within(limits.Messages, maxMessages), "limits.messages", fmt.Sprintf("a number from 1 to %d", maxMessages)},
 		{within(limits.PerRecipient, maxMessages), "limits.per_recipient", fmt.Sprintf("a number from 1 to %d", maxMessages)},
 		{within(limits.Contacts, maxContacts), "limits.contacts", fmt.Sprintf("a number from 1 to %d", maxContacts)},
+		{zoneOf(settings.Zone) != nil, "zone", `the name of a time zone, such as "Europe/Vienna"`},
 		{settings.Retention >= pipeline.MinRetention && settings.Retention <= maxRetention, "retention",
 			fmt.Sprintf("a time from %v to %v", pipeline.MinRetention, maxRetention)},
 	} {

@@ -14,8 +14,9 @@ import (
 )
 
 // This file makes pages of the manual out of the tree of commands;
-// reference.go makes one out of the plugins' configurations, and sheets.go one
-// out of what they show. roff.go and markdown.go write them down.
+// reference.go makes one out of the plugins' configurations, sheets.go one out of
+// what they show, and policypage.go one out of the contract of policies. roff.go
+// and markdown.go write them down.
 
 // page is a page of the manual.
 type page struct {
@@ -33,6 +34,7 @@ type block struct {
 	terms   []term
 	keys    []configKey
 	columns []plugin.Column
+	fields  []policyField
 }
 
 // term is something to type, with what it does.
@@ -64,17 +66,18 @@ func manualCommand(plugins []plugin.Definition) *cobra.Command {
 
 // manual returns the files of the manual by name.
 func manual(root *cobra.Command, plugins []plugin.Definition, format, date string) (map[string]string, error) {
-	commands, configuration, sql := commandPages(root), configurationPage(plugins), sqlPage(plugins)
+	commands, configuration, sql, policies := commandPages(root), configurationPage(plugins), sqlPage(plugins), policiesPage()
 	files := map[string]string{}
 	switch format {
 	case "man":
-		for _, p := range append(commands, configuration, sql) {
+		for _, p := range append(commands, configuration, sql, policies) {
 			files[fmt.Sprintf("%s.%d", p.name, p.section)] = roff(p, date)
 		}
 	case "markdown":
 		files["commands.md"] = markdown("The commands", commands...)
 		files["configuration.md"] = markdown("The configuration file", configuration)
 		files["sql.md"] = markdown("What SQL can ask for", sql)
+		files["policies.md"] = markdown("What policies say and read", policies)
 	default:
 		return nil, plugin.Usage("--format %s: expected man or markdown", format)
 	}

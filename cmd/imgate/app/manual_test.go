@@ -63,6 +63,11 @@ func TestManual(t *testing.T) {
 		"imgate-sql.7": {
 			".TH IMGATE\\-SQL 7 ", ".SH WAITING\n", "\\fBreceived\\fP (timestamptz)\nwhen it came in\n",
 		},
+		"imgate-policies.7": {
+			".TH IMGATE\\-POLICIES 7 ", ".SH THE PLAN\n",
+			".TP\n\\fBplan.processing\\fP (text, default \\fB\"deliver\"\\fP)\n", "\n.br\n\\fBplan.processing := \"reject\"\\fP\n",
+			".TP\n\\fBinput.message.size\\fP (whole number)\noctets of the body\n",
+		},
 		"imgate.yaml.5": {
 			".TH IMGATE.YAML 5 ",
 			".SH TRANSPORTS.NAME, PLUGIN SIP\nSIP over UDP.\n",

@@ -37,6 +37,8 @@ func markdownBlock(b *strings.Builder, block block, below bool) {
 		markdownKeys(b, block.keys)
 	case block.columns != nil:
 		markdownColumns(b, block.columns)
+	case block.fields != nil:
+		markdownFields(b, block.fields)
 	}
 	for _, t := range block.terms {
 		fmt.Fprintf(b, "- `%s`: %s\n", t.name, markdownText(t.text))
@@ -58,6 +60,21 @@ func markdownColumns(b *strings.Builder, columns []plugin.Column) {
 	b.WriteString("| column | type | meaning |\n|---|---|---|\n")
 	for _, c := range columns {
 		markdownRow(b, "`"+c.Name+"`", columnType(c), markdownText(c.Doc))
+	}
+}
+
+// markdownFields leaves out what none of them has.
+func markdownFields(b *strings.Builder, fields []policyField) {
+	if fields[0].example == "" {
+		b.WriteString("| name | type | meaning |\n|---|---|---|\n")
+		for _, f := range fields {
+			markdownRow(b, "`"+f.path+"`", f.kind, markdownText(f.meaning()))
+		}
+		return
+	}
+	b.WriteString("| name | type | default | meaning | example |\n|---|---|---|---|---|\n")
+	for _, f := range fields {
+		markdownRow(b, "`"+f.path+"`", f.kind, "`"+f.usual+"`", markdownText(f.meaning()), "`"+f.example+"`")
 	}
 }
 

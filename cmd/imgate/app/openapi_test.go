@@ -260,6 +260,8 @@ func TestDescription(t *testing.T) {
 	a.get("/v1/openapi.yaml", 200)
 	a.get("/v1/status", 200)
 	a.get("/v1/status?x=1", 400)
+	a.get(policyPath, 200)
+	a.get(policyPath+"?x=1", 400)
 	a.checkCluster()
 	a.post("/v1/reload", "", 200)
 	a.post("/v1/reload?x=1", "", 400)

@@ -17,7 +17,7 @@ func roff(p page, day string) string {
 		roffBlock(&b, block, first)
 		first = block.heading != ""
 	}
-	b.WriteString(".SH SEE ALSO\n.BR imgate (1),\n.BR imgate.yaml (5),\n.BR imgate-sql (7)\n")
+	b.WriteString(".SH SEE ALSO\n.BR imgate (1),\n.BR imgate.yaml (5),\n.BR imgate-policies (7),\n.BR imgate-sql (7)\n")
 	return b.String()
 }
 
@@ -45,6 +45,12 @@ func roffBlock(b *strings.Builder, block block, first bool) {
 	}
 	for _, c := range block.columns {
 		fmt.Fprintf(b, ".TP\n\\fB%s\\fP (%s)\n%s\n", escapeRoff(c.Name), columnType(c), roffText(c.Doc))
+	}
+	for _, f := range block.fields {
+		fmt.Fprintf(b, ".TP\n\\fB%s\\fP (%s%s)\n%s\n", escapeRoff(f.path), f.kind, roffDefault(f.usual), roffText(f.meaning()))
+		if f.example != "" {
+			fmt.Fprintf(b, ".br\n\\fB%s\\fP\n", escapeRoff(f.example))
+		}
 	}
 }
 

@@ -23,12 +23,13 @@ type sight struct {
 	address   string   // of its admin API
 	reasons   []string // why it isn't ready; none: it is
 	told      string   // the same in words, as the server says it
+	remarks   []string // what is wrong and keeps it from nothing
 	elsewhere *cluster // of a standby that says which node is active
 }
 
 // lookAt looks at a server.
 func lookAt(ctx context.Context, c *client) (*sight, error) {
-	reasons, told, err := readReadiness(ctx, c)
+	told, err := readReadiness(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +39,7 @@ func lookAt(ctx context.Context, c *client) (*sight, error) {
 	}
 	return &sight{
 		scrape: scraped, node: c.node, address: c.address,
-		reasons: reasons, told: told, elsewhere: lookElsewhere(ctx, c, reasons),
+		reasons: told.Reasons, told: told.Error, remarks: told.Remarks, elsewhere: lookElsewhere(ctx, c, told.Reasons),
 	}, nil
 }
 
@@ -57,23 +58,26 @@ func lookElsewhere(ctx context.Context, admin plugin.AdminClient, reasons []stri
 // standsBy tells whether a node isn't ready because another one is active.
 func standsBy(reasons []string) bool { return slices.Contains(reasons, string(message.Standby)) }
 
-// readReadiness asks why a server isn't ready, for programs and for people.
-func readReadiness(ctx context.Context, c *client) (reasons []string, words string, err error) {
+// readiness is what /readyz says.
+type readiness struct {
+	Reasons []string `json:"reasons"` // why it isn't ready, for programs
+	Error   string   `json:"error"`   // the same for people
+	Remarks []string `json:"remarks"`
+}
+
+// readReadiness asks why a server isn't ready.
+func readReadiness(ctx context.Context, c *client) (told readiness, err error) {
 	status, content, err := c.page(ctx, "/readyz")
 	if err != nil {
-		return nil, "", err
-	}
-	var told struct {
-		Reasons []string `json:"reasons"`
-		Error   string   `json:"error"`
+		return told, err
 	}
 	if err := json.Unmarshal(content, &told); err != nil {
-		return nil, "", fmt.Errorf("the answer of the server at %s can't be read: %w", c.address, err)
+		return told, fmt.Errorf("the answer of the server at %s can't be read: %w", c.address, err)
 	}
 	if status != http.StatusOK && len(told.Reasons) == 0 {
-		return []string{fmt.Sprintf("it answers %d", status)}, "", nil
+		told = readiness{Reasons: []string{fmt.Sprintf("it answers %d", status)}}
 	}
-	return told.Reasons, told.Error, nil
+	return told, nil
 }
 
 // readiness is "ready", or why not. A standby that has no other reason is as it

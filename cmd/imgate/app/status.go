@@ -17,7 +17,8 @@ type nodeStatus struct {
 	Version       string           `json:"version"`
 	Ready         bool             `json:"ready"`
 	Reasons       []string         `json:"reasons,omitempty"`
-	Active        string           `json:"active,omitempty"` // which node is, if that is known
+	Remarks       []string         `json:"remarks,omitempty"` // what is wrong and keeps it from nothing
+	Active        string           `json:"active,omitempty"`  // which node is, if that is known
 	UptimeSeconds int64            `json:"uptime_seconds"`
 	Spool         spoolStatus      `json:"spool"`
 	Lanes         int64            `json:"lanes"`
@@ -62,7 +63,7 @@ func statusCommand(load *source) *cobra.Command {
 
 func statusOf(s *sight) nodeStatus {
 	return nodeStatus{
-		Node: s.node, Version: s.version(), Ready: len(s.reasons) == 0, Reasons: s.reasons, Active: s.active(),
+		Node: s.node, Version: s.version(), Ready: len(s.reasons) == 0, Reasons: s.reasons, Remarks: s.remarks, Active: s.active(),
 		UptimeSeconds: int64(s.uptime().Seconds()),
 		Spool: spoolStatus{
 			Messages: s.total("spool_messages"), OldestAgeSeconds: int64(s.oldest().Seconds()), Quarantined: s.total("spool_quarantined"),
@@ -77,6 +78,9 @@ func printStatus(out io.Writer, seen *sight) error {
 	s := statusOf(seen)
 	fields := [][2]string{
 		{"node", s.Node}, {"version", s.Version}, {"state", seen.readiness()}, {"up", seen.uptime().String()},
+	}
+	for _, remark := range s.Remarks {
+		fields = append(fields, [2]string{"remark", inOneLine(remark)})
 	}
 	if seen.counts() {
 		fields = append(fields, countFields(s, seen)...)

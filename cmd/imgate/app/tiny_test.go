@@ -99,11 +99,14 @@ func tinyPlugins() []plugin.Definition {
 				return &tinyStorage{lease: plugin.NewLocalLease(0)}, nil
 			}),
 		plugin.DefinePolicy("rego", "Rego policies", policyConfig{},
-			func(_ context.Context, _ plugin.Env, c policyConfig) (plugin.Policy, error) {
+			func(_ context.Context, _ plugin.Env, c policyConfig) (plugin.PolicySource, error) {
 				if c.Dir == "broken" {
 					return nil, errors.New("broken/a.rego:3: rego_parse_error: unexpected eof")
 				}
-				return tinyPolicy{}, nil
+				if c.Dir == "careless" {
+					return warning{plugin.Always("1", tinyPolicy{})}, nil
+				}
+				return plugin.Always("1", tinyPolicy{}), nil
 			}),
 		plugin.DefineAccounts("ledger", "accounts on our own books", none{},
 			func(_ context.Context, env plugin.Env, _ none) (plugin.Accounts, error) {
@@ -175,10 +178,9 @@ func (tinyTransport) Send(context.Context, *message.Message, plugin.Route) (plug
 
 type tinyPolicy struct{}
 
-func (tinyPolicy) Decide(context.Context, plugin.Question) (plugin.Plan, error) {
-	return plugin.Plan{}, nil
+func (tinyPolicy) Decide(context.Context, plugin.Question, plugin.Supply) (plugin.Plan, error) {
+	return plugin.DefaultPlan(), nil
 }
-func (tinyPolicy) Close() error { return nil }
 
 type tinyAccounts struct{}
 

@@ -57,6 +57,7 @@ var chargingCases = []Case[ChargingHarness]{
 	{"what is settled without a reservation is paid", chargingWithoutHold},
 	{"Reserved is at most 1,024 octets", chargingReservedSize},
 	{"the changes of Authorize only create rows of their own", chargingOwnRows},
+	{"routes that are asked for name a transport", chargingRoutes},
 }
 
 // chargingBench is a case at work: a plugin and the means to drive it as the
@@ -353,6 +354,25 @@ func chargingReservedSize(t T, h ChargingHarness) {
 	r.Destination = "international-mobile-terminated-outside-of-any-bundle"
 	if n := len(b.reserve(r).Reserved); n > 1024 {
 		t.Errorf("Reserved has %d octets, the limit is 1,024", n)
+	}
+}
+
+func chargingRoutes(t T, h ChargingHarness) {
+	b := newChargingBench(t, h, 1)
+	r := b.request(1)
+	r.Routing = true
+	a, err := b.p.Authorize(t.Context(), r)
+	var f *message.Failure
+	if errors.As(err, &f) && f.Reason == message.UnknownRecipient && !f.Temporary {
+		return // it has no route
+	}
+	if err != nil {
+		t.Fatalf("Authorize where routes are asked for: %v, want routes, none, or %s", err, message.UnknownRecipient)
+	}
+	for _, route := range a.Routes {
+		if route.Transport == "" || route.Binding != nil {
+			t.Errorf("a route is %+v, want an instance of a transport, and no binding", route)
+		}
 	}
 }
 

@@ -220,6 +220,8 @@ func TestChargingMatrix(t *testing.T) {
 			brokenPurse{authorize: writeTotal}.harness},
 		{"deletes in Authorize", "the changes of Authorize only create rows of their own",
 			brokenPurse{authorize: deleteRow}.harness},
+		{"names a route to nowhere", "routes that are asked for name a transport",
+			brokenPurse{authorize: misroute}.harness},
 	})
 }
 
@@ -398,6 +400,12 @@ func forgiveUnknown(p *purse, records []plugin.Record) ([]plugin.Change, error) 
 func bulky(p *purse, r plugin.Request) (plugin.Authorization, error) {
 	a, err := p.Authorize(context.TODO(), r)
 	a.Reserved = make([]byte, 1025)
+	return a, err
+}
+
+func misroute(p *purse, r plugin.Request) (plugin.Authorization, error) {
+	a, err := p.Authorize(context.TODO(), r)
+	a.Routes = []plugin.Route{{Address: "somewhere"}}
 	return a, err
 }
 

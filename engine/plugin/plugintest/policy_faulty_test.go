@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -17,12 +18,20 @@ import (
 // to return can be spoiled.
 type soundPolicy struct {
 	ignoresContext bool
+	asks           func(plugin.Supply) // besides
+	unlimited      bool
 	spoil          func(q plugin.Question, plan plugin.Plan, err error) (plugin.Plan, error)
-	close          error
 }
 
-func (s *soundPolicy) Decide(ctx context.Context, q plugin.Question) (plugin.Plan, error) {
+func (s *soundPolicy) Decide(ctx context.Context, q plugin.Question, more plugin.Supply) (plugin.Plan, error) {
+	if s.asks != nil {
+		s.asks(more)
+	}
 	plan, err := s.decide(ctx, q)
+	if err == nil && !s.unlimited {
+		plan.Limits = []plugin.Limit{soundLimit}
+		more.Count(soundLimit)
+	}
 	if s.spoil == nil {
 		return plan, err
 	}
@@ -36,10 +45,10 @@ func (s *soundPolicy) decide(ctx context.Context, q plugin.Question) (plugin.Pla
 	if q.Recipient.Domain == "" {
 		return plugin.Plan{}, message.FailForNow(message.PolicyFailed, "no service matches")
 	}
-	return plugin.Plan{Service: "all", Revision: "1", Labels: maps.Clone(q.Sender.Attributes)}, nil
+	plan := plugin.DefaultPlan()
+	plan.Service, plan.Revision, plan.Labels = "all", "1", maps.Clone(q.Sender.Attributes)
+	return plan, nil
 }
-
-func (s *soundPolicy) Close() error { return s.close }
 
 func goodQuestion() plugin.Question {
 	return plugin.Question{
@@ -69,6 +78,24 @@ func spoiledPolicy(spoil func(plugin.Question, plugin.Plan) plugin.Plan) func(T)
 			return spoil(q, plan), nil
 		}}
 	})
+}
+
+// soundLimit is a limit of the sound policy's plans.
+var soundLimit = plugin.Limit{Name: "per_sender", Key: "all per_sender 1001", Count: 10, Per: time.Minute}
+
+// limited makes a harness around a policy with other limits.
+func limited(limits ...plugin.Limit) func(T) PolicyHarness {
+	return policies(func() plugin.Policy {
+		return &soundPolicy{unlimited: true, spoil: func(_ plugin.Question, plan plugin.Plan, err error) (plugin.Plan, error) {
+			plan.Limits = limits
+			return plan, err
+		}}
+	})
+}
+
+// askingPolicy makes a harness around a policy that asks for more than it needs.
+func askingPolicy(asks func(plugin.Supply)) func(T) PolicyHarness {
+	return policies(func() plugin.Policy { return &soundPolicy{asks: asks} })
 }
 
 // failingPolicy makes a harness around a policy that says otherwise why there is no
@@ -125,16 +152,49 @@ func TestPolicyMatrix(t *testing.T) {
 		{"waits for the outcome for ever", "the plan is within the limits",
 			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.Within = plugin.MaxWithin + 1; return p })},
 		{"retries without a pause", "the plan is within the limits",
-			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.Retry = []time.Duration{0}; return p })},
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.Retry.Backoff = []time.Duration{0}; return p })},
 		{"retries too often", "the plan is within the limits",
 			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan {
-				for range plugin.MaxRetries + 1 {
-					p.Retry = append(p.Retry, time.Minute)
-				}
+				p.Retry.Backoff = slices.Repeat([]time.Duration{time.Minute}, plugin.MaxPauses+1)
 				return p
 			})},
 		{"has a processing of its own", "the plan is within the limits",
 			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.Processing = "forward"; return p })},
+		{"charges when it likes", "the plan is within the limits",
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.Charging.When = "later"; return p })},
+		{"charges for nothing", "the plan is within the limits",
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.Charging.Units = plugin.MaxUnits + 1; return p })},
+		{"routes what isn't authorised", "the plan is within the limits",
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.ExternalRouting = true; return p })},
+		{"tries for ever", "the plan is within the limits",
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan {
+				p.Retry.Attempts = plugin.MaxAttempts + 1
+				return p
+			})},
+		{"tries for a reason of its own", "the plan is within the limits",
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan {
+				p.Retry.Reasons = []message.Reason{"tired"}
+				return p
+			})},
+		{"doesn't say what follows silence", "the plan is within the limits",
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.Retry.Unknown = ""; return p })},
+		{"falls back to nowhere", "the plan is within the limits",
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan { p.Fallback.Transports = []string{""}; return p })},
+		{"falls back for a reason of its own", "the plan is within the limits",
+			spoiledPolicy(func(_ plugin.Question, p plugin.Plan) plugin.Plan {
+				p.Fallback.Reasons = []message.Reason{"tired"}
+				return p
+			})},
+		{"has too many limits", "the plan is within the limits", limited(slices.Repeat([]plugin.Limit{soundLimit}, plugin.MaxLimits+1)...)},
+		{"has a limit twice", "the plan is within the limits", limited(soundLimit, soundLimit)},
+		{"limits without a key", "the plan is within the limits", limited(plugin.Limit{Name: "x", Per: time.Minute})},
+		{"limits for ever", "the plan is within the limits", limited(plugin.Limit{Name: "x", Key: "x", Per: plugin.MaxWindow + 1})},
+		{"counts below zero", "the plan is within the limits", limited(plugin.Limit{Name: "x", Key: "x", Count: -1, Per: time.Minute})},
+		{"reads every text", "the text is asked for by those alone that need it", askingPolicy(func(more plugin.Supply) { more.Text() })},
+		{"counts what isn't limited", "counters are of the limits of the plan",
+			askingPolicy(func(more plugin.Supply) { more.Count(plugin.Limit{Name: "other", Key: "other", Per: time.Hour}) })},
+		{"counts afterwards", "no more is asked after the decision",
+			askingPolicy(func(more plugin.Supply) { time.AfterFunc(lateness/2, func() { more.Count(soundLimit) }) })},
 		{"decides what it can't", "no verdict is a temporary policy-failed",
 			failingPolicy(func() (plugin.Plan, error) { return plugin.Plan{Service: "all", Revision: "1"}, nil })},
 		{"refuses for good", "no verdict is a temporary policy-failed",
@@ -153,7 +213,5 @@ func TestPolicyMatrix(t *testing.T) {
 			spoiledPolicy(func(q plugin.Question, p plugin.Plan) plugin.Plan { q.Sender.Attributes["seen"] = "yes"; return p })},
 		{"hands out the sender's attributes", "the plan doesn't follow the question",
 			spoiledPolicy(func(q plugin.Question, p plugin.Plan) plugin.Plan { p.Labels = q.Sender.Attributes; return p })},
-		{"fails to close", "it closes",
-			policies(func() plugin.Policy { return &soundPolicy{close: errors.New("still busy")} })},
 	})
 }

@@ -44,6 +44,9 @@ func TestDescribeRefuses(t *testing.T) {
 		"a field without json": reflect.TypeFor[struct {
 			A int `doc:"a number"`
 		}](),
+		"a default that isn't JSON": reflect.TypeFor[struct {
+			A int `json:"a" doc:"a number" default:"one"`
+		}](),
 		"a list of what it can't describe": reflect.TypeFor[[]chan int](),
 	} {
 		if _, err := describe(typ, true); err == nil {

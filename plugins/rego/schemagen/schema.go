@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -21,14 +22,25 @@ type node struct {
 	Schema      string           `json:"$schema,omitempty"`
 	Title       string           `json:"title,omitempty"`
 	Description string           `json:"description,omitempty"`
-	Type        string           `json:"type"`
+	Type        string           `json:"type,omitempty"` // empty: any
 	Format      string           `json:"format,omitempty"`
 	Pattern     string           `json:"pattern,omitempty"`
 	Enum        []string         `json:"enum,omitempty"`
+	Default     json.RawMessage  `json:"default,omitempty"`
+	Examples    json.RawMessage  `json:"examples,omitempty"`
 	Items       *node            `json:"items,omitempty"`
 	Properties  map[string]*node `json:"properties,omitempty"`
 	Required    []string         `json:"required,omitempty"`
 	Additional  any              `json:"additionalProperties,omitempty"` // false, or a *node
+}
+
+// match is what a policy sees besides the question: the row that brought the
+// message to its service.
+type match struct {
+	Domain     string         `json:"domain" doc:"the domain pattern, as it is written there"`
+	Prefix     string         `json:"prefix" doc:"the number prefix; empty: any number, or none"`
+	Priority   int            `json:"priority" doc:"the priority of the row"`
+	Attributes map[string]any `json:"attributes" doc:"what the row of the data file says of the domain; empty for a match in the package"`
 }
 
 // question returns the schema of the document input.
@@ -37,6 +49,13 @@ func question() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	row, err := describe(reflect.TypeFor[match](), true)
+	if err != nil {
+		return nil, err
+	}
+	row.Description = "the row that matched: of a data file, or of the service's package"
+	n.Properties["match"] = row
+	n.Required = append(n.Required, "match")
 	n.Title = "What a policy may know of a message: the document input"
 	return render(n)
 }
@@ -69,6 +88,9 @@ func describe(t reflect.Type, complete bool) (*node, error) {
 	case reflect.TypeFor[time.Time]():
 		return &node{Type: "string", Format: "date-time"}, nil
 	}
+	if t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
+		return &node{Type: "string"}, nil
+	}
 	switch t.Kind() {
 	case reflect.Pointer:
 		return describe(t.Elem(), complete)
@@ -84,6 +106,8 @@ func describe(t reflect.Type, complete bool) (*node, error) {
 	case reflect.Map:
 		values, err := describe(t.Elem(), complete)
 		return &node{Type: "object", Additional: values}, err
+	case reflect.Interface:
+		return &node{}, nil
 	case reflect.Struct:
 		return describeStruct(t, complete)
 	}
@@ -106,8 +130,8 @@ func describeStruct(t reflect.Type, complete bool) (*node, error) {
 		if name == "" || property.Description == "" {
 			return nil, fmt.Errorf("%s.%s: needs the tags json and doc", t, field.Name)
 		}
-		if values := field.Tag.Get("enum"); values != "" {
-			property.Enum = strings.Split(values, ",")
+		if err := property.annotate(field.Tag); err != nil {
+			return nil, fmt.Errorf("%s.%s: %w", t, field.Name, err)
 		}
 		if complete && options != "omitempty" {
 			n.Required = append(n.Required, name)
@@ -115,4 +139,26 @@ func describeStruct(t reflect.Type, complete bool) (*node, error) {
 		n.Properties[name] = property
 	}
 	return n, nil
+}
+
+// annotate adds what the tags say of the values. An example that isn't JSON is
+// an expression of Rego, for people alone.
+func (n *node) annotate(tag reflect.StructTag) error {
+	if words := tag.Get("enum"); words != "" {
+		of := n
+		if n.Items != nil {
+			of = n.Items
+		}
+		of.Enum = strings.Split(words, ",")
+	}
+	if value := tag.Get("default"); value != "" {
+		if !json.Valid([]byte(value)) {
+			return fmt.Errorf("the tag default: expected JSON, got %s", value)
+		}
+		n.Default = json.RawMessage(value)
+	}
+	if value := tag.Get("example"); json.Valid([]byte(value)) {
+		n.Examples = json.RawMessage("[" + value + "]")
+	}
+	return nil
 }

@@ -1,0 +1,118 @@
+package pipeline
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+const (
+	// sendWait bounds one attempt. It is longer than SIP's 64*T1 of 32 s
+	// (RFC 3261 §17.1.2.2), so that a transport's own limit comes first.
+	sendWait = 40 * time.Second
+	// forkGrace is how long the other contacts may still answer once one has
+	// taken a message: a dead contact holds nothing up.
+	forkGrace = 500 * time.Millisecond
+)
+
+// shot is what goes to the targets of one attempt.
+type shot struct {
+	message *message.Message // as peers get it
+	to      *recipient
+	number  int // of the attempt
+	// mayEnd: a registration may end it before it is answered. Where the plan has
+	// no other attempt for what isn't answered, it had better be.
+	mayEnd bool
+}
+
+// fork sends to all targets at once. It returns when all have answered, or one
+// has taken the message and the others have had their grace. It calls taken as
+// soon as one of several has.
+func (p *Pipeline) fork(s shot, targets []target, taken func()) []result {
+	if len(targets) == 1 {
+		return []result{p.attempt(s, targets[0])}
+	}
+	answers := make(chan result, len(targets))
+	for _, t := range targets {
+		p.lanes.sent(s.to, t.key(), 1)
+		p.sending.Go(func() {
+			answer := p.attempt(s, t)
+			p.lanes.sent(s.to, t.key(), -1)
+			answers <- answer
+		})
+	}
+	return gather(answers, len(targets), taken)
+}
+
+func gather(answers <-chan result, n int, taken func()) []result {
+	var results []result
+	var grace <-chan time.Time
+	for len(results) < n {
+		select {
+		case r := <-answers:
+			results = append(results, r)
+			if r.failure == nil && grace == nil {
+				grace = time.After(forkGrace)
+				taken()
+			}
+		case <-grace:
+			return results
+		}
+	}
+	return results
+}
+
+// attempt is one at one target: over the first of its ways that isn't gone.
+func (p *Pipeline) attempt(s shot, t target) result {
+	r := p.try(s, t)
+	for _, way := range t.others {
+		if r.failure == nil || !r.failure.Temporary || r.failure.Reason != message.Unavailable {
+			break
+		}
+		t.route = way
+		r = p.try(s, t)
+	}
+	return r
+}
+
+// try is one call of a transport. One that panics is as good as a message that
+// can't be built.
+func (p *Pipeline) try(s shot, t target) (r result) {
+	r.target = t
+	began := time.Now()
+	defer p.attempted(s, &r, began)
+	defer func() {
+		if cause := recover(); cause != nil {
+			p.Log.Error("transport panicked", "transport", t.route.Transport, "id", s.message.ID, "reason", cause, "stack", string(debug.Stack()))
+			r.failure = message.Fail(message.Unbuildable, "panic")
+		}
+	}()
+	underWay := p.sends[t.route.Transport]
+	underWay.Add(1)
+	defer underWay.Add(-1)
+	ctx := p.attempting.Context(began)
+	if s.mayEnd {
+		var f *flight
+		ctx, f = p.lanes.departs(ctx, s.to, began)
+		defer p.lanes.lands(s.to, f)
+	}
+	receipt, err := t.door.Send(ctx, s.message, t.route)
+	if err != nil {
+		r.failure = message.AsFailure(err)
+		return r
+	}
+	r.receipt = receipt
+	return r
+}
+
+// attempted counts an attempt and tells those who watch.
+func (p *Pipeline) attempted(s shot, r *result, began time.Time) {
+	ended := time.Now()
+	p.meter.attempted(r.route.Transport, ended.Sub(began), r.failure)
+	p.tell(plugin.Step{
+		Name: plugin.StepAttempted, Message: s.message, Began: began, Ended: ended, Attempt: s.number,
+		Call: r.route.Reference, Transport: r.route.Transport, Peer: r.peer(), Reason: r.reason(),
+	})
+}

@@ -1,0 +1,184 @@
+package pipeline
+
+import (
+	"slices"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
+)
+
+// judge derives a message's fate from what its devices said.
+func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
+	it := t.it
+	p.weigh(&e.Plan.Retry, results)
+	var taken, pending *result
+	for i := range results {
+		r := &results[i]
+		switch {
+		case r.failure == nil:
+			if taken == nil || r.receipt.Final {
+				taken = r
+			}
+		case r.failure.Temporary:
+			pending = r
+		}
+	}
+	switch {
+	case taken != nil:
+		p.delivered(l, it, e, *taken, results)
+	case p.ctx.Err() != nil:
+		return // the node stops: the message is on disk as it was
+	case pending == nil && p.nextRoute(l, e, it, results):
+		p.lanes.retry(l, t, time.Now(), time.Time{})
+	case pending == nil:
+		p.giveUp(l, t, e, gravest(results), results)
+	default:
+		it.state.note(results)
+		it.mayRepeat = it.mayRepeat || slices.ContainsFunc(results, unanswered)
+		p.tryLater(l, t, e, *pending, results)
+	}
+}
+
+// weigh decides which failures are worth another attempt, where the plan has a
+// say in that: from then on their Temporary tells.
+func (p *Pipeline) weigh(plan *plugin.PlanRetry, results []result) {
+	stopping := p.draining.Load()
+	for i := range results {
+		f := results[i].failure
+		if f == nil || stopping && f.Temporary && f.Reason != message.NoAnswer {
+			continue // nothing is given up because this node stops
+		}
+		if again := worthwhile(plan, f); again != f.Temporary {
+			weighed := *f
+			weighed.Temporary = again
+			results[i].failure = &weighed
+		}
+	}
+}
+
+// worthwhile tells whether a failure is to be followed by another attempt. What
+// can't be built is for the operator to see, whatever the plan says.
+func worthwhile(plan *plugin.PlanRetry, f *message.Failure) bool {
+	switch {
+	case f.Reason == message.Unbuildable:
+		return f.Temporary
+	case f.Reason == message.NoAnswer && !repeatsUnknown(plan):
+		return false
+	case len(plan.Reasons) > 0:
+		return slices.Contains(plan.Reasons, f.Reason)
+	}
+	return f.Temporary
+}
+
+// repeatsUnknown tells whether a device may get a message twice.
+func repeatsUnknown(plan *plugin.PlanRetry) bool {
+	return plan.Unknown != plugin.UnknownFail && plan.Unknown != plugin.UnknownFallback
+}
+
+// unanswered tells whether a device may have the message all the same.
+func unanswered(r result) bool { return r.failure != nil && r.failure.Reason == message.NoAnswer }
+
+// nextRoute tells whether charging has named another route than those that have
+// just refused for good.
+func (p *Pipeline) nextRoute(l *lane, e *spool.Entry, it *item, results []result) bool {
+	way := wayOf(e, it)
+	if len(way.routes) < 2 || !repeatsUnknown(&e.Plan.Retry) && slices.ContainsFunc(results, unanswered) {
+		return false
+	}
+	it.state.note(results)
+	targets, _ := p.targets(l, e, it, way, time.Now())
+	return len(targets) > 0
+}
+
+// gravest is the refusal that the sender gets: that a device may have the message
+// all the same, else what one said rather than that we couldn't build the message
+// for it.
+func gravest(results []result) *message.Failure {
+	if i := slices.IndexFunc(results, unanswered); i >= 0 {
+		return results[i].failure
+	}
+	for _, r := range results {
+		if r.failure.Reason != message.Unbuildable {
+			return r.failure
+		}
+	}
+	return results[0].failure
+}
+
+// giveUp is for a message that every device has refused for good, or that was
+// tried as often as its plan allows.
+func (p *Pipeline) giveUp(l *lane, t turn, e *spool.Entry, f *message.Failure, results []result) {
+	switch {
+	case p.fallsBack(l, t, e, f, results):
+	case f.Reason == message.Unbuildable:
+		p.Log.Warn("message can't be built; it is set aside", "id", t.it.id, "reason", f)
+		p.quarantine(l, t.it, e, message.Unbuildable)
+	default:
+		p.fail(l, t.it, e, f, results)
+	}
+}
+
+// fallsBack sends a message that would fail by its plan's fallback, and tells
+// whether there is one for it. It begins at once, with attempts of its own.
+func (p *Pipeline) fallsBack(l *lane, t turn, e *spool.Entry, f *message.Failure, results []result) bool {
+	it := t.it
+	if !mayFallBack(e, it, f) {
+		return false
+	}
+	it.state.note(results)
+	p.meter.fallbacks.Inc()
+	p.Log.Debug("message goes on by the fallback of its plan", "id", it.id, "reason", f)
+	if len(results) > 0 {
+		it.state.Attempts++
+	}
+	it.state.Fallback, it.state.Earlier = true, it.state.Attempts
+	if it.onDisk {
+		p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)
+	}
+	if len(results) == 0 {
+		p.send(l, t, e) // its lane may have no turn for it
+		return true
+	}
+	p.lanes.retry(l, t, time.Now(), time.Time{})
+	return true
+}
+
+// mayFallBack tells whether a plan has a fallback for a failure. Where a device
+// may have the message, it is for the plan's retry.unknown to say.
+func mayFallBack(e *spool.Entry, it *item, f *message.Failure) bool {
+	fallback := &e.Plan.Fallback
+	if it.state.Fallback || len(fallback.Transports) == 0 {
+		return false
+	}
+	unknown := f.Reason == message.NoAnswer || it.state.mayHaveIt()
+	switch {
+	case unknown && e.Plan.Retry.Unknown == plugin.UnknownFail:
+		return false
+	case unknown && e.Plan.Retry.Unknown == plugin.UnknownFallback:
+		return true
+	}
+	return len(fallback.Reasons) == 0 || slices.Contains(fallback.Reasons, f.Reason)
+}
+
+// tryLater lets a message wait for its next attempt, if it may have one.
+func (p *Pipeline) tryLater(l *lane, t turn, e *spool.Entry, last result, results []result) {
+	it := t.it
+	if it.transient {
+		p.drop(l, t, e, last.failure, results)
+		return
+	}
+	retry, made := &e.Plan.Retry, it.state.Attempts-it.state.Earlier
+	if retry.Attempts > 0 && made+1 >= retry.Attempts && !p.draining.Load() {
+		p.giveUp(l, t, e, last.failure, results)
+		return
+	}
+	pause := max(retry.Backoff[min(made, len(retry.Backoff)-1)], plugin.MinPause)
+	it.state.Attempts++
+	p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)
+	p.Log.Debug("attempt failed", "transport", last.route.Transport, "id", it.id, "attempt", it.state.Attempts, "reason", last.failure)
+	now := time.Now()
+	p.lanes.retry(l, t, now, now.Add(max(pause, last.failure.RetryAfter)))
+	p.tell(plugin.Step{Name: plugin.StepWaiting, Message: e.Message, Reason: last.failure.Reason})
+}

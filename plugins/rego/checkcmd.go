@@ -1,0 +1,81 @@
+package rego
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// checkDocument is what policy check prints as JSON.
+type checkDocument struct {
+	Passed   bool     `json:"passed"`
+	Mistakes []string `json:"mistakes"`
+	Warnings []string `json:"warnings"`
+	Revision string   `json:"revision,omitempty"`
+	Services []string `json:"services"`
+	Rows     int      `json:"rows"`
+	Tests    int      `json:"tests"`
+	Coverage float64  `json:"coverage"` // percent
+}
+
+func setupCheck(flags *flag.FlagSet) plugin.Run {
+	place := newPlace(flags)
+	output := newOutput(flags, humanOutput, jsonOutput)
+	return func(ctx context.Context, in plugin.Invocation) error {
+		config, err := place.config(in, in.Args)
+		if err != nil {
+			return err
+		}
+		found, failure := examine(ctx, config)
+		if output.chosen == jsonOutput {
+			if err := printJSON(in.Out, found); err != nil || failure == nil {
+				return err
+			}
+			return mistakes(failure, config)
+		}
+		for _, warning := range found.Warnings {
+			fmt.Fprintln(in.Err, "warning:", printable(warning))
+		}
+		if failure != nil {
+			return refused(in, config, failure)
+		}
+		return found.write(in.Out, config)
+	}
+}
+
+// examine does what a server does with policies before it takes them.
+func examine(ctx context.Context, config Config) (checkDocument, error) {
+	d := checkDocument{Mistakes: []string{}, Warnings: []string{}, Services: []string{}}
+	s, err := openSource(ctx, config)
+	if err == nil {
+		d.Revision, d.Rows = s.revision, len(s.rows)
+		var report plugin.PolicyReport
+		_, report, err = compileSource(ctx, s, config, environment{})
+		d.Services = append(d.Services, report.Services...)
+		d.Warnings = append(d.Warnings, report.Warnings...)
+		d.Tests, d.Coverage = report.Tests, report.Coverage
+	}
+	if err != nil {
+		for _, e := range separate(err) {
+			d.Mistakes = append(d.Mistakes, e.Error())
+		}
+	}
+	d.Passed = err == nil
+	return d, err
+}
+
+func (d checkDocument) write(out io.Writer, config Config) error {
+	return sheet{
+		{"policies", config.named()},
+		{"revision", d.Revision},
+		{"services", strings.Join(d.Services, ", ")},
+		{"rows", fmt.Sprint(d.Rows)},
+		{"tests", fmt.Sprint(d.Tests)},
+		{"coverage", percentage(d.Coverage)},
+		{"warnings", fmt.Sprint(len(d.Warnings))},
+	}.write(out)
+}

@@ -1,0 +1,5 @@
+package imgate.services.failing
+
+match := {"domains": ["failing.example.com"]}
+
+plan.store := sprintf("%dx", [input.message.size])

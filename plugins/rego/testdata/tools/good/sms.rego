@@ -1,0 +1,5 @@
+package imgate.services.sms
+
+plan.transports := ["smpp"]
+
+plan.charging := {"mode": "event", "destination": input.match.attributes.tariff}
