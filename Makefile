@@ -14,12 +14,12 @@ STAGE := ./.ci/stage
 # which now and then counts as a failure.
 FUZZ ?= 1000x
 
-.PHONY: build check test soak bench deb docs fmt vet staticcheck unit notices fuzz process cluster package-test interop
+.PHONY: build check test soak bench deb docs fmt vet staticcheck unit notices policies fuzz process cluster package-test interop
 
 build:
 	$(GO) build -o bin/imgate ./cmd/imgate
 
-check: fmt vet staticcheck unit notices fuzz
+check: fmt vet staticcheck unit notices policies fuzz
 
 test: check process cluster package-test interop
 
@@ -41,6 +41,10 @@ unit:
 
 notices:
 	@$(STAGE) notices $(GO) test -count=1 ./.ci/notices ./.ci/verdict
+
+# What ships in Rego: its format, tests and coverage, and the linter Regal.
+policies:
+	@$(STAGE) policies ./.ci/policies
 
 fuzz:
 	@$(STAGE) "fuzz smoke" ./.ci/fuzz $(FUZZ)

@@ -98,21 +98,22 @@ func checkContents(t *testing.T, deb string) {
 	dir := t.TempDir()
 	found := unpack(t, deb, dir)
 	for name, mode := range map[string]int64{
-		"usr/bin/imgate":                                    0o755,
-		"etc/imgate/imgate.yaml":                            0o640,
-		"etc/imgate/policies/onnet.rego":                    0o644,
-		strings.TrimPrefix(unitFile, "/"):                   0o644,
-		"usr/share/man/man1/imgate.1.gz":                    0o644,
-		"usr/share/man/man1/imgate-serve.1.gz":              0o644,
-		"usr/share/man/man5/imgate.yaml.5.gz":               0o644,
-		"usr/share/bash-completion/completions/imgate":      0o644,
-		"usr/share/zsh/vendor-completions/_imgate":          0o644,
-		"usr/share/fish/vendor_completions.d/imgate.fish":   0o644,
-		"usr/share/doc/imgate/copyright":                    0o644,
-		"usr/share/doc/imgate/changelog.gz":                 0o644,
-		"usr/share/doc/imgate/NOTICE":                       0o644,
-		"usr/share/doc/imgate/examples/hello/imgate.yaml":   0o644,
-		"usr/share/doc/imgate/examples/policies/onnet.rego": 0o644,
+		"usr/bin/imgate":                                   0o755,
+		"etc/imgate/imgate.yaml":                           0o640,
+		"etc/imgate/policies/onnet.rego":                   0o644,
+		strings.TrimPrefix(unitFile, "/"):                  0o644,
+		"usr/share/man/man1/imgate.1.gz":                   0o644,
+		"usr/share/man/man1/imgate-serve.1.gz":             0o644,
+		"usr/share/man/man5/imgate.yaml.5.gz":              0o644,
+		"usr/share/bash-completion/completions/imgate":     0o644,
+		"usr/share/zsh/vendor-completions/_imgate":         0o644,
+		"usr/share/fish/vendor_completions.d/imgate.fish":  0o644,
+		"usr/share/doc/imgate/copyright":                   0o644,
+		"usr/share/doc/imgate/changelog.gz":                0o644,
+		"usr/share/doc/imgate/NOTICE":                      0o644,
+		"usr/share/doc/imgate/examples/hello/imgate.yaml":  0o644,
+		"usr/share/doc/imgate/examples/policies/README.md": 0o644,
+		"usr/share/doc/imgate/policies/sms.rego":           0o644,
 	} {
 		if got, ok := found[name]; !ok || got != mode {
 			t.Errorf("%s: mode %#o, there: %t; want %#o", name, got, ok, mode)

@@ -1,5 +1,5 @@
-// Package exampletest is what the tests of the examples have in common: they run
-// the program as a process, beside other tests that do the same.
+// Package exampletest is what the tests of the examples and of pages have in
+// common: they run the program as a process, beside other tests that do the same.
 package exampletest
 
 import (
@@ -10,7 +10,7 @@ import (
 )
 
 // Build builds the program as imgate in a folder. The test runs in the folder of
-// its example.
+// its example, or in that of the program.
 func Build(t *testing.T, folder string) {
 	t.Helper()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(folder, "imgate"), "../../cmd/imgate")
