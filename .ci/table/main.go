@@ -108,11 +108,11 @@ func section(results, old string) (string, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		_, kept, _ := strings.Cut(old, fence)
-		b.WriteString("\n" + fence + kept)
+		b.WriteString("\n" + decisions(kept) + fence + kept)
 	case err != nil:
 		return "", err
 	default:
-		b.WriteString("\n" + benchmarks(string(micro)))
+		b.WriteString("\n" + decisions(string(micro)) + benchmarks(string(micro)))
 	}
 	return b.String(), nil
 }

@@ -7,34 +7,36 @@ import (
 	"time"
 
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/plugins/rego/regotest"
+	"github.com/imgate/imgate/plugins/rego/source"
 )
 
 func TestConfigRefuses(t *testing.T) {
-	defaults := func() Config { return *Plugin.NewConfig().(*Config) }
+	defaults := func() source.Config { return *Plugin.NewConfig().(*source.Config) }
 	if err := defaults().Validate(); err != nil {
 		t.Fatalf("the defaults are invalid: %v", err)
 	}
-	for key, changes := range map[string][]func(*Config){
+	for key, changes := range map[string][]func(*source.Config){
 		"deadline": {
-			func(c *Config) { c.Deadline = 0 }, func(c *Config) { c.Deadline = time.Microsecond },
-			func(c *Config) { c.Deadline = 2 * time.Second },
+			func(c *source.Config) { c.Deadline = 0 }, func(c *source.Config) { c.Deadline = time.Microsecond },
+			func(c *source.Config) { c.Deadline = 2 * time.Second },
 		},
 		"coverage": {
-			func(c *Config) { c.Coverage = -1 }, func(c *Config) { c.Coverage = 101 }, func(c *Config) { c.Coverage = math.NaN() },
+			func(c *source.Config) { c.Coverage = -1 }, func(c *source.Config) { c.Coverage = 101 }, func(c *source.Config) { c.Coverage = math.NaN() },
 		},
 		"max_age": {
-			func(c *Config) { c.MaxAge = -1 }, func(c *Config) { c.MaxAge = maxMaxAge + 1 },
+			func(c *source.Config) { c.MaxAge = -1 }, func(c *source.Config) { c.MaxAge = source.MaxMaxAge + 1 },
 		},
 		"bundle.file": {
-			func(c *Config) { c.Dir, c.Bundle.File, c.Bundle.Key = "a", "b", "c" },
-			func(c *Config) { c.Bundle.Key = "c" }, func(c *Config) { c.Bundle.Scope = "c" },
+			func(c *source.Config) { c.Dir, c.Bundle.File, c.Bundle.Key = "a", "b", "c" },
+			func(c *source.Config) { c.Bundle.Key = "c" }, func(c *source.Config) { c.Bundle.Scope = "c" },
 		},
 		"bundle.key_file": {
-			func(c *Config) { c.Bundle.File = "b" },
-			func(c *Config) { c.Bundle.File, c.Bundle.Key, c.Bundle.KeyFile = "b", "c", "d" },
+			func(c *source.Config) { c.Bundle.File = "b" },
+			func(c *source.Config) { c.Bundle.File, c.Bundle.Key, c.Bundle.KeyFile = "b", "c", "d" },
 		},
 		"bundle.algorithm": {
-			func(c *Config) { c.Bundle.File, c.Bundle.Key, c.Bundle.Algorithm = "b", "c", "none" },
+			func(c *source.Config) { c.Bundle.File, c.Bundle.Key, c.Bundle.Algorithm = "b", "c", "none" },
 		},
 	} {
 		for i, change := range changes {
@@ -50,8 +52,8 @@ func TestConfigRefuses(t *testing.T) {
 
 // What one node has read another compiles, wherever its own files are.
 func TestBundlesGoFromNodeToNode(t *testing.T) {
-	here := opened(t, Config{Dir: roomOf(t, map[string]string{"a.rego": anyService, "d.yaml": "n: 1\n"})})
-	there := opened(t, Config{Dir: "/nowhere"})
+	here := opened(t, source.Config{Dir: regotest.RoomOf(t, map[string]string{"a.rego": regotest.AnyService, "d.yaml": "n: 1\n"})})
+	there := opened(t, source.Config{Dir: "/nowhere"})
 	b, err := here.Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -59,15 +61,15 @@ func TestBundlesGoFromNodeToNode(t *testing.T) {
 	if p, report, err := there.Compile(t.Context(), b); err != nil || p == nil || len(report.Services) != 1 {
 		t.Errorf("%+v, %v", report, err)
 	}
-	broken := opened(t, Config{Dir: roomOf(t, map[string]string{"a.rego": "package a\n\nx := := 1\n"})})
+	broken := opened(t, source.Config{Dir: regotest.RoomOf(t, map[string]string{"a.rego": "package a\n\nx := := 1\n"})})
 	if b, err = broken.Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err = there.Compile(t.Context(), b)
-	wants(t, err, "/nowhere/a.rego:3: ")
+	regotest.Wants(t, err, "/nowhere/a.rego:3: ")
 	b.Revision = "other"
 	_, _, err = there.Compile(t.Context(), b)
-	wants(t, err, "bundle other: its content is that of ")
+	regotest.Wants(t, err, "bundle other: its content is that of ")
 	if there.MaxAge() != 0 || there.Close() != nil {
 		t.Error("a source without an age")
 	}
