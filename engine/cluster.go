@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/imgate/imgate/engine/admin"
@@ -47,8 +48,9 @@ func (e *Engine) heir() string { return e.attendance.Heir(time.Now()) }
 
 // note is what this node tells the others of itself.
 func (e *Engine) note() standby.Note {
+	held := e.book.Held()
 	n := standby.Note{
-		Role: roleStandby, Version: e.options.Version, Policy: e.book.Held(), Admin: e.admin.Addr(), Started: e.begun, Since: e.begun,
+		Role: roleStandby, Version: e.options.Version, Policy: held.Revision, PolicyBroken: held.Broken, Admin: e.admin.Addr(), Started: e.begun, Since: e.begun,
 	}
 	obstacles := e.unable()
 	if t := e.term.Load(); t != nil {
@@ -82,7 +84,7 @@ func (e *Engine) unable() []admin.Obstacle {
 func texts(obstacles []admin.Obstacle) []string {
 	list := make([]string, len(obstacles))
 	for i, o := range obstacles {
-		list[i] = o.String()
+		list[i] = strings.ReplaceAll(o.String(), "\n", "; ")
 	}
 	return list
 }
@@ -121,17 +123,19 @@ type Cluster struct {
 
 // ClusterNode is a node as the one that was asked knows it.
 type ClusterNode struct {
-	Node        string    `json:"node"`
-	Role        string    `json:"role"`    // active or standby
-	Ready       bool      `json:"ready"`   // active: it takes traffic; standby: it could
-	Reasons     []string  `json:"reasons"` // why it isn't ready
-	Version     string    `json:"version"`
-	Policy      string    `json:"policy"` // the newest good revision that its source holds; empty: it doesn't say
-	Admin       string    `json:"admin"`
-	Started     time.Time `json:"started"`
-	Since       time.Time `json:"since"` // when it took up its role
-	SeenSeconds float64   `json:"seen_seconds"`
-	Self        bool      `json:"self"`
+	Node    string   `json:"node"`
+	Role    string   `json:"role"`    // active or standby
+	Ready   bool     `json:"ready"`   // active: it takes traffic; standby: it could
+	Reasons []string `json:"reasons"` // why it isn't ready
+	Version string   `json:"version"`
+	Policy  string   `json:"policy"` // the newest good revision that its source holds; empty: it doesn't say
+	// PolicyBroken: what its source holds now can't be used.
+	PolicyBroken bool      `json:"policy_broken"`
+	Admin        string    `json:"admin"`
+	Started      time.Time `json:"started"`
+	Since        time.Time `json:"since"` // when it took up its role
+	SeenSeconds  float64   `json:"seen_seconds"`
+	Self         bool      `json:"self"`
 }
 
 func (e *Engine) serveCluster(w http.ResponseWriter, r *http.Request) {
@@ -160,7 +164,7 @@ func (e *Engine) cluster(l plugin.Lease, now time.Time) Cluster {
 	for _, p := range e.attendance.Nodes(now) {
 		c.Nodes = append(c.Nodes, ClusterNode{
 			Node: p.Node, Role: p.Role, Ready: p.Ready, Reasons: append([]string{}, p.Reasons...), Version: p.Version, Policy: p.Policy,
-			Admin: p.Admin, Started: p.Started, Since: p.Since, SeenSeconds: p.Seen.Seconds(), Self: p.Self,
+			PolicyBroken: p.PolicyBroken, Admin: p.Admin, Started: p.Started, Since: p.Since, SeenSeconds: p.Seen.Seconds(), Self: p.Self,
 		})
 	}
 	return c

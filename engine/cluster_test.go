@@ -29,6 +29,9 @@ type line struct {
 	freeze chan struct{} // Renew waits until it is closed; nil: it doesn't
 	frozen atomic.Bool   // whether it does from now on
 	held   sync.RWMutex  // Apply waits for it
+	hangs  atomic.Bool   // Apply waits until its caller gives up
+	stuck  chan struct{} // told when one does
+	gaveUp chan error    // told why its caller gave up
 }
 
 // hold makes each Apply wait, whatever its context says, or lets it go.
@@ -52,6 +55,12 @@ func (l *line) broken() error {
 func (l *line) Apply(ctx context.Context, f plugin.Fence, changes []plugin.Change) error {
 	l.held.RLock()
 	defer l.held.RUnlock()
+	if l.hangs.Load() {
+		l.stuck <- struct{}{}
+		<-ctx.Done()
+		l.gaveUp <- ctx.Err()
+		return ctx.Err()
+	}
 	if err := l.broken(); err != nil {
 		return err
 	}
@@ -112,7 +121,7 @@ func join(t *testing.T, disk *memory.Disk, name string, active bool, change ...f
 	m := &member{
 		node:    &node{t: t, world: newWorld(t), disk: disk, dir: t.TempDir(), done: make(chan error, 1), log: &syncBuffer{}},
 		name:    name,
-		line:    &line{Storage: memory.Open(disk), freeze: make(chan struct{})},
+		line:    &line{Storage: memory.Open(disk), freeze: make(chan struct{}), stuck: make(chan struct{}), gaveUp: make(chan error)},
 		roles:   make(chan bool, 1000),
 		metrics: plugin.NewMetrics(),
 	}
@@ -344,6 +353,28 @@ func TestActiveNodeIsCutOff(t *testing.T) {
 	if log := b.log.text(); !strings.Contains(log, "takes over: node a didn't renew its lease, which ran out ") {
 		t.Error("it doesn't say why")
 	}
+}
+
+// A node that loses its lease while the storage hangs doesn't wait for what it
+// writes, and is there for the next lease.
+func TestLosesItsLeaseWhileItWrites(t *testing.T) {
+	a := join(t, memory.NewDisk(), "a", true)
+	a.line.hangs.Store(true)
+	told := make(chan error, 1)
+	go func() { told <- a.world.at("in").say(t.Context(), "a", "b", "stuck") }()
+	<-a.line.stuck
+	a.line.hangs.Store(false)
+	a.line.cut.Store(true)
+	if err := <-a.line.gaveUp; !errors.Is(err, context.Canceled) {
+		t.Errorf("it was given up: %v", err)
+	}
+	if err := <-told; err == nil {
+		t.Error("it is accepted by a storage that hangs")
+	}
+	a.plays(false)
+	a.line.cut.Store(false)
+	a.plays(true)
+	a.works("afterwards")
 }
 
 // A node that stands still for longer than its lease lasts does nothing when it

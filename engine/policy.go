@@ -32,11 +32,11 @@ func (e *Engine) openBook() {
 }
 
 // held is what the sources of the nodes that are there hold.
-func (e *Engine) held() map[string]string {
-	held := map[string]string{}
+func (e *Engine) held() map[string]revisions.Held {
+	held := map[string]revisions.Held{}
 	for _, p := range e.attendance.Nodes(time.Now()) {
 		if p.Policy != "" && p.Seen <= peerSeen {
-			held[p.Node] = p.Policy
+			held[p.Node] = revisions.Held{Revision: p.Policy, Broken: p.PolicyBroken}
 		}
 	}
 	return held

@@ -12,8 +12,11 @@ import (
 	"github.com/imgate/imgate/engine/revisions"
 )
 
-// openWait is how long the opening of what is new may take: policies compile.
-const openWait = time.Minute
+// openWait is how long the opening of what is new may take: policies are tried,
+// perhaps after others that are being tried already. Who asks for it waits a minute.
+const openWait = 50 * time.Second
+
+var errSlowOpening = fmt.Errorf("opening what is new isn't done within %v", openWait)
 
 // errNothingToReload is what Refresh says on a node that has no file.
 var errNothingToReload = errors.New("nothing to reload: the server runs without a configuration file")
@@ -117,7 +120,7 @@ func (r *reload) takeBack() {
 // openNew opens what is new beside what runs.
 func (r *reload) openNew(ctx context.Context) error {
 	e := r.engine
-	ctx, cancel := context.WithTimeout(ctx, openWait)
+	ctx, cancel := context.WithTimeoutCause(ctx, openWait, errSlowOpening)
 	defer cancel()
 	if err := r.findPolicies(ctx); err != nil {
 		return err

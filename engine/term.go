@@ -216,6 +216,9 @@ func (e *Engine) finish(t *term, limit time.Duration) error {
 	t.pipeline.Drain(limit)
 	t.running.Wait()
 	closing.Wait()
+	if standby.Lost(t.ctx) {
+		t.committer.Abandon()
+	}
 	err := errors.Join(t.closeBooks(), t.stop())
 	e.seen.Wrote(t.committer.Written())
 	return err

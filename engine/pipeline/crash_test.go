@@ -86,6 +86,7 @@ func (d *dying) Release(context.Context, plugin.Fence) error { return nil }
 func TestCrash(t *testing.T) {
 	for _, s := range stores() {
 		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
 			disk := s.prepare(t)
 			for _, late := range []bool{false, true} {
 				crashAtEach(t, disk, late)
@@ -99,6 +100,7 @@ func eachMoment() *testPolicy {
 	policy := charged()
 	policy.asked = func(q plugin.Question, more plugin.Supply, p *plugin.Plan) {
 		p.Charging.When = momentOf(more.Text())
+		p.Fallback = plugin.PlanFallback{Transports: []string{"trunk"}, Reasons: []message.Reason{message.Undelivered}}
 		perSender(0, time.Hour)(q, more, p)
 	}
 	return policy
@@ -115,20 +117,37 @@ func momentOf(body string) plugin.ChargingMoment {
 	return plugin.OnHandover
 }
 
-// promised is a message whose next hop says later that it has arrived.
-const promised = "promised 2"
+// Messages whose next hop says later what became of them: one has arrived, the
+// others haven't, and go by the fallback of their plans.
+const (
+	promised = "promised 2"
+	broken   = "broken 0"
+	broken2  = "broken 2"
+)
 
 // promises answers for the next hop, and has nothing else to say.
 func promises(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
-	if string(m.Body) == promised {
-		return plugin.Receipt{PeerID: promised}, nil
+	switch body := string(m.Body); body {
+	case promised, broken, broken2:
+		return plugin.Receipt{PeerID: body}, nil
 	}
 	return taken(m, r)
 }
 
-// keepsPromise reports what became of it.
+// keepsPromise reports what became of them.
 func keepsPromise(ctx context.Context, door *testDoor) {
-	_ = door.gate.Report(ctx, promised, plugin.Status{Delivered: true})
+	for _, id := range []string{promised, broken, broken2} {
+		_ = door.gate.Report(ctx, id, plugin.Status{Delivered: id == promised, Reason: message.Undelivered})
+	}
+}
+
+// arrived lists what has arrived through a node's doors.
+func arrived(d *testDoor) []string {
+	bodies := slices.DeleteFunc(d.bodies(), func(body string) bool { return body == broken || body == broken2 })
+	for len(d.trunk.sent) > 0 {
+		bodies = append(bodies, <-d.trunk.sent)
+	}
+	return bodies
 }
 
 func crashAtEach(t *testing.T, disk maker, late bool) {
@@ -181,7 +200,7 @@ func crashAt(t *testing.T, disk opener, k int, late bool) (survived bool) {
 		return len(rows(t, next.storage, "messages")) == 0 && len(rows(t, next.storage, "outbox")) == 0
 	})
 	checkCount(t, next, told)
-	checkBooks(t, next, append(before.bodies(), after.bodies()...), told)
+	checkBooks(t, next, append(arrived(before), arrived(after)...), told)
 	if err := next.end(); err != nil {
 		t.Errorf("the next node ends with %v", err)
 	}
@@ -229,7 +248,9 @@ func runUntilDeath(t *testing.T, storage *dying, door *testDoor) told {
 		submit("online", fmt.Sprint("online ", i))
 		submit("offline", fmt.Sprint("offline ", i))
 	}
-	submit("online", promised)
+	for _, body := range []string{promised, broken, broken2} {
+		submit("online", body)
+	}
 	keepsPromise(alive, door)
 	submit("offline", "offline, cancelled")
 	submit("offline", "offline, cancelled, paid 1")

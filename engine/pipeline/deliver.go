@@ -75,7 +75,7 @@ func (p *Pipeline) payload(l *lane, t turn) *spool.Entry {
 
 // send makes one attempt at every device that the message hasn't reached.
 func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
-	it, way := t.it, wayOf(e, t.it)
+	it, way := t.it, wayOf(e, t.it.state.Fallback)
 	targets, refusal := p.targets(l, e, it, way, time.Now())
 	switch {
 	case len(targets) > 0:
@@ -122,8 +122,12 @@ func (p *Pipeline) stranded(l *lane, t turn, e *spool.Entry) {
 	p.quarantine(l, t.it, e, message.Undelivered)
 }
 
-// unreachable is for a message whose recipient isn't registered.
+// unreachable is for a message whose recipient isn't registered, or is nobody who
+// could be.
 func (p *Pipeline) unreachable(l *lane, t turn, e *spool.Entry) {
+	if e.Account == "" && p.fallsBack(l, t, e, &message.Failure{Reason: message.UnknownRecipient}, nil) {
+		return
+	}
 	if t.it.transient {
 		p.drop(l, t, e, &message.Failure{Reason: message.Unavailable, Temporary: true}, nil)
 		return

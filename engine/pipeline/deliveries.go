@@ -29,6 +29,12 @@ func (d *deliveries) mayHaveIt() bool {
 	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return o.Refused == message.NoAnswer })
 }
 
+// handedOver tells whether a next hop has taken the message that was to report,
+// whatever it has reported since.
+func (d *deliveries) handedOver() bool {
+	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return o.PeerID != "" })
+}
+
 // note records what the devices said. A device has refused for good when every
 // contact of its that was tried has.
 func (d *deliveries) note(results []result) {

@@ -45,15 +45,15 @@ func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, resul
 	p.lanes.finish(l, it)
 	switch {
 	case by.receipt.Final:
-		x.charge = settlement(e, x, true)
+		x.charge = settlement(it, e, x, true)
 		p.end(it, e, x, nil)
 	case by.receipt.PeerID != "" && it.onDisk:
 		if !paidOnDelivery(e) { // else its report tells whether it is paid
-			x.charge = settlement(e, x, true)
+			x.charge = settlement(it, e, x, true)
 		}
 		p.handOver(it, e, by, x.charge)
 	default: // nobody will say what becomes of it
-		x.charge = settlement(e, x, !paidOnDelivery(e))
+		x.charge = settlement(it, e, x, !paidOnDelivery(e))
 		x.state = spool.StateHandedOver
 		p.end(it, e, x, nil)
 	}
@@ -83,14 +83,14 @@ func (p *Pipeline) drop(l *lane, t turn, e *spool.Entry, f *message.Failure, res
 // undelivered writes the end of a message that wasn't delivered and tells its sender.
 func (p *Pipeline) undelivered(it *item, e *spool.Entry, x ending, done func(error)) {
 	x.at = time.Now()
-	x.charge = settlement(e, x, false)
+	x.charge = settlement(it, e, x, false)
 	p.end(it, e, x, done)
 	it.ticket.resolve(x.outcome())
 }
 
-// settlement is the record that charging gets; nil: nothing is reserved.
-func settlement(e *spool.Entry, x ending, charged bool) *plugin.Record {
-	if e.Record == nil {
+// settlement is the record that charging gets; nil: nothing is reserved any more.
+func settlement(it *item, e *spool.Entry, x ending, charged bool) *plugin.Record {
+	if e.Record == nil || it.state.handedOver() && !paidOnDelivery(e) {
 		return nil
 	}
 	record := *e.Record
@@ -113,7 +113,7 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 		f.Ended = &ended
 	}
 	var seen spool.Seen
-	if it.keyed && !it.state.HandedOver { // else it was remembered then
+	if it.keyed && !it.state.handedOver() { // else it was remembered then
 		seen = it.seen(x.outcome())
 		seen.Noted = x.at
 		p.remember(seen)

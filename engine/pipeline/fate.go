@@ -83,7 +83,7 @@ func unanswered(r result) bool { return r.failure != nil && r.failure.Reason == 
 // nextRoute tells whether charging has named another route than those that have
 // just refused for good.
 func (p *Pipeline) nextRoute(l *lane, e *spool.Entry, it *item, results []result) bool {
-	way := wayOf(e, it)
+	way := wayOf(e, it.state.Fallback)
 	if len(way.routes) < 2 || !repeatsUnknown(&e.Plan.Retry) && slices.ContainsFunc(results, unanswered) {
 		return false
 	}
@@ -124,42 +124,51 @@ func (p *Pipeline) giveUp(l *lane, t turn, e *spool.Entry, f *message.Failure, r
 // whether there is one for it. It begins at once, with attempts of its own.
 func (p *Pipeline) fallsBack(l *lane, t turn, e *spool.Entry, f *message.Failure, results []result) bool {
 	it := t.it
-	if !mayFallBack(e, it, f) {
+	if !it.state.mayFallBack(e, f.Reason) {
 		return false
 	}
 	it.state.note(results)
-	p.meter.fallbacks.Inc()
-	p.Log.Debug("message goes on by the fallback of its plan", "id", it.id, "reason", f)
 	if len(results) > 0 {
 		it.state.Attempts++
 	}
+	p.fallBack(it, f.Reason, nil)
+	switch to := p.pairOf(e, wayOf(e, true)); {
+	case to != it.pair:
+		p.lanes.move(l, it, to)
+	case len(results) == 0:
+		p.send(l, t, e) // its lane may have no turn for it
+	default:
+		p.lanes.retry(l, t, time.Now(), time.Time{})
+	}
+	return true
+}
+
+// fallBack notes that a message goes on by its plan's fallback. done, which may be
+// nil, is told once that is on disk, if it is to be.
+func (p *Pipeline) fallBack(it *item, why message.Reason, done func(error)) {
+	p.meter.fallbacks.Inc()
+	p.Log.Debug("message goes on by the fallback of its plan", "id", it.id, "reason", why)
 	it.state.Fallback, it.state.Earlier = true, it.state.Attempts
 	if it.onDisk {
-		p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)
+		p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, done)
 	}
-	if len(results) == 0 {
-		p.send(l, t, e) // its lane may have no turn for it
-		return true
-	}
-	p.lanes.retry(l, t, time.Now(), time.Time{})
-	return true
 }
 
 // mayFallBack tells whether a plan has a fallback for a failure. Where a device
 // may have the message, it is for the plan's retry.unknown to say.
-func mayFallBack(e *spool.Entry, it *item, f *message.Failure) bool {
+func (d *deliveries) mayFallBack(e *spool.Entry, why message.Reason) bool {
 	fallback := &e.Plan.Fallback
-	if it.state.Fallback || len(fallback.Transports) == 0 {
+	if d.Fallback || len(fallback.Transports) == 0 {
 		return false
 	}
-	unknown := f.Reason == message.NoAnswer || it.state.mayHaveIt()
+	unknown := why == message.NoAnswer || d.mayHaveIt()
 	switch {
 	case unknown && e.Plan.Retry.Unknown == plugin.UnknownFail:
 		return false
 	case unknown && e.Plan.Retry.Unknown == plugin.UnknownFallback:
 		return true
 	}
-	return len(fallback.Reasons) == 0 || slices.Contains(fallback.Reasons, f.Reason)
+	return len(fallback.Reasons) == 0 || slices.Contains(fallback.Reasons, why)
 }
 
 // tryLater lets a message wait for its next attempt, if it may have one.

@@ -15,17 +15,29 @@ import (
 // recipient is registered; then those behind it pass.
 const orderHold = 30 * time.Second
 
-// pair names a lane: one sender, one recipient.
+// pair names a lane: one sender, one recipient. What waits for a registration at
+// some instances holds up nothing that doesn't.
 type pair struct {
 	from message.Address
 	to   string // the recipient's account, or its address if it isn't ours
+	via  string // the instances, if the recipient must register at one of them
 }
 
-func pairOf(e *spool.Entry) pair {
-	if e.Account == "" {
-		return pair{from: e.Message.From, to: e.Recipient().String()}
+// pairOf names the lane of a message.
+func (p *Pipeline) pairOf(e *spool.Entry, way way) pair {
+	name := pair{from: e.Message.From, to: recipientName(e.Account, e.Recipient())}
+	if len(way.routes) == 0 && !slices.ContainsFunc(way.transports, p.leadsOutside) {
+		name.via = strings.Join(way.transports, " ")
 	}
-	return pair{from: e.Message.From, to: e.Account}
+	return name
+}
+
+// recipientName names a recipient among all: by its account, if it has one.
+func recipientName(account string, a message.Address) string {
+	if account != "" {
+		return account
+	}
+	return a.String()
 }
 
 // clone copies the names: they may be parts of a datagram, which would stay in
@@ -33,7 +45,7 @@ func pairOf(e *spool.Entry) pair {
 func (p pair) clone() pair {
 	return pair{
 		from: message.Address{User: strings.Clone(p.from.User), Host: strings.Clone(p.from.Host)},
-		to:   strings.Clone(p.to),
+		to:   strings.Clone(p.to), via: p.via,
 	}
 }
 
@@ -63,10 +75,10 @@ type item struct {
 
 // newItem makes the item of an entry. Without a ticket it is one that was found
 // on disk: if it was to go at once, its time is over.
-func newItem(e *spool.Entry, t *ticket) *item {
+func (p *Pipeline) newItem(e *spool.Entry, t *ticket, state spool.State) *item {
 	m := e.Message
 	it := &item{
-		id: m.ID, pair: pairOf(e), expiry: e.Expiry,
+		id: m.ID, pair: p.pairOf(e, wayOf(e, state.Fallback)), expiry: e.Expiry, state: deliveries{state},
 		public: m.PublicID, received: m.Received, payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
 	}
 	if e.Key != "" {

@@ -403,11 +403,8 @@ func (ls *lanes) wake(account string) {
 		return
 	}
 	r.wakes++
-	silentSince := time.Now().Add(-forkGrace)
-	for f := range r.flights {
-		if f.began.Before(silentSince) {
-			f.cancel()
-		}
+	for f := range r.flights { // also one that has just begun gets its time
+		time.AfterFunc(time.Until(f.began.Add(forkGrace)), f.cancel)
 	}
 	for _, l := range slices.SortedFunc(maps.Keys(r.lanes), olderFirst) {
 		l.rouse()

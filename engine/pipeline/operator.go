@@ -63,15 +63,16 @@ func (ls *lanes) find(e *spool.Entry) (*lane, *item) {
 	if it := ls.quarantined[e.Message.ID]; it != nil {
 		return nil, it
 	}
-	l := ls.byPair[pairOf(e)]
-	if l == nil {
-		return nil, nil
+	for _, fallback := range [...]bool{false, true} {
+		l := ls.byPair[ls.p.pairOf(e, wayOf(e, fallback))]
+		if l == nil {
+			continue
+		}
+		if it := l.find(func(it *item) bool { return it.id == e.Message.ID }); it != nil && it != l.atWork {
+			return l, it
+		}
 	}
-	it := l.find(func(it *item) bool { return it.id == e.Message.ID })
-	if it == nil || it == l.atWork {
-		return nil, nil
-	}
-	return l, it
+	return nil, nil
 }
 
 // show fills in where a message is, if it rests.

@@ -388,7 +388,7 @@ func TestQuarantineIsFoundAtOnce(t *testing.T) {
 // TestListWhileMessagesEnd: each is listed, and once, whatever becomes of it.
 func TestListWhileMessagesEnd(t *testing.T) {
 	s := alone(t, memory.Open(memory.NewDisk()), &testPolicy{change: func(p *plugin.Plan) { p.Answer = plugin.AnswerAccepted }}, nil)
-	const n = 3000
+	const n = 1200 // more than is read at once of either
 	var want []string
 	for i := range n {
 		body := fmt.Sprintf("%04d", i)

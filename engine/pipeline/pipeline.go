@@ -193,8 +193,7 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 	if p.oldest.Load() == 0 { // they come in order
 		p.oldest.Store(e.Message.ID.Time().UnixMilli())
 	}
-	it := newItem(e, nil)
-	it.state.State = state
+	it := p.newItem(e, nil, state)
 	if e.Key != "" && !state.HandedOver { // then there is a row
 		p.Seen.Remember(now, it.seen(plugin.Outcome{State: plugin.OutcomeWaiting}))
 	}
@@ -206,9 +205,9 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 		it.payload = nil
 		p.lanes.setAside(it)
 	default:
-		way := wayOf(e, it)
+		way := wayOf(e, state.Fallback)
 		it.mayRepeat = state.Attempts > 0 || len(p.routes(e, way, now.Add(-bindingGrace))) > 0
-		p.lanes.resume(it, len(p.routes(e, way, now)) == 0 && p.exists(way))
+		p.lanes.resume(it, len(p.routes(e, way, now)) == 0 && p.exists(way) && e.Account != "")
 	}
 }
 

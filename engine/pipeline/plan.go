@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,14 +19,14 @@ type addressee struct {
 }
 
 // plan asks the policy what is to happen to a message, or why it is refused.
-func (p *Pipeline) plan(j job) (*spool.Entry, plugin.Answer, error) {
+func (p *Pipeline) plan(j job, supply *supply) (*spool.Entry, plugin.Answer, error) {
 	m := j.Message
 	answer := plugin.Answer{ID: m.ID, PublicID: m.PublicID}
 	to, err := p.addressee(m.Recipient)
 	if err != nil {
 		return nil, answer, err
 	}
-	plan, err := p.ask(j.Arrival, to)
+	plan, err := p.ask(j.Arrival, to, supply)
 	if err != nil {
 		return nil, answer, err
 	}
@@ -77,7 +76,7 @@ func (p *Pipeline) addressee(a message.Address) (addressee, error) {
 		}
 		to = addressee{}
 	}
-	if f := p.full(cmp.Or(to.ID, a.String())); f != nil {
+	if f := p.full(recipientName(to.ID, a)); f != nil {
 		return addressee{}, f
 	}
 	return to, nil
@@ -97,8 +96,7 @@ func (p *Pipeline) full(recipient string) *message.Failure {
 }
 
 // ask asks the policy.
-func (p *Pipeline) ask(a plugin.Arrival, to addressee) (plugin.Plan, error) {
-	supply := &supply{p: p, received: a.Message.Received}
+func (p *Pipeline) ask(a plugin.Arrival, to addressee, supply *supply) (plugin.Plan, error) {
 	q := p.question(a, to, supply)
 	began := time.Now()
 	plan, err := p.Policy.Decide(p.authorizing.Context(a.Message.Received), q, supply)
@@ -158,7 +156,7 @@ func (p *Pipeline) findWays(e *spool.Entry, to addressee) (err error) {
 	mediaType := content.MediaType(e.Message.ContentType)
 	e.Plan.Fallback.Transports, _, _ = p.carriers(e.Plan.Fallback.Transports, &e.Plan, mediaType)
 	if !to.known {
-		e.Plan.Fallback.Transports = slices.DeleteFunc(e.Plan.Fallback.Transports, p.needsBinding)
+		e.Plan.Fallback.Transports = slices.DeleteFunc(e.Plan.Fallback.Transports, func(instance string) bool { return !p.leadsOutside(instance) })
 	}
 	if e.Plan.ExternalRouting {
 		e.Plan.Transports = nil // charging says where it goes
@@ -167,10 +165,10 @@ func (p *Pipeline) findWays(e *spool.Entry, to addressee) (err error) {
 	if e.Plan.Transports, err = p.passable(&e.Plan, mediaType); err != nil {
 		return err
 	}
-	if !to.known && !slices.ContainsFunc(e.Plan.Transports, p.leadsOutside) {
-		return message.Fail(message.UnknownRecipient, "nobody has the address")
+	if to.known || slices.ContainsFunc(e.Plan.Transports, p.leadsOutside) || (&deliveries{}).mayFallBack(e, message.UnknownRecipient) {
+		return nil
 	}
-	return nil
+	return message.Fail(message.UnknownRecipient, "nobody has the address")
 }
 
 // routable refuses what wants routes and can't get them: they come with the
@@ -188,8 +186,6 @@ func routable(e *spool.Entry, mediaType string) error {
 // leadsOutside tells whether an instance reaches others than those who register.
 func (p *Pipeline) leadsOutside(instance string) bool { return !p.Doors[instance].Registrar }
 
-func (p *Pipeline) needsBinding(instance string) bool { return p.Doors[instance].Registrar }
-
 // passable returns those of the plan's transports over which the type may go,
 // as instances.
 func (p *Pipeline) passable(plan *plugin.Plan, mediaType string) ([]string, error) {
@@ -199,6 +195,11 @@ func (p *Pipeline) passable(plan *plugin.Plan, mediaType string) ([]string, erro
 		return instances, nil
 	case found:
 		return nil, unsupported(mediaType, fmt.Sprint(plan.Transports), accept)
+	}
+	for _, name := range plan.Transports {
+		if types, passes := carries(Door{Plugin: name}, plan, mediaType); !passes {
+			return nil, unsupported(mediaType, name, types) // it couldn't go there if that were here
+		}
 	}
 	return nil, message.FailForNow(message.PolicyFailed, "service %s wants transports %v, and there are none of these", plan.Service, plan.Transports)
 }

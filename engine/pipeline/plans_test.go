@@ -123,6 +123,7 @@ func (s *stage) open() {
 		s.audit.Charging = p.Charging
 		p.Charging = s.audit
 		p.Doors["main"] = pipeline.Door{Transport: s.main, Plugin: "trunk"}
+		p.Doors["side"] = pipeline.Door{Transport: newDoor(), Plugin: "door", Registrar: true}
 		p.Doors["backup"] = pipeline.Door{Transport: s.backup, Plugin: "spare"}
 		p.Zone = s.parts.Zone
 		p.Metrics = s.parts.Metrics

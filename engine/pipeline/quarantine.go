@@ -54,6 +54,19 @@ func (ls *lanes) takeAside(id message.ID) *item {
 func (ls *lanes) bringBack(it *item) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	ls.insert(it)
+}
+
+// move puts a message that is at work into the lane of its other way.
+func (ls *lanes) move(l *lane, it *item, to pair) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.remove(l, it)
+	it.pair, it.next = to, time.Time{}
+	ls.insert(it)
+}
+
+func (ls *lanes) insert(it *item) {
 	l := ls.append(it)
 	if last := len(l.items) - 1; last > 0 {
 		l.items = l.items[:last]

@@ -8,7 +8,7 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-// supply is plugin.Supply.
+// supply is plugin.Supply, for the messages of one decider.
 type supply struct {
 	p        *Pipeline
 	received time.Time
@@ -33,6 +33,7 @@ func (s *supply) Count(l plugin.Limit) int { return s.p.limiter.Count(l, s.recei
 // question is what the policy is asked. The message's text is for the supply.
 func (p *Pipeline) question(a plugin.Arrival, to addressee, more *supply) plugin.Question {
 	m := a.Message
+	more.received = m.Received
 	more.text, _ = content.Text(m.ContentType, m.Body)
 	q := plugin.Question{
 		Message: plugin.QuestionMessage{

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -62,10 +63,10 @@ func (r *reports) expect(it *item) {
 	r.held.Store(int64(len(r.byID)))
 }
 
-// names are what the peers call a message.
+// names are what the peers call a message that have yet to report.
 func names(it *item) (names []peerName) {
 	for _, d := range it.state.Deliveries {
-		if d.PeerID != "" {
+		if d.PeerID != "" && d.Refused == "" {
 			names = append(names, peerName{d.Transport, d.PeerID})
 		}
 	}
@@ -131,7 +132,7 @@ func (p *Pipeline) Report(ctx context.Context, transport, peerID string, s plugi
 	}
 	x := ending{state: spool.StateDelivered, transport: transport, at: time.Now()}
 	if !s.Delivered {
-		x.state, x.failure = spool.StateFailed, &message.Failure{Reason: s.Reason}
+		x.state, x.failure = spool.StateFailed, &message.Failure{Reason: cmp.Or(s.Reason, message.Undelivered)}
 		p.Log.Debug("message failed after it was handed over", "transport", transport, "id", h.it.id, "reason", s.Reason)
 	}
 	return written(ctx, func(done func(error)) error { return p.endHandedOver(ctx, h, x, done) })
@@ -191,10 +192,12 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 		done(nil)
 		return nil
 	}
-	x.results = reported(h.it, x)
-	if paidOnDelivery(e) {
-		x.charge = settlement(e, x, x.state == spool.StateDelivered)
+	if x.state == spool.StateFailed && h.it.state.mayFallBack(e, x.reason()) && e.Expiry.After(x.at) {
+		p.fallBackLater(h, e, x, done)
+		return nil
 	}
+	x.results = reported(h.it, x)
+	x.charge = settlement(h.it, e, x, x.state == spool.StateDelivered)
 	p.end(h.it, e, x, func(err error) {
 		if err == nil {
 			p.reports.forget(h)
@@ -204,10 +207,27 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 	return nil
 }
 
+// fallBackLater sends a message that the next hop has reported as failed by its
+// plan's fallback, once that is on disk.
+func (p *Pipeline) fallBackLater(h *handedOver, e *spool.Entry, x ending, done func(error)) {
+	p.reports.forget(h)
+	it := h.it
+	it.state.note(reported(it, x))
+	it.state.HandedOver = false
+	it.state.Attempts++ // which was the hand-over
+	it.payload, it.pair = e, p.pairOf(e, wayOf(e, true))
+	p.fallBack(it, x.reason(), func(err error) {
+		if err == nil { // else this node is no longer the active one
+			p.lanes.bringBack(it)
+		}
+		done(err)
+	})
+}
+
 // reported is what has become of the parts that were handed over.
 func reported(it *item, x ending) (results []result) {
 	for _, d := range it.state.Deliveries {
-		if d.PeerID == "" {
+		if d.PeerID == "" || d.Refused != "" {
 			continue
 		}
 		r := result{target: target{route: plugin.Route{Transport: d.Transport}, device: d.Device}}

@@ -106,10 +106,11 @@ func decider(m *message.Message) int {
 
 // decideAll takes one message after the other, so that a pair's stay in order.
 func (p *Pipeline) decideAll(jobs <-chan job) {
+	supply := &supply{p: p}
 	for {
 		select {
 		case j := <-jobs:
-			p.decide(j)
+			p.decide(j, supply)
 		case <-p.ctx.Done():
 			p.refuseLeft(jobs)
 			return
@@ -145,14 +146,14 @@ func (p *Pipeline) refused(what, transport string, now time.Time, f *message.Fai
 }
 
 // decide asks policy and charging, and puts the message.
-func (p *Pipeline) decide(j job) {
+func (p *Pipeline) decide(j job, supply *supply) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			p.Log.Error("deciding panicked; the message is refused", "id", j.Message.ID, "reason", cause, "stack", string(debug.Stack()))
 			p.refuse(j, message.FailForNow(message.Internal, "panic"))
 		}
 	}()
-	e, answer, err := p.plan(j)
+	e, answer, err := p.plan(j, supply)
 	if err != nil {
 		p.refuse(j, err)
 		return
@@ -183,7 +184,7 @@ func (p *Pipeline) discard(j job, e *spool.Entry, answer plugin.Answer) {
 	}
 	p.undecided.Add(-1)
 	p.meter.doors[j.Message.Transport].accepted.Inc()
-	it := newItem(e, j.ticket) // which is never on disk
+	it := p.newItem(e, j.ticket, spool.State{}) // which is never on disk
 	p.end(it, e, ending{state: spool.StateDiscarded, at: time.Now()}, nil)
 	j.ticket.accept(answer)
 	j.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
@@ -221,7 +222,7 @@ func (p *Pipeline) limited(e *spool.Entry, r *ratelimit.Refusal) {
 // put makes the message ours. Once it is on disk its lane has it. An error: it is
 // refused, and nothing is left of it.
 func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation []plugin.Change) error {
-	it := newItem(e, j.ticket)
+	it := p.newItem(e, j.ticket, spool.State{})
 	if e.Message.Class == message.Composing {
 		if err := p.count(e, nil); err != nil {
 			return err

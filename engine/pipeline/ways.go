@@ -20,8 +20,8 @@ type way struct {
 }
 
 // wayOf is the way that is at work for a message.
-func wayOf(e *spool.Entry, it *item) way {
-	if it.state.Fallback {
+func wayOf(e *spool.Entry, fallback bool) way {
+	if fallback {
 		return way{transports: e.Plan.Fallback.Transports, fallback: true}
 	}
 	return way{transports: e.Plan.Transports, routes: e.Routes}
@@ -115,10 +115,7 @@ func (p *Pipeline) routes(e *spool.Entry, way way, now time.Time) []plugin.Route
 	if len(way.routes) > 0 {
 		return way.routes
 	}
-	var bindings []plugin.Binding
-	if e.Account != "" {
-		bindings = p.Locations.Of(e.Account, now)
-	}
+	bindings := p.Locations.Of(e.Account, now)
 	for _, instance := range way.transports {
 		door, ok := p.Doors[instance]
 		if !ok {

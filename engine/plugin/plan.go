@@ -55,7 +55,7 @@ type PlanRetry struct {
 // PlanFallback is another way for what failed for good, or as often as it may.
 type PlanFallback struct {
 	Transports []string         `json:"transports" doc:"the instances or plugins to deliver through then, in order of preference; attempts are counted anew; empty: there is no other way" default:"[]" example:"[\"backup\"]"`
-	Reasons    []message.Reason `json:"reasons" doc:"the reasons for which it is taken; empty: all" enum:"unavailable,no-answer,busy,declined,gone,undelivered,unknown-recipient,forbidden,unsupported-type,too-large,limit-reached,overloaded,draining,standby,storage-down,internal" default:"[]" example:"[\"unavailable\", \"undelivered\"]"`
+	Reasons    []message.Reason `json:"reasons" doc:"the reasons for which it is taken, that of a delivery report too; empty: all" enum:"unavailable,no-answer,busy,declined,gone,undelivered,unknown-recipient,forbidden,unsupported-type,too-large,limit-reached,overloaded,draining,standby,storage-down,internal" default:"[]" example:"[\"unavailable\", \"undelivered\"]"`
 	Sender     message.Address  `json:"sender" doc:"the address that it is sent from then; empty: as before" default:"\"\"" example:"\"100@sms.example.com\""`
 }
 

@@ -3,6 +3,7 @@ package revisions
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,9 +22,15 @@ type Config struct {
 	Metrics *plugin.Metrics
 	// Stored is the storage, for reading: its Commit isn't called.
 	Stored plugin.Tables
-	// Peers tells which revision the source of each node that is there holds, by
-	// the node's name, in a map that is the caller's. It must not block.
-	Peers func() map[string]string
+	// Peers tells what the source of each node that is there holds, by the node's
+	// name, in a map that is the caller's. It must not block.
+	Peers func() map[string]Held
+}
+
+// Held is the newest good revision that a source held.
+type Held struct {
+	Revision string // empty: none yet
+	Broken   bool   // what the source holds now can't be used
 }
 
 // Book is the policies that decide, and how they come to. Make one with New,
@@ -100,7 +107,7 @@ func (b *Book) Start(ctx context.Context, s *Source) error {
 	}
 	e, problem := b.stored(ctx, r)
 	if problem != nil {
-		return errors.Join(err, problem)
+		return errors.Join(err, fmt.Errorf("and revision %s, which is stored, can't stand in: %w", now.active, problem))
 	}
 	b.set(func(st *state) { st.ahead, st.record = e, r })
 	b.note(s, holding, err)
@@ -148,7 +155,7 @@ func (b *Book) offer(before state, f *Found) {
 	b.set(func(st *state) { st.own, st.read = f.edition, f.read })
 	b.note(f.edition.by, holding, nil)
 	verdict := b.reconsider(before, f.edition)
-	known := before.own.is(f.edition.revision()) || before.lead != nil && verdict == agreed
+	known := before.own.is(f.edition.revision()) && verdict != edited || before.lead != nil && verdict == agreed
 	if known || before.lead == nil {
 		b.meter.of(known).Inc()
 	}
@@ -173,8 +180,8 @@ func (b *Book) offer(before state, f *Found) {
 }
 
 // reconsider is what a revision that the source holds now means for the active
-// node. The first good one since the process began may be as old as one that is
-// there when a node becomes active.
+// node. The first good one since the process began, and one that is good again,
+// may be as old as one that is there when a node becomes active.
 func (b *Book) reconsider(before state, e *edition) ruling {
 	switch {
 	case before.lead == nil:
@@ -183,12 +190,10 @@ func (b *Book) reconsider(before state, e *edition) ruling {
 		return agreed
 	case before.pending.is(e.revision()):
 		return before.ruling
-	case before.own == nil:
-		return b.situation(b.get(), before.record, time.Now()).rule()
-	case !before.own.is(e.revision()):
+	case before.own != nil && !before.own.is(e.revision()):
 		return edited
 	}
-	return stale
+	return b.situation(b.get(), before.record, time.Now()).rule()
 }
 
 // Prepare reads the source that the book has, for an operator who wants what it
@@ -317,8 +322,12 @@ func (b *Book) keepActive(ctx context.Context, s shelf, e *edition) (*record, er
 	if e.is(r.active.Revision) {
 		a.Since, a.Node = r.active.Since, r.active.Node
 	}
-	holders := b.c.Peers()
-	holders[b.c.Node] = st.own.revision()
+	holders := map[string]string{b.c.Node: st.own.revision()}
+	for node, held := range b.c.Peers() {
+		if node != b.c.Node {
+			holders[node] = held.Revision
+		}
+	}
 	return s.put(ctx, r, e.bundle, a, holders, now)
 }
 

@@ -87,8 +87,8 @@ func (d *disk) count(table string) (n int) {
 }
 
 // files is a source of policies whose content a test edits. What begins with
-// "bad" can't be compiled, "gone" not be read. The content's first word is its
-// revision.
+// "bad" can't be compiled, "gone" not be read; "slow" is compiled until its
+// context ends. The content's first word is its revision.
 type files struct {
 	mu       sync.Mutex
 	content  string
@@ -98,10 +98,25 @@ type files struct {
 	compiled int
 	refuses  string // a revision that this one can't compile
 	closed   bool
+	hangs    chan struct{} // reading goes on until it is closed; nil: it doesn't hang
 }
 
 func newFiles(content string) *files {
 	return &files{content: content, age: 24 * time.Hour, changed: make(chan struct{}, 1)}
+}
+
+// hang lets reading hang until what it returns is called.
+func (f *files) hang() (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hangs = make(chan struct{})
+	hangs := f.hangs
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.hangs = nil
+		close(hangs)
+	}
 }
 
 // edit changes the content, and says so.
@@ -121,6 +136,12 @@ func (f *files) set(content string) {
 
 func (f *files) Read(context.Context) (plugin.Bundle, error) {
 	f.mu.Lock()
+	hangs := f.hangs
+	f.mu.Unlock()
+	if hangs != nil {
+		<-hangs
+	}
+	f.mu.Lock()
 	defer f.mu.Unlock()
 	if strings.HasPrefix(f.content, "gone") {
 		return plugin.Bundle{}, errors.New(f.content)
@@ -129,7 +150,11 @@ func (f *files) Read(context.Context) (plugin.Bundle, error) {
 	return plugin.Bundle{Revision: revision, Content: []byte(f.content)}, nil
 }
 
-func (f *files) Compile(_ context.Context, b plugin.Bundle) (plugin.Policy, plugin.PolicyReport, error) {
+func (f *files) Compile(ctx context.Context, b plugin.Bundle) (plugin.Policy, plugin.PolicyReport, error) {
+	if strings.HasPrefix(string(b.Content), "slow") {
+		<-ctx.Done()
+		return nil, plugin.PolicyReport{}, ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.compiled++
@@ -197,8 +222,8 @@ func newNode(t *testing.T, name string, d *disk, f *files) *node {
 	n := &node{t: t, name: name, files: f, disk: d, peers: &peers{}, metrics: plugin.NewMetrics(), log: &bytes.Buffer{}, logging: &sync.Mutex{}}
 	n.Book = New(Config{
 		Node: name, Log: slog.New(slog.NewTextHandler(n, &slog.HandlerOptions{Level: slog.LevelDebug})), Metrics: n.metrics, Stored: d,
-		Peers: func() map[string]string {
-			held := map[string]string{}
+		Peers: func() map[string]Held {
+			held := map[string]Held{}
 			for _, p := range n.peers.all() {
 				held[p.name] = p.Held()
 			}

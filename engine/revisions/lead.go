@@ -77,6 +77,10 @@ func (b *Book) begin(ctx context.Context, l *lead, r *record) error {
 		return b.putInForce(l, st.own)
 	case agreed, standOver:
 		b.decides.Store(st.own)
+		if verdict == standOver {
+			b.c.Log.Error("the policies of this node can't be used: the last good ones, which are in force, go on", "revision", st.own.revision(),
+				"error", st.troubles[holding].err)
+		}
 		return nil
 	}
 	e, err := b.stored(ctx, r)
@@ -183,17 +187,15 @@ func confirmPause(maxAge time.Duration) time.Duration {
 // holders are the nodes whose sources hold the active revision. news: of one of
 // them that isn't noted.
 func (b *Book) holders(st state) (holders map[string]string, news bool) {
-	holders = b.c.Peers()
-	delete(holders, b.c.Node)
-	if b.isCurrent(st) {
-		holders[b.c.Node] = st.own.revision()
-	}
-	for node, revision := range holders {
-		if revision != st.record.active.Revision {
-			delete(holders, node)
+	peers := b.c.Peers()
+	peers[b.c.Node] = Held{Revision: st.own.revision(), Broken: !b.isCurrent(st)}
+	holders = map[string]string{}
+	for node, held := range peers {
+		if held.Broken || held.Revision != st.record.active.Revision {
 			continue
 		}
-		news = news || st.record.notes[node].Revision != revision
+		holders[node] = held.Revision
+		news = news || st.record.notes[node].Revision != held.Revision
 	}
 	return holders, news
 }

@@ -6,13 +6,19 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgate/imgate/engine/plugin"
 )
 
 const (
-	compileWait = time.Minute // for reading and compiling
+	// workWait is for reading, compiling and trying; sources that bound their tests
+	// allow them less.
+	workWait = 90 * time.Second
+	// lastWait is for what doesn't end with its context to do so all the same.
+	lastWait  = time.Second
+	closeWait = 3 * time.Second
 	// lookPause is between two looks at a source that says all the time that it
 	// has changed.
 	lookPause = 200 * time.Millisecond
@@ -28,9 +34,10 @@ type Source struct {
 	source plugin.PolicySource
 	words  string
 	log    *slog.Logger
-	turn   chan struct{} // held while it is read or compiles
-	reads  uint64        // how often it was read; guarded by turn
-	closed bool          // guarded by turn
+	turn   chan struct{}             // held while it is read or compiles
+	reads  uint64                    // how often it was read; guarded by turn
+	closed bool                      // guarded by turn
+	trying atomic.Pointer[time.Time] // since when something new is compiled and tried; nil: nothing is
 
 	unwatch context.CancelFunc // nil: it isn't watched
 	watched chan struct{}      // closed when it isn't any more
@@ -41,13 +48,23 @@ func NewSource(s plugin.PolicySource, words string, log *slog.Logger) *Source {
 	return &Source{source: s, words: words, log: log, turn: make(chan struct{}, 1)}
 }
 
-// Close lets go, when nobody works with the source any more.
+// Close lets go, when nobody works with the source any more. An error is also
+// that somebody does who doesn't end: then it stays open.
 func (s *Source) Close() error {
+	enough := time.After(closeWait)
 	if s.unwatch != nil {
 		s.unwatch()
-		<-s.watched
+		select {
+		case <-s.watched:
+		case <-enough:
+			return errHangs
+		}
 	}
-	s.turn <- struct{}{}
+	select {
+	case s.turn <- struct{}{}:
+	case <-enough:
+		return errHangs
+	}
 	defer func() { <-s.turn }()
 	s.closed = true
 	return s.source.Close()
@@ -58,7 +75,8 @@ type edition struct {
 	plugin.Policy
 	bundle plugin.Bundle
 	report plugin.PolicyReport
-	by     *Source // that compiled it
+	by     *Source   // that compiled it
+	found  time.Time // when that was
 }
 
 // is tells whether it is that revision.
@@ -78,14 +96,21 @@ type Found struct {
 	read    uint64 // which reading of the source
 }
 
-var errClosed = errors.New("this source of policies was exchanged for another")
+var (
+	errClosed = errors.New("this source of policies was exchanged for another")
+	errHangs  = errors.New("the policies are being read or tried, and that doesn't end")
+	errSlow   = fmt.Errorf("reading and trying the policies isn't done within %v", workWait)
+	errBusy   = fmt.Errorf("the policies are being read and tried already, for more than %v", workWait)
+)
 
 // take waits until nobody works with the source.
 func (s *Source) take(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, workWait, errBusy)
+	defer cancel()
 	select {
 	case s.turn <- struct{}{}:
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	if s.closed {
 		<-s.turn
@@ -97,38 +122,67 @@ func (s *Source) take(ctx context.Context) error {
 // find reads the source and compiles what it holds, unless that is known. With an
 // error comes which reading it was of, if the source was read.
 func (s *Source) find(ctx context.Context, known *edition) (*Found, error) {
-	ctx, cancel := context.WithTimeout(ctx, compileWait)
-	defer cancel()
 	if err := s.take(ctx); err != nil {
 		return &Found{}, err
 	}
-	defer func() { <-s.turn }()
 	s.reads++
 	f := &Found{read: s.reads}
+	e, err := s.work(ctx, func(ctx context.Context) (*edition, error) { return s.examine(ctx, known) })
+	f.edition = e
+	return f, err
+}
+
+func (s *Source) examine(ctx context.Context, known *edition) (*edition, error) {
 	bundle, err := s.source.Read(ctx)
 	if err == nil {
 		err = checkBundle(bundle)
 	}
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	if known.is(bundle.Revision) && known.by == s {
-		f.edition = known
-		return f, nil
+		return known, nil
 	}
-	f.edition, err = s.compileNow(ctx, bundle)
-	return f, err
+	now := time.Now().UTC()
+	s.trying.Store(&now)
+	defer s.trying.Store(nil)
+	return s.compileNow(ctx, bundle)
 }
 
 // compile makes a policy of a bundle that another source may have read.
 func (s *Source) compile(ctx context.Context, b plugin.Bundle) (*edition, error) {
-	ctx, cancel := context.WithTimeout(ctx, compileWait)
-	defer cancel()
 	if err := s.take(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { <-s.turn }()
-	return s.compileNow(ctx, b)
+	return s.work(ctx, func(ctx context.Context) (*edition, error) { return s.compileNow(ctx, b) })
+}
+
+// work does something for who has the turn, which ends with it. What doesn't end
+// in time, such as the reading of a file system that hangs, is left behind and
+// keeps the turn: whoever waits for it is told so, and the node can stop.
+func (s *Source) work(ctx context.Context, do func(context.Context) (*edition, error)) (*edition, error) {
+	var e *edition
+	var err error
+	ctx, cancel := context.WithTimeoutCause(ctx, workWait, errSlow)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer cancel()
+		e, err = do(ctx)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		<-s.turn
+	}()
+	late := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastWait, func() { close(late) }) })
+	defer stop()
+	select {
+	case <-ended:
+		return e, err
+	case <-late:
+		return nil, context.Cause(ctx)
+	}
 }
 
 // compileNow is for who has the turn. What a compiler stumbles over is no reason
@@ -144,7 +198,7 @@ func (s *Source) compileNow(ctx context.Context, b plugin.Bundle) (e *edition, e
 	if err != nil {
 		return nil, err
 	}
-	return &edition{Policy: policy, bundle: b, report: report, by: s}, nil
+	return &edition{Policy: policy, bundle: b, report: report, by: s, found: time.Now().UTC()}, nil
 }
 
 // watch looks at a source whenever it has changed, until ctx ends.

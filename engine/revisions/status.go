@@ -17,11 +17,14 @@ type Status struct {
 	Node     string    `json:"node"`           // which put it in force
 	Source   string    `json:"source"`         // of this node, in words
 	Held     string    `json:"held"`           // the newest good revision of it; empty: none yet
+	// Trying is since when a change of the source is tried, of which nothing else here
+	// knows yet; zero: none is.
+	Trying time.Time `json:"trying_since,omitzero"`
 	// Current: what the source holds is in force.
 	Current      bool      `json:"current"`
 	Trouble      string    `json:"trouble"`                // why not, and whatever else is wrong
 	TroubleSince time.Time `json:"trouble_since,omitzero"` //
-	StandingIn   bool      `json:"standing_in"`            // a stored revision decides, since the source can't be used
+	StandingIn   bool      `json:"standing_in"`            // the stored revision decides, since the source couldn't be used when this node became the active one
 	// Expires is until when a start or a take-over would succeed with the stored
 	// revision, while the source can't be used.
 	Expires   time.Time  `json:"expires,omitzero"`
@@ -104,8 +107,11 @@ func (b *Book) isCurrent(st state) bool {
 	return st.record.active.Revision == "" || st.own.is(st.record.active.Revision)
 }
 
-// Held is the newest good revision that the source of this node held.
-func (b *Book) Held() string { return b.get().own.revision() }
+// Held is what the source of this node holds.
+func (b *Book) Held() Held {
+	st := b.get()
+	return Held{Revision: st.own.revision(), Broken: st.troubles[holding].err != nil}
+}
 
 // InForce is the revision in force, as far as this node knows.
 func (b *Book) InForce() string { return b.get().record.active.Revision }
@@ -127,10 +133,13 @@ func (b *Book) Status() Status {
 	a := st.record.active
 	s := Status{
 		Revision: a.Revision, Since: a.Since, Node: a.Node, Source: st.source.words, Held: st.own.revision(),
-		Current: b.isCurrent(st), StandingIn: st.lead != nil && st.ruling == standIn,
+		Current: b.isCurrent(st), StandingIn: st.lead != nil && (st.ruling == standIn || st.ruling == standOver),
 		Services: []string{}, Warnings: []string{}, Revisions: st.record.list(),
 	}
 	s.Trouble, s.TroubleSince = b.trouble(st, s.Current)
+	if since := st.source.trying.Load(); since != nil {
+		s.Trying = *since
+	}
 	if maxAge := st.source.source.MaxAge(); st.troubles[holding].err != nil && maxAge > 0 && a.Revision != "" {
 		s.Expires = a.Confirmed.Add(maxAge)
 	}
@@ -167,11 +176,26 @@ func (b *Book) trouble(st state, current bool) (text string, since time.Time) {
 		}
 	}
 	if len(texts) == 0 && !current {
-		a := st.record.active
-		return fmt.Sprintf("revision %s is in force, which node %s put in force; the source of this node holds %s: change it, or reload the active node to take what its source holds",
-			a.Revision, a.Node, st.own.revision()), a.Since
+		return b.difference(st)
 	}
 	return strings.Join(texts, "\n"), since
+}
+
+// difference says what becomes of a good revision that isn't in force, and since
+// when it isn't.
+func (b *Book) difference(st state) (text string, since time.Time) {
+	a := st.record.active
+	if since = st.own.found; a.Since.After(since) {
+		since = a.Since
+	}
+	text = fmt.Sprintf("revision %s is in force, which node %s put in force; the source of this node holds %s", a.Revision, a.Node, st.own.revision())
+	switch {
+	case st.lead != nil:
+		return text + ", which is older: edit it, or reload this node to put it in force", since
+	case b.situation(st, st.record, time.Now()).rule() == edited:
+		return text + ", which was edited since: it is put in force when this node takes over", since
+	}
+	return text + ", which is older, and isn't put in force when this node takes over: edit it", since
 }
 
 // list returns what is in force and was, the newest first.

@@ -28,8 +28,8 @@ const (
 // errStopped is what a writer gets when the committer has ended.
 var errStopped = message.FailForNow(message.Standby, "this node is no longer the active one")
 
-// errGivenUp ends a committer that was told to stop while the storage fails:
-// what is queued behind a lost batch must not overtake it.
+// errGivenUp ends a committer that was told to stop while the storage fails, or
+// to give up: what is queued behind a lost batch must not overtake it.
 var errGivenUp = errors.New("the storage fails and the node stops")
 
 // Committer is the only writer of a storage: it gathers the changes of all
@@ -51,6 +51,9 @@ type Committer struct {
 	stopped bool
 	wake    chan struct{}
 
+	applying context.Context    // of every Apply; it outlives the end of Run's context
+	abandon  context.CancelFunc // ends it
+
 	failing  atomic.Pointer[error] // why the storage refuses writes; nil: it doesn't
 	measured atomic.Pointer[Measures]
 	written  atomic.Int64 // see Written
@@ -68,6 +71,7 @@ type write struct {
 // NewCommitter returns a committer that writes under a fence. Run makes it work.
 func NewCommitter(storage plugin.Storage, fence plugin.Fence, log *slog.Logger) *Committer {
 	c := &Committer{storage: storage, fence: fence, log: log, wake: make(chan struct{}, 1)}
+	c.applying, c.abandon = context.WithCancel(context.Background()) // whoever runs it decides when
 	c.Count(NewMeasures(nil))
 	return c
 }
@@ -140,6 +144,11 @@ func (c *Committer) add(w write) error {
 	return nil
 }
 
+// Abandon gives up what is being written and all that is queued, for a node that
+// has lost its lease: it mustn't wait for a storage that hangs before it asks for
+// another one. Run returns soon.
+func (c *Committer) Abandon() { c.abandon() }
+
 // Run writes until ctx ends; then it tries once to write what is queued, and
 // returns nil. It returns plugin.ErrFenced when a newer lease exists. Whatever
 // is left then is told that it was not written.
@@ -197,7 +206,7 @@ func (c *Committer) commit(ctx context.Context, batch []write) error {
 	backoff, began := minBackoff, time.Now()
 	unsure := false // whether the storage has it already
 	for {
-		err := c.apply(ctx, batch)
+		err := c.apply(batch)
 		if err == nil {
 			c.recovered()
 			finish(batch, nil)
@@ -217,7 +226,7 @@ func (c *Committer) commit(ctx context.Context, batch []write) error {
 		case time.Since(began) > takeBackAfter:
 			batch = takeBack(batch, err)
 		}
-		if !sleep(ctx, backoff) {
+		if c.applying.Err() != nil || !sleep(ctx, backoff) {
 			abandon(batch, unsure)
 			return errGivenUp
 		}
@@ -226,8 +235,8 @@ func (c *Committer) commit(ctx context.Context, batch []write) error {
 }
 
 // apply finishes also when the node is told to stop: what can be kept is kept.
-func (c *Committer) apply(ctx context.Context, batch []write) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyWait)
+func (c *Committer) apply(batch []write) error {
+	ctx, cancel := context.WithTimeout(c.applying, applyWait)
 	defer cancel()
 	measured, began := c.measured.Load(), time.Now()
 	err := c.storage.Apply(ctx, c.fence, join(batch))

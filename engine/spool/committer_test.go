@@ -251,6 +251,42 @@ func (o *told) wantNothing(t *testing.T) {
 	}
 }
 
+// hungStorage takes a write and answers when its caller gives up.
+type hungStorage struct {
+	*fakeStorage
+	begun chan struct{}
+}
+
+func (s hungStorage) Apply(ctx context.Context, _ plugin.Fence, _ []plugin.Change) error {
+	close(s.begun)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestCommitterIsAbandoned: a storage that hangs keeps it for no time, and all
+// writers are told.
+func TestCommitterIsAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := hungStorage{newFakeStorage(), make(chan struct{})}
+		c := NewCommitter(s, 1, slog.New(slog.DiscardHandler))
+		done := make(chan error, 1)
+		go func() { done <- c.Run(t.Context()) }()
+		var put, move, queued told
+		offer(c, change("put"), put.tell)
+		c.Move(change("move"), move.tell)
+		<-s.begun
+		c.Move(change("queued"), queued.tell)
+		began := time.Now()
+		c.Abandon()
+		if err := <-done; err != nil || time.Since(began) > 0 {
+			t.Errorf("it ended after %v: %v", time.Since(began), err)
+		}
+		put.want(t, message.StorageDown, true)
+		move.want(t, message.Standby, false)
+		queued.want(t, message.Standby, false)
+	})
+}
+
 func TestCommitterEndsWhenFenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStorage()

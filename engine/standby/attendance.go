@@ -30,16 +30,18 @@ const (
 
 // Note is what a node says of itself.
 type Note struct {
-	Node    string    `json:"node"`
-	Process string    `json:"process"` // random: it tells apart those that bear one name
-	Role    string    `json:"role"`    // active or standby
-	Ready   bool      `json:"ready"`   // active: it takes traffic; standby: it could
-	Reasons []string  `json:"reasons"` // why it isn't ready
-	Version string    `json:"version"`
-	Policy  string    `json:"policy,omitempty"` // the newest good revision that its source holds
-	Admin   string    `json:"admin"`            // the address of its admin API
-	Started time.Time `json:"started"`          // when the process began
-	Since   time.Time `json:"since"`            // when it took up its role
+	Node    string   `json:"node"`
+	Process string   `json:"process"` // random: it tells apart those that bear one name
+	Role    string   `json:"role"`    // active or standby
+	Ready   bool     `json:"ready"`   // active: it takes traffic; standby: it could
+	Reasons []string `json:"reasons"` // why it isn't ready
+	Version string   `json:"version"`
+	Policy  string   `json:"policy,omitempty"` // the newest good revision that its source holds
+	// PolicyBroken: what its source holds now can't be used.
+	PolicyBroken bool      `json:"policy_broken,omitempty"`
+	Admin        string    `json:"admin"`   // the address of its admin API
+	Started      time.Time `json:"started"` // when the process began
+	Since        time.Time `json:"since"`   // when it took up its role
 	// ReadySince is since when it has been ready in this role.
 	ReadySince time.Time `json:"ready_since,omitzero"`
 	// Left: it has stopped in order, and is no node any more.

@@ -26,6 +26,14 @@ func (e *lostError) Error() string {
 // Unwrap returns the storage's error.
 func (e *lostError) Unwrap() error { return e.storage }
 
+// Lost tells whether a term's context has ended because the lease was lost: what
+// is written from now on is in vain if another node has it.
+func Lost(term context.Context) bool {
+	cause := context.Cause(term)
+	_, ranOut := errors.AsType[*lostError](cause)
+	return ranOut || errors.Is(cause, plugin.ErrFenced)
+}
+
 // rest is how long before the lease runs out a term ends that couldn't renew
 // it: what is under way comes to rest while the lease lasts.
 const rest = renewEvery

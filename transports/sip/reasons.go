@@ -108,7 +108,7 @@ func finalFor(f *message.Failure) wire.Reply {
 			reply.RetryAfter = defaultRetryAfter
 		}
 	}
-	if reply.Status == 415 && len(f.Accept) > 0 {
+	if reply.Status == 415 && f.Accept != nil { // an empty one says that nothing passes (RFC 3261 §20.1)
 		reply.Headers = []wire.Header{{Name: "Accept", Value: strings.Join(f.Accept, ", ")}}
 	}
 	return reply

@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/imgate/imgate/engine/message"
@@ -27,6 +28,23 @@ func TestEveryReasonHasAStatus(t *testing.T) {
 	}
 	if len(rows) != len(message.Reasons) {
 		t.Errorf("%d rows for %d reasons", len(rows), len(message.Reasons))
+	}
+}
+
+// TestAccept: 415 says what would pass, also that nothing would.
+func TestAccept(t *testing.T) {
+	for _, c := range []struct {
+		accept []string
+		want   []wire.Header
+	}{
+		{nil, nil},
+		{[]string{}, []wire.Header{{Name: "Accept"}}},
+		{[]string{"text/plain", "message/cpim"}, []wire.Header{{Name: "Accept", Value: "text/plain, message/cpim"}}},
+	} {
+		f := &message.Failure{Reason: message.UnsupportedType, Accept: c.accept}
+		if got := finalFor(f); got.Status != 415 || !slices.Equal(got.Headers, c.want) {
+			t.Errorf("%q: %+v", c.accept, got)
+		}
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-// checkTimeout bounds the compilation of policies.
-const checkTimeout = time.Minute
+// checkTimeout bounds the compilation and the tests of policies.
+const checkTimeout = 90 * time.Second
 
 func checkCommand(load *source) *cobra.Command {
 	return &cobra.Command{

@@ -33,17 +33,19 @@ type cluster struct {
 }
 
 type clusterNode struct {
-	Node        string    `json:"node"`
-	Role        string    `json:"role"`
-	Ready       bool      `json:"ready"`   // active: it takes traffic; standby: it could take over
-	Reasons     []string  `json:"reasons"` // why it isn't ready
-	Version     string    `json:"version"`
-	Policy      string    `json:"policy"` // the revision that its source holds
-	Admin       string    `json:"admin"`
-	Started     time.Time `json:"started"`
-	Since       time.Time `json:"since"` // when it took up its role
-	SeenSeconds float64   `json:"seen_seconds"`
-	Self        bool      `json:"self"`
+	Node    string   `json:"node"`
+	Role    string   `json:"role"`
+	Ready   bool     `json:"ready"`   // active: it takes traffic; standby: it could take over
+	Reasons []string `json:"reasons"` // why it isn't ready
+	Version string   `json:"version"`
+	Policy  string   `json:"policy"` // the revision that its source holds
+	// PolicyBroken: what its source holds now can't be used.
+	PolicyBroken bool      `json:"policy_broken"`
+	Admin        string    `json:"admin"`
+	Started      time.Time `json:"started"`
+	Since        time.Time `json:"since"` // when it took up its role
+	SeenSeconds  float64   `json:"seen_seconds"`
+	Self         bool      `json:"self"`
 }
 
 const roleActive = "active"
@@ -149,7 +151,7 @@ func clusterStatusCommand(load *source) *cobra.Command {
 		Long: "Says which node is active, and how all nodes are that share its storage. Any of them can be asked. A\n" +
 			"node that has said nothing for 5 seconds is gone; after an hour it is forgotten. One that was stopped\n" +
 			"in order is not listed. POLICY is the revision that a node's own policies have; one that differs from that in\n" +
-			"force is marked, see `imgate policy status`.\n\n" +
+			"force is marked, and so are policies that are broken: see `imgate policy status` on that node.\n\n" +
 			"The exit status is 0 if exactly one node is active and takes traffic and all others are there and ready,\n" +
 			"and 1 if anything is wrong, which standard error says.",
 		Args: cobra.NoArgs,
@@ -196,9 +198,12 @@ func printCluster(out io.Writer, c cluster, now time.Time) error {
 }
 
 // policy is the revision that a node's source holds, marked if another one is in
-// force.
+// force, or that it can't be used.
 func (c cluster) policy(n clusterNode) string {
-	if n.Policy == "" || n.Policy == c.Policy {
+	switch {
+	case n.PolicyBroken:
+		return "broken"
+	case n.Policy == "" || n.Policy == c.Policy:
 		return shortRevision(n.Policy)
 	}
 	return shortRevision(n.Policy) + " (differs)"

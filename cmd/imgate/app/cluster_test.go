@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -164,4 +165,15 @@ func TestStandbySaysWhoIsActive(t *testing.T) {
 	nobody := changed(func(c *cluster) { c.Active = "" })
 	got = against(t, standbyServer(nobody), "status")
 	golden(t, "status-standby.txt", withoutUptime(got.out))
+}
+
+func TestClusterPolicy(t *testing.T) {
+	c := cluster{Policy: "r1"}
+	for want, n := range map[string]clusterNode{
+		"r1": {Policy: "r1"}, "r2 (differs)": {Policy: "r2"}, "-": {}, "broken": {Policy: "r1", PolicyBroken: true},
+	} {
+		if got := c.policy(n); cmp.Or(got, "-") != want {
+			t.Errorf("%+v: %q, want %q", n, got, want)
+		}
+	}
 }

@@ -50,7 +50,7 @@ func addMessageFilter(command *cobra.Command) *messageFilter {
 	f.state = addChoice(command, "state", "", "only messages in this state", messageStates()...)
 	flags := command.Flags()
 	flags.StringVar(&f.from, "from", "", "only messages from this `ADDRESS`")
-	flags.StringVar(&f.to, "to", "", "only messages to this `ADDRESS`")
+	flags.StringVar(&f.to, "to", "", "only messages to this `ADDRESS`, before or after a policy rewrote it")
 	flags.StringVar(&f.service, "service", "", "only messages that this `SERVICE` decided on")
 	flags.StringVar(&f.transport, "transport", "", "only messages that came in through this `INSTANCE`")
 	return f
@@ -179,7 +179,7 @@ func printMessage(out io.Writer, m spool.Summary) error {
 	table := newTable(out)
 	for _, field := range [][2]string{
 		{"ID", m.ID.String()}, {"public ID", m.PublicID}, {"state", string(m.State)}, {"reason", string(m.Reason)},
-		{"from", m.From.String()}, {"to", m.To.String()}, {"type", m.Type}, {"size", grouped(int64(m.Size)) + " octets"},
+		{"from", m.From.String()}, {"to", m.To.String()}, {"sent as", m.SentAs.String()}, {"came for", m.OriginalTo.String()}, {"type", m.Type}, {"size", grouped(int64(m.Size)) + " octets"},
 		{"came in through", m.Transport}, {"from peer", m.Peer},
 		{"service", m.Service}, {"policy revision", m.Revision},
 		{"received", shownTime(m.Received)}, {"kept until", shownTime(m.Expiry)},

@@ -50,6 +50,7 @@ func (f *fakeMessages) message(i int) spool.Summary {
 	return spool.Summary{
 		ID: f.id(i), PublicID: "GqUe8Hh1pTPo4bXbmIAvhw", State: spool.StateQuarantined,
 		From: message.Address{User: "1001", Host: "sip.example.com"}, To: message.Address{User: "+31612345678"},
+		SentAs: message.Address{User: "100", Host: "sms.example.com"}, OriginalTo: message.Address{User: "0612345678", Host: "sip.example.com"},
 		Type: "text/plain; charset=utf-8", Size: 1234, Received: at, Expiry: at.Add(time.Hour), Service: "default",
 		Revision: "b1946ac9", Transport: "sip", Peer: "192.0.2.7:5060", Attempts: 3, Reason: message.Unbuildable,
 		Next: at.Add(time.Minute), Labels: map[string]string{"tenant": "acme\x1b[2J"},
@@ -243,15 +244,23 @@ func TestReload(t *testing.T) {
 	for _, c := range []struct {
 		status int
 		body   string
+		policy string
 		want   outcome
 	}{
-		{200, `{"changed":["policy","transports.sip"]}`, outcome{exitOK, "changed: policy, transports.sip\n", ""}},
-		{200, `{"changed":[]}`, outcome{exitOK, "the policies were read again; nothing else has changed\n", ""}},
-		{422, `{"error":"imgate.yaml:13: transports.sip.domain: unknown key"}`, outcome{exitError, "",
+		{200, `{"changed":["policy","transports.sip"]}`, goodPolicy, outcome{exitOK, "changed: policy, transports.sip\n", ""}},
+		{200, `{"changed":[]}`, goodPolicy, outcome{exitOK, "the policies were read again; nothing else has changed\n", ""}},
+		{200, `{"changed":[]}`, `{"current":false,"trouble":"revision 1 is in force; the source of this node holds 2"}`, outcome{exitOK,
+			"the policies were read again; nothing else has changed\n",
+			"remark: policy: revision 1 is in force; the source of this node holds 2\n"}},
+		{422, `{"error":"imgate.yaml:13: transports.sip.domain: unknown key"}`, "", outcome{exitError, "",
 			"imgate.yaml:13: transports.sip.domain: unknown key\nimgate: the new configuration was not taken; a server that runs goes on with the one that it has\n"}},
-		{500, `{"error":"oh"}`, outcome{exitError, "", "imgate: oh\n"}},
+		{500, `{"error":"oh"}`, "", outcome{exitError, "", "imgate: oh\n"}},
 	} {
 		got := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == policyPath && c.policy != "" {
+				io.WriteString(w, c.policy)
+				return
+			}
 			if r.Method != http.MethodPost || r.URL.Path != "/v1/reload" {
 				t.Errorf("%s %s", r.Method, r.URL)
 			}

@@ -73,6 +73,32 @@ func startAPI(t *testing.T) *api {
 	return startNode(t, "test", memory.NewDisk(), nil)
 }
 
+// apiPolicies decide there: numbers that begin with 99 are another way to reach
+// subscribers, who see somebody else as the sender.
+var apiPolicies = map[string]string{
+	"onnet.rego": "package imgate.services.onnet\n\nmatch := {\"domains\": [\"*\"]}\n\nplan.store := \"1h\"\n",
+	"short.rego": `package imgate.services.short
+
+match := {"prefixes": ["99"]}
+
+plan.rewrite := {
+	"sender": "100@sip.example.com",
+	"recipient": sprintf("%s@sip.example.com", [substring(input.recipient.user, 2, -1)]),
+}
+`,
+}
+
+func writePolicies(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range apiPolicies {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // startNode starts one of the nodes that share a disk: the first one, or one
 // beside another that is active.
 func startNode(t *testing.T, name string, disk *memory.Disk, active *api) *api {
@@ -88,7 +114,7 @@ func startNode(t *testing.T, name string, disk *memory.Disk, active *api) *api {
 		rego.Plugin, ledger.Accounts, ledger.Charging, ladder.Plugin,
 	}
 	dir := t.TempDir()
-	path := write(t, "imgate.yaml", apiYAML+"data_dir: "+dir+"\nnode: "+name+"\n")
+	path := write(t, "imgate.yaml", apiYAML+"data_dir: "+dir+"\nnode: "+name+"\npolicy: {plugin: rego, dir: "+writePolicies(t)+"}\n")
 	load := &source{path: &path, plugins: plugins}
 	config, err := load.load()
 	if err != nil {
@@ -293,8 +319,9 @@ func TestDescription(t *testing.T) {
 
 	a.register("1002")
 	a.register("1003")
-	delivered, waits, odd := a.say("1001", "1002"), a.say("1001", "2001"), a.say("1001", "1003")
+	delivered, waits, odd, rewritten := a.say("1001", "1002"), a.say("1001", "2001"), a.say("1001", "1003"), a.say("1001", "992001")
 	const messages = "/v1/messages"
+	a.checkRewritten(rewritten)
 	a.get(messages+"?limit=1000", 200)
 	a.get(messages+"?state=waiting&from=1001@sip.example.com&to=2001@sip.example.com&transport=sip&limit=1", 200)
 	a.get(messages+"?state=lost", 400)
@@ -326,6 +353,26 @@ func TestDescription(t *testing.T) {
 	a.call("DELETE", accounts+"/1002@sip.example.com?force=maybe", "", "", 400)
 	a.checkAnswers(stranger)
 	a.checkBrokenReload()
+}
+
+// checkRewritten holds what is shown of a message that the policies rewrote: its
+// addresses as they are and as they were, of which either finds it.
+func (a *api) checkRewritten(id string) {
+	a.t.Helper()
+	for _, text := range []string{
+		a.get("/v1/messages/"+id, 200),
+		a.get("/v1/messages?to=992001@sip.example.com", 200),
+		a.get("/v1/messages?to=2001@sip.example.com&service=short", 200),
+	} {
+		for _, want := range []string{
+			`"id":"` + id + `"`, `"to":"2001@sip.example.com"`, `"original_to":"992001@sip.example.com"`,
+			`"from":"1001@sip.example.com"`, `"sent_as":"100@sip.example.com"`,
+		} {
+			if !strings.Contains(text, want) {
+				a.t.Errorf("%s isn't in %s", want, text)
+			}
+		}
+	}
 }
 
 // checkRoutes compares what is described with what is served.

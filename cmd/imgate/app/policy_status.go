@@ -21,10 +21,11 @@ type policyStatus struct {
 	Revision     string     `json:"revision"` // in force; empty: none
 	Services     []string   `json:"services"`
 	Since        time.Time  `json:"since,omitzero"`
-	Node         string     `json:"node"`    // which put it in force
-	Source       string     `json:"source"`  // in words
-	Held         string     `json:"held"`    // the newest good revision of the source
-	Current      bool       `json:"current"` // what the source holds is in force
+	Node         string     `json:"node"`                  // which put it in force
+	Source       string     `json:"source"`                // in words
+	Held         string     `json:"held"`                  // the newest good revision of the source
+	Trying       time.Time  `json:"trying_since,omitzero"` // a change of the source is tried
+	Current      bool       `json:"current"`               // what the source holds is in force
 	Trouble      string     `json:"trouble"`
 	TroubleSince time.Time  `json:"trouble_since,omitzero"`
 	StandingIn   bool       `json:"standing_in"`
@@ -85,7 +86,10 @@ func printPolicy(out io.Writer, s policyStatus) error {
 	row(table, "services", strings.Join(s.Services, ", "))
 	row(table, "tests", fmt.Sprintf("%d passed, coverage %.1f %%", s.Tests, s.Coverage))
 	row(table, "source", s.Source)
-	row(table, "state", s.state())
+	row(table, "state", s.state(time.Now()))
+	if !s.Trying.IsZero() {
+		row(table, "change", "is tried, since "+shownTime(s.Trying))
+	}
 	for _, warning := range s.Warnings {
 		row(table, "warning", inOneLine(warning))
 	}
@@ -126,7 +130,7 @@ func (s policyStatus) inForce() string {
 }
 
 // state says in words whether what the source holds is in force.
-func (s policyStatus) state() string {
+func (s policyStatus) state(now time.Time) string {
 	switch {
 	case s.Current && s.Trouble == "":
 		return "what the source holds is in force"
@@ -137,10 +141,13 @@ func (s policyStatus) state() string {
 	if s.StandingIn {
 		text += "; a stored revision stands in"
 	}
-	if !s.Expires.IsZero() {
-		text += "; a start or a take-over succeeds until " + shownTime(s.Expires)
+	switch {
+	case s.Expires.IsZero():
+		return text
+	case s.Expires.Before(now):
+		return text + "; by max_age no start has succeeded since " + shownTime(s.Expires)
 	}
-	return text
+	return text + "; by max_age a start succeeds until " + shownTime(s.Expires)
 }
 
 // shortRevision is what people tell revisions apart by.

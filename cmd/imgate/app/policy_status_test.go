@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imgate/imgate/engine/plugin"
 )
@@ -18,7 +19,7 @@ const (
 			{"revision":"c9f0f895fb98ab9159f51fd0297e236d","since":"2026-01-30T02:12:09Z","until":"2026-01-31T02:12:09Z","node":"b"}]}`
 	brokenPolicy = `{"revision":"8f14e45fceea167a5a36dedd4bea2543","services":["onnet"],"since":"2026-01-31T02:12:09Z","node":"a",
 		"source":"dir ./policies","held":"","current":false,"trouble":"a.rego:1: rego_parse_error\na.rego:2: \u001b[2Jmore","trouble_since":"2026-01-31T03:00:00Z",
-		"standing_in":true,"expires":"2026-03-02T02:12:09Z","tests":12,"coverage":93.46,"warnings":[],"revisions":[]}`
+		"trying_since":"2026-01-31T03:02:00Z","standing_in":true,"expires":"2999-03-02T02:12:09Z","tests":12,"coverage":93.46,"warnings":[],"revisions":[]}`
 	emptyPolicy = `{"revision":"","services":[],"node":"","source":"rego","held":"1","current":true,"trouble":"","standing_in":false,"tests":0,"coverage":0,"warnings":[],"revisions":[]}`
 )
 
@@ -54,6 +55,24 @@ func TestPolicyStatus(t *testing.T) {
 	}
 	if got := imgate(t.Context(), tinyPlugins(), "policy", "status", "now"); got.status != exitUsage {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestPolicyState(t *testing.T) {
+	now := time.Date(2026, 1, 31, 3, 30, 0, 0, time.UTC)
+	const notInForce = "what the source holds is not in force, since 2026-01-31 03:00:00Z"
+	since, broken := now.Add(-30*time.Minute), policyStatus{TroubleSince: now.Add(-30 * time.Minute)}
+	for want, s := range map[string]policyStatus{
+		"what the source holds is in force":                                         {Current: true},
+		"what the source held is in force, with trouble since 2026-01-31 03:00:00Z": {Current: true, Trouble: "x", TroubleSince: since},
+		notInForce: broken,
+		notInForce + "; a stored revision stands in":                                  {TroubleSince: since, StandingIn: true},
+		notInForce + "; by max_age a start succeeds until 2026-01-31 04:00:00Z":       {TroubleSince: since, Expires: now.Add(30 * time.Minute)},
+		notInForce + "; by max_age no start has succeeded since 2026-01-31 03:00:00Z": {TroubleSince: since, Expires: since},
+	} {
+		if got := s.state(now); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

@@ -63,6 +63,10 @@ What a policy doesn't say, and what is undefined for a message, has the default.
 
 const questionText = `The document input. A name that it doesn't have is an error when the policies are loaded.`
 
+// limitKeys are the paths by which a limit may count.
+const limitKeys = "message.type, message.class, sender.account, sender.address, sender.user, sender.domain, sender.attributes.NAME, recipient.account, recipient.address, " +
+	"recipient.user, recipient.domain, recipient.attributes.NAME, match.domain, match.prefix, match.attributes.NAME, transport, protocol, peer"
+
 // policyParts are what isn't in the plan or the question.
 var policyParts = []struct{ title, text string }{
 	{"match", `Which recipients the service is for. It may be left out if rows of a data file name the service.
@@ -74,7 +78,7 @@ count. Left out: any number, or none. priority: a whole number; left out: 0.
 Of several services that match, the one with the highest priority decides, then by the kind of the pattern: exact, the longest suffix, expression, any; then
 by the longest prefix. A tie is an error when the policies are loaded, and so is what can never be chosen because an identical or
 wider match always goes before it. ` + "`imgate policy domains ADDRESS`" + ` shows who takes an address, and why not the others.`},
-	{"Rows", `Data files, *.yaml and *.json beside the policies, are read as data.NAME by their top-level names. The name domains is kept for rows: it maps patterns of
+	{"Rows", `Data files, *.yaml, *.yml and *.json beside the policies, are read as data.NAME by their top-level names. The name domains is kept for rows: it maps patterns of
 domains to services, a row or a list of rows each. Ten thousand domains are ten thousand rows and one service.
 
   domains:
@@ -85,20 +89,25 @@ domains to services, a row or a list of rows each. Ten thousand domains are ten 
 
 service is mandatory; prefixes and priority are as in match; attributes are the operator's own. A rule reads the row that matched as input.match.attributes, and
 its pattern, prefix and priority as input.match.domain, input.match.prefix and input.match.priority. Where the match of the package itself matched, there are
-no attributes.`},
+no attributes.
+
+Data files in a directory below are read below its name, as data.DIRECTORY.NAME. A name that two files give is an error.`},
 	{"asks", `A list of what the question has only for services that ask for it: "text", as input.message.text. To read it without asking is an error when the policies are
 loaded.`},
-	{"limits", `Rate limits, at most eight, by name. Each has: key, what of the question messages are counted by, such as "sender.account", or a list of such names; count, how many
+	{"limits", `Rate limits, at most eight, by name. Each has: key, what messages are counted by, such as "sender.account", or a list of at most eight such names; count, how many
 messages with the same values are accepted in a window, left out or 0: they are only counted; per, how long a window is, from 1s to 744h. The window begins with
 the first message. What is over a limit is refused for now, with the reason limit-reached and a Retry-After. Rules read how many were counted before as
-input.counters.NAME.
+input.counters.NAME. The windows of more than a minute survive a restart.
+
+A key is one of ` + limitKeys + `. A value that a message doesn't have is empty, and all that have it empty are counted together: think of numbers, which have
+no domain, and of accounts without the attribute. Without a key all the service's messages are counted together.
 
   limits := {
     "burst": {"key": "sender.account", "count": 10, "per": "1m"},
     "pair": {"key": ["sender.account", "recipient.address"], "per": "24h"},
   }`},
 	{"Builtins", "Policies may call those builtins of OPA that reach nothing outside of the policy and whose work is bounded. `imgate policy init` writes their " +
-		"list into a directory, as builtins.txt. The time is input.time."},
+		"list into a directory, as builtins.txt, with what a call may take at most. The time is input.time, and input.clock on the operator's clock."},
 	{"No verdict", `An error, a contradiction between rules, an attribute that can't be what it is, or no plan within the deadline refuses the message for now, with the
 reason policy-failed: the sender may try again, and log and metrics tell. So does an own subscriber for whom there is no service; anybody else
 is an unknown recipient.`},
@@ -137,7 +146,16 @@ func planFields() []policyField {
 	return fields
 }
 
-func questionFields() []policyField { return tagged("input", reflect.TypeFor[plugin.Question]()) }
+// questionFields returns what the engine asks, and the row that the policies
+// themselves choose by that.
+func questionFields() []policyField {
+	return append(tagged("input", reflect.TypeFor[plugin.Question]()),
+		policyField{path: "input.match.domain", kind: "text", doc: "the pattern of the row, or of the package's match, that was chosen, as it is written there"},
+		policyField{path: "input.match.prefix", kind: "text", doc: "its number prefix; empty: any number, or none"},
+		policyField{path: "input.match.priority", kind: "whole number", doc: "its priority"},
+		policyField{path: "input.match.attributes", kind: "object", doc: "what the row says in attributes; empty for the package's match"},
+	)
+}
 
 // tagged returns the fields of a struct and of those in it, as Rego names them.
 func tagged(path string, t reflect.Type) (fields []policyField) {

@@ -101,6 +101,20 @@ func TestPolicyTextIsTrue(t *testing.T) {
 	}
 }
 
+// TestLimitKeysAreTrue: a limit may count by what the page lists, and by nothing
+// else.
+func TestLimitKeysAreTrue(t *testing.T) {
+	named := strings.Split(limitKeys, ", ")
+	for _, path := range named {
+		loads(t, fmt.Sprintf("limits := {\"some\": {\"key\": %q, \"per\": \"1m\"}}", path))
+	}
+	got := checkLine(t, `limits := {"some": {"key": "nothing", "per": "1m"}}`)
+	slices.Sort(named)
+	if want := strings.Join(named, ", "); !strings.Contains(got.err, want+", got") {
+		t.Errorf("expected %s\nfound %s", want, got.err)
+	}
+}
+
 // TestEveryReasonIsExplained: the page explains the words that plans may use, and
 // no others.
 func TestEveryReasonIsExplained(t *testing.T) {

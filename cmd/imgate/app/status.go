@@ -140,8 +140,19 @@ func reloadCommand(load *source) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			remarkPolicy(cmd, admin)
 			return printChanged(cmd.OutOrStdout(), answer.Changed)
 		}),
+	}
+}
+
+// remarkPolicy says that the policies that were read aren't in force, which is so
+// on a standby whose own differ, and while the storage fails.
+func remarkPolicy(cmd *cobra.Command, admin *client) {
+	var s policyStatus
+	err := admin.Call(cmd.Context(), http.MethodGet, policyPath, nil, &s)
+	if err == nil && !s.Current && s.Trouble != "" { // the reload has succeeded, whatever can't be asked now
+		fmt.Fprintln(cmd.ErrOrStderr(), "remark: policy:", printable(inOneLine(s.Trouble)))
 	}
 }
 

@@ -235,6 +235,7 @@ func leaveGoroutine(t T, o *soundObserver) {
 	}
 }
 
+// Not beside the others, which mostly wait: it weighs the heap, and counts goroutines.
 func TestObserverMatrix(t *testing.T) {
 	prove(t, observerCases, observers(soundly), []fault[ObserverHarness]{
 		{"tells nothing", "what it is told comes out", deafObserver},

@@ -158,6 +158,7 @@ func changing() func(T) PolicySourceHarness {
 }
 
 func TestPolicySourceMatrix(t *testing.T) {
+	t.Parallel()
 	prove(t, policySourceCases, sources(func(*soundSource) {}), []fault[PolicySourceHarness]{
 		{"reads something else each time", "what is read is within the limits, and the same until it changes", changing()},
 		{"has a name for a revision", "what is read is within the limits, and the same until it changes",

@@ -15,6 +15,7 @@ import (
 
 // TestStorageMatrix shows that each case of the suite bites.
 func TestStorageMatrix(t *testing.T) {
+	t.Parallel()
 	prove(t, storageCases(), brokenStorage(func(*plainStorage) {}), slices.Concat(rowFaults, applyFaults, leaseFaults, standbyFaults))
 }
 

@@ -15,6 +15,7 @@ import (
 )
 
 func TestTransportMatrix(t *testing.T) {
+	t.Parallel()
 	prove(t, transportCases(), doors(nil), slices.Concat(serveFaults(), gateFaults(), arrivalFaults(), sendFaults()))
 }
 
