@@ -18,7 +18,7 @@ func TestIntegrating(t *testing.T) {
 	writeModule(t, dir)
 	page := read(t, "../../docs/integrating.md")
 	files := regexp.MustCompile("(?s)```go\n// (\\S+)\n\n(.*?)```").FindAllStringSubmatch(page, -1)
-	if len(files) != 3 {
+	if len(files) != 5 {
 		t.Fatalf("%d files were found", len(files))
 	}
 	for _, file := range files {
@@ -32,9 +32,10 @@ func TestIntegrating(t *testing.T) {
 	if out := inModule(t, dir, "go", "run", ".", "plugins"); !strings.Contains(strings.Join(strings.Fields(out), " "), "observer recent remembers the last steps") {
 		t.Errorf("the plugin isn't there:\n%s", out)
 	}
-	_, observers, _ := strings.Cut(page, "```yaml\n")
-	observers, _, _ = strings.Cut(observers, "```")
-	writeFile(t, filepath.Join(dir, "imgate.yaml"), "transports: {sip: {}}\n"+observers)
+	_, configuration, _ := strings.Cut(page, "```yaml\n")
+	configuration, _, _ = strings.Cut(configuration, "```")
+	writeFile(t, filepath.Join(dir, "imgate.yaml"), "transports: {sip: {}}\n"+configuration)
+	writeFile(t, filepath.Join(dir, "hours.txt"), "sip.example.com 24h\n")
 	inModule(t, dir, "go", "run", ".", "check", "--config", "imgate.yaml")
 	if out := inModule(t, dir, "go", "run", ".", "recent", "--help"); !strings.Contains(out, "print the last steps of messages") {
 		t.Errorf("the command isn't there:\n%s", out)

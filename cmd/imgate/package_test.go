@@ -24,9 +24,11 @@ import (
 )
 
 const (
-	configFile = "/etc/imgate/imgate.yaml"
-	dataDir    = "/var/lib/imgate"
-	unitFile   = "/lib/systemd/system/imgate.service"
+	configFile   = "/etc/imgate/imgate.yaml"
+	dataDir      = "/var/lib/imgate"
+	packagedDir  = "/etc/imgate/policies"
+	packagedFile = packagedDir + "/onnet.rego"
+	unitFile     = "/lib/systemd/system/imgate.service"
 )
 
 // TestPackage installs the package that PACKAGE names on the machine that it
@@ -100,11 +102,11 @@ func checkContents(t *testing.T, deb string) {
 	for name, mode := range map[string]int64{
 		"usr/bin/imgate":                                   0o755,
 		"etc/imgate/imgate.yaml":                           0o640,
-		"etc/imgate/policies/onnet.rego":                   0o644,
 		strings.TrimPrefix(unitFile, "/"):                  0o644,
 		"usr/share/man/man1/imgate.1.gz":                   0o644,
 		"usr/share/man/man1/imgate-serve.1.gz":             0o644,
 		"usr/share/man/man5/imgate.yaml.5.gz":              0o644,
+		"usr/share/man/man7/imgate-policies.7.gz":          0o644,
 		"usr/share/bash-completion/completions/imgate":     0o644,
 		"usr/share/zsh/vendor-completions/_imgate":         0o644,
 		"usr/share/fish/vendor_completions.d/imgate.fish":  0o644,
@@ -120,8 +122,8 @@ func checkContents(t *testing.T, deb string) {
 		}
 	}
 	for name := range found {
-		if strings.HasSuffix(name, ".go") || strings.HasPrefix(name, "etc/") && strings.HasSuffix(name, "_test.rego") {
-			t.Errorf("%s isn't for operators", name)
+		if strings.HasSuffix(name, ".go") || strings.HasPrefix(name, "etc/imgate/policies") {
+			t.Errorf("%s is no file for a package", name)
 		}
 	}
 	checkManuals(t, dir)
@@ -224,22 +226,21 @@ func owner(t *testing.T, name string) string {
 
 func checkInstalled(t *testing.T) {
 	for name, want := range map[string]string{
-		"/usr/bin/imgate":                 "root:root 755",
-		configFile:                        "root:imgate 640",
-		"/etc/imgate/policies":            "root:root 755",
-		"/etc/imgate/policies/onnet.rego": "root:root 644",
-		unitFile:                          "root:root 644",
-		dataDir:                           "imgate:imgate 700",
+		"/usr/bin/imgate":        "root:root 755",
+		configFile:               "root:imgate 640",
+		packagedDir:              "root:root 755",
+		packagedFile:             "root:root 644",
+		packagedDir + "/.schema": "root:root 755",
+		unitFile:                 "root:root 644",
+		dataDir:                  "imgate:imgate 700",
 	} {
 		if got := owner(t, name); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
 	conffiles := command(t, "dpkg-query", "--show", "--showformat", "${Conffiles}", "imgate")
-	for _, name := range []string{configFile, "/etc/imgate/policies/onnet.rego"} {
-		if !strings.Contains(conffiles, " "+name+" ") {
-			t.Errorf("%s is no conffile: %s", name, conffiles)
-		}
+	if !strings.Contains(conffiles, " "+configFile+" ") || strings.Contains(conffiles, packagedDir) {
+		t.Errorf("conffiles: %s", conffiles)
 	}
 	account, err := user.Lookup("imgate")
 	if err != nil {
@@ -251,7 +252,9 @@ func checkInstalled(t *testing.T) {
 	if out := command(t, "/usr/bin/imgate", "version"); !strings.HasPrefix(out, "imgate ") {
 		t.Error(out)
 	}
-	command(t, "/usr/bin/imgate", "check", "--config", configFile)
+	if out := command(t, "/usr/bin/imgate", "check", "--config", configFile); out != configFile+": ok\n" {
+		t.Errorf("imgate check: %s", out)
+	}
 }
 
 var exposure = regexp.MustCompile(`Overall exposure level for imgate\.service: ([0-9.]+)`)
@@ -277,7 +280,8 @@ func checkUnit(t *testing.T) {
 	t.Logf("exposure %s", found[1])
 }
 
-// checkReinstall: what an operator wrote is kept, with its owner and mode.
+// checkReinstall: what an operator wrote is kept, with its owner and mode, and
+// what was deleted stays so.
 func checkReinstall(t *testing.T, deb string) {
 	before, err := os.ReadFile(configFile)
 	if err != nil {
@@ -287,10 +291,16 @@ func checkReinstall(t *testing.T, deb string) {
 	if err := os.WriteFile(configFile, edited, 0o640); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.RemoveAll(packagedDir); err != nil {
+		t.Fatal(err)
+	}
 	command(t, "dpkg", "--install", deb)
 	after, err := os.ReadFile(configFile)
 	if err != nil || !bytes.Equal(after, edited) {
 		t.Errorf("what was edited is gone: %v\n%s", err, after)
+	}
+	if exists(packagedDir) {
+		t.Errorf("%s was deleted, and is back", packagedDir)
 	}
 	if got := owner(t, configFile); got != "root:imgate 640" {
 		t.Error(got)
