@@ -31,16 +31,22 @@ func ParseAddress(s string) (Address, error) {
 	return a, a.Validate()
 }
 
-// Validate refuses what no door may pass on: control characters, a second @,
+// Validate refuses what no door may pass on: control characters, a second @, a port,
 // an address over MaxAddress octets.
 func (a Address) Validate() error {
 	if a.User == "" || len(a.User)+len(a.Host) > MaxAddress {
 		return ErrBadAddress
 	}
-	if strings.ContainsRune(a.Host, '@') || hasControl(a.User) || hasControl(a.Host) {
+	if strings.ContainsRune(a.Host, '@') || hasControl(a.User) || hasControl(a.Host) || hasPort(a.Host) {
 		return ErrBadAddress
 	}
 	return nil
+}
+
+// hasPort tells whether a host has one; the colons of an IPv6 address are in
+// brackets (RFC 3261 §25.1).
+func hasPort(host string) bool {
+	return strings.ContainsRune(host[strings.LastIndexByte(host, ']')+1:], ':')
 }
 
 func hasControl(s string) bool {

@@ -53,12 +53,13 @@ func TestParseAddress(t *testing.T) {
 	for in, want := range map[string]Address{
 		"1001@sip.example.com":      {"1001", "sip.example.com"},
 		" sip:1001@SIP.Example.com": {"1001", "sip.example.com"},
+		"1001@[2001:db8::1]":        {"1001", "[2001:db8::1]"},
 	} {
 		if got, err := ParseAddress(in); err != nil || got != want {
 			t.Errorf("ParseAddress(%q) = %v, %v", in, got, err)
 		}
 	}
-	for _, bad := range []string{"", "1001", "@x", "a@", "a b@c", "a@b@c", "<a@b>", "a\r\n@b", strings.Repeat("a", 300) + "@b"} {
+	for _, bad := range []string{"", "1001", "@x", "a@", "a b@c", "a@b@c", "a@b:5060", "a@[::1]:5060", "<a@b>", "a\r\n@b", strings.Repeat("a", 300) + "@b"} {
 		if got, err := ParseAddress(bad); err == nil {
 			t.Errorf("ParseAddress(%q) = %v", bad, got)
 		}
