@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // problem is one thing that is wrong with the configuration.
@@ -94,30 +96,9 @@ func expectedOneOf(word string, known []string) string {
 func nearest(word string, known []string) (string, bool) {
 	best, least := "", len(word)
 	for _, k := range known {
-		if d := editDistance(strings.ToLower(word), strings.ToLower(k)); d < least && 3*d <= max(len(k), 3) {
+		if d := levenshtein.ComputeDistance(strings.ToLower(word), strings.ToLower(k)); d < least && 3*d <= max(len(k), 3) {
 			best, least = k, d
 		}
 	}
 	return best, best != ""
-}
-
-// editDistance counts the octets to insert, delete or replace (Levenshtein).
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

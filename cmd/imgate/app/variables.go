@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // variableRoot begins the environment variables that are ours.
@@ -56,7 +58,7 @@ func (l *loader) unknownVariables(environment []string) []string {
 			continue
 		}
 		near, found := nearest(name, l.asked)
-		found = found && editDistance(name, near) <= maxMisspelt
+		found = found && levenshtein.ComputeDistance(name, near) <= maxMisspelt
 		if !found && !hasSection(name) {
 			continue
 		}

@@ -2,12 +2,13 @@ package decide
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/open-policy-agent/opa/v1/ast"
 
-	"github.com/imgate/imgate/plugins/rego/match"
 	"github.com/imgate/imgate/plugins/rego/source"
 )
 
@@ -18,7 +19,7 @@ const farthest = 2
 // and which no rule uses: a service without limits works, and not as was meant.
 func nearlyDocuments(declared []*declaration, c *Compiled) (doubts []string) {
 	for _, d := range declared {
-		for _, name := range match.SortedKeys(d.own) {
+		for _, name := range slices.Sorted(maps.Keys(d.own)) {
 			meant := meantBy(name)
 			if meant == "" || c.isUsed(d.ref(name)) {
 				continue
@@ -32,7 +33,7 @@ func nearlyDocuments(declared []*declaration, c *Compiled) (doubts []string) {
 // strayPlans warns of packages that look like services, are none, and which no
 // rule uses: what they say never counts.
 func strayPlans(modules map[string]*ast.Module, c *Compiled) (doubts []string) {
-	for _, path := range match.SortedKeys(modules) {
+	for _, path := range slices.Sorted(maps.Keys(modules)) {
 		p := modules[path].Package
 		if _, ours, _ := PackageName(p); ours || source.IsTest(path) || !slices.ContainsFunc(modules[path].Rules, isAboutPlan) {
 			continue
@@ -60,8 +61,8 @@ func meantBy(name string) string {
 		return documents["match"]
 	}
 	best, meant := farthest+1, ""
-	for _, document := range append(match.SortedKeys(documents), "plan") {
-		if d := distance(name, document); d < best {
+	for _, document := range append(slices.Sorted(maps.Keys(documents)), "plan") {
+		if d := levenshtein.ComputeDistance(name, document); d < best {
 			best, meant = d, document
 		}
 	}
@@ -69,28 +70,6 @@ func meantBy(name string) string {
 		return looks
 	}
 	return meant
-}
-
-// distance is how many letters must be put in, left out or changed to make one
-// name of the other (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // isUsed tells whether rules other than those at ref need them.
