@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 )
 
 // Command is a subcommand that a plugin adds to imgate.
@@ -15,6 +17,32 @@ type Command struct {
 	Long  string // what the one line can't say; may be empty
 	// Setup declares the command's flags and returns what runs it.
 	Setup func(flags *flag.FlagSet) Run
+}
+
+// Choice is a flag that takes one of some words; any other is wrong usage.
+type Choice struct {
+	Value string // what was chosen
+	words []string
+}
+
+// NewChoice declares the flag; the first word is the default. usage says what it
+// does: "print as".
+func NewChoice(flags *flag.FlagSet, name, usage string, words ...string) *Choice {
+	c := &Choice{Value: words[0], words: words}
+	flags.Var(c, name, usage+" `"+strings.Join(words, "|")+"`")
+	return c
+}
+
+// String is flag.Value. Package flag calls it on a zero value too.
+func (c *Choice) String() string { return c.Value }
+
+// Set is flag.Value.
+func (c *Choice) Set(word string) error {
+	if !slices.Contains(c.words, word) {
+		return fmt.Errorf("expected %s", strings.Join(c.words, " or "))
+	}
+	c.Value = word
+	return nil
 }
 
 // Run does a command's work. An error is printed and makes the exit status 1,

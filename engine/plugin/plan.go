@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"strings"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -135,6 +136,19 @@ const (
 	MinWindow   = time.Second
 	MaxWindow   = 31 * 24 * time.Hour
 )
+
+// DurationText is a duration as plans and the configuration have it: "1h" and not
+// "1h0m0s".
+func DurationText(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
 
 // DefaultWithin is how long a sender waits for the first outcome.
 const DefaultWithin = 3 * time.Second

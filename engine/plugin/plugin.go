@@ -52,6 +52,23 @@ type InvalidKey struct {
 // Error names the key and what was expected.
 func (e *InvalidKey) Error() string { return fmt.Sprintf("%s: expected %s", e.Key, e.Expected) }
 
+// Mistakes takes apart what errors.Join joined, also within what was joined: each
+// is for the operator to mend. nil has none.
+func Mistakes(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, Mistakes(e)...)
+	}
+	return all
+}
+
 // Definition is a plugin as a value. Make one with a Define function.
 type Definition struct {
 	Name     string // as operators write it after "plugin:"

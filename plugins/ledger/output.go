@@ -13,37 +13,20 @@ import (
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
 )
 
-// output is the flag --output: how a command prints. It is a flag.Value, so a
-// format that isn't known is wrong usage.
-type output struct {
-	known  []string
-	chosen string
-}
+// output is the flag --output: how a command prints.
+type output struct{ *plugin.Choice }
 
 // newOutput declares the flag; the first format is the default.
 func newOutput(flags *flag.FlagSet, formats ...string) *output {
-	o := &output{known: formats, chosen: formats[0]}
-	flags.Var(o, "output", "print as `"+strings.Join(formats, "|")+"`")
-	return o
+	return &output{plugin.NewChoice(flags, "output", "print as", formats...)}
 }
 
 func tableOrJSON(flags *flag.FlagSet) *output { return newOutput(flags, "table", "json") }
 
-// String is flag.Value. Package flag calls it on a zero value too.
-func (o *output) String() string { return o.chosen }
-
-// Set is flag.Value.
-func (o *output) Set(s string) error {
-	if !slices.Contains(o.known, s) {
-		return fmt.Errorf("expected %s", strings.Join(o.known, " or "))
-	}
-	o.chosen = s
-	return nil
-}
-
-func (o *output) json() bool { return o.chosen == "json" }
+func (o *output) json() bool { return o.Value == "json" }
 
 // print prints one document, or calls what prints it for people.
 func (o *output) print(out io.Writer, document any, forPeople func() error) error {

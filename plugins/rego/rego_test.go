@@ -1,10 +1,6 @@
 package rego
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -136,19 +132,9 @@ func TestSignedBundlePassesTheGate(t *testing.T) {
 		strings.ReplaceAll(regotest.TestsOfA, "1h", "2h"): "failed",
 	} {
 		files := map[string]string{"a.rego": regotest.AnyService, "a_test.rego": tests, "data.json": "{}"}
-		made, err := bundle.NewCustomReader(bundle.NewTarballLoaderWithBaseURL(bytes.NewReader(archiveOf(t, files)), "")).Read()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := made.GenerateSignature(bundle.NewSigningConfig(secret, "HS256", ""), "", false); err != nil {
-			t.Fatal(err)
-		}
-		var signed bytes.Buffer
-		if err := bundle.NewWriter(&signed).Write(made); err != nil {
-			t.Fatal(err)
-		}
+		signed := regotest.SignedBundle(t, files, bundle.NewSigningConfig(secret, "HS256", ""), "")
 		name := filepath.Join(t.TempDir(), "policies.tar.gz")
-		if err := os.WriteFile(name, signed.Bytes(), 0o600); err != nil {
+		if err := os.WriteFile(name, signed, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		p, err := compiledFrom(t, source.Config{Deadline: time.Second, Bundle: source.BundleConfig{File: name, Key: secret, Algorithm: "HS256"}})
@@ -158,24 +144,4 @@ func TestSignedBundlePassesTheGate(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-// archiveOf is a tar.gz of files.
-func archiveOf(t testing.TB, files map[string]string) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	zipped := gzip.NewWriter(&out)
-	w := tar.NewWriter(zipped)
-	for name, text := range files {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "/" + name, Mode: 0o600, Size: int64(len(text))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(w.Close(), zipped.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
 }

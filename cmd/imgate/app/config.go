@@ -452,7 +452,7 @@ func splitList(text string) []string {
 
 // validate asks the plugin what it thinks of its settings.
 func (l *loader) validate(path string, settings plugin.Config) {
-	for _, err := range separate(settings.Validate()) {
+	for _, err := range plugin.Mistakes(settings.Validate()) {
 		invalid, ok := errors.AsType[*plugin.InvalidKey](err)
 		if !ok {
 			l.wrongValue(path, "", err.Error())
@@ -460,22 +460,6 @@ func (l *loader) validate(path string, settings plugin.Config) {
 		}
 		l.wrongValue(path, invalid.Key, "expected "+invalid.Expected)
 	}
-}
-
-// separate takes apart what errors.Join joined.
-func separate(err error) []error {
-	if err == nil {
-		return nil
-	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, separate(e)...)
-	}
-	return all
 }
 
 // wrongValue notes a value that can be read and not used, wherever it came

@@ -147,7 +147,7 @@ func usually(value reflect.Value) string {
 	}
 	switch v := value.Interface().(type) {
 	case time.Duration:
-		return durationText(v)
+		return plugin.DurationText(v)
 	case fmt.Stringer:
 		return v.String()
 	case encoding.TextMarshaler:
@@ -194,16 +194,4 @@ func mapText(m reflect.Value) string {
 	}
 	slices.Sort(items)
 	return "{" + strings.Join(items, ", ") + "}"
-}
-
-// durationText leaves out the parts of a duration that are zero: 1h, not 1h0m0s.
-func durationText(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
 }

@@ -33,6 +33,7 @@ type Language struct {
 	bounds       map[string]bound // of builtins, by their names
 }
 
+// NewLanguage returns it. An error is a fault of what is built in.
 func NewLanguage() (Language, error) {
 	capabilities, err := allowed()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/plugins/rego/match"
 )
 
@@ -76,7 +77,7 @@ func documentOf[T, P any](field func(*T) *P, parts attributes[P]) attribute[T] {
 	return attribute[T]{
 		set:   func(t *T, v ast.Value) error { return parts.decode(v, field(t)) },
 		check: parts.check,
-		parts: match.SortedKeys(parts),
+		parts: slices.Sorted(maps.Keys(parts)),
 		setPart: func(t *T, name string, v ast.Value) error {
 			return parts[name].set(field(t), v)
 		},
@@ -151,7 +152,7 @@ func (as attributes[T]) unknown() error {
 
 // String lists the names.
 func (as attributes[T]) String() string {
-	return strings.Join(match.SortedKeys(as), ", ")
+	return strings.Join(slices.Sorted(maps.Keys(as)), ", ")
 }
 
 func eachEntry(v ast.Value, entry func(name string, v ast.Value) error) error {
@@ -259,20 +260,8 @@ func duration(low, high time.Duration) func(ast.Value) (time.Duration, error) {
 			}
 		}
 		return 0, unexpected(fmt.Sprintf("a duration from %s to %s with its unit, such as \"90s\" or \"1h30m\"",
-			DurationText(low), DurationText(high)), v)
+			plugin.DurationText(low), plugin.DurationText(high)), v)
 	}
-}
-
-// DurationText returns a duration as people write it: 1h and not 1h0m0s.
-func DurationText(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
 }
 
 // list reads an array of at most limit elements, such as the example.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -82,7 +83,7 @@ func (p *Policy) trace(ctx context.Context, w *witness, m *matter) (value ast.Va
 // unsaid returns the attributes that a plan's document doesn't have.
 func unsaid(value ast.Value) (names []string) {
 	said, _ := value.(ast.Object)
-	for _, name := range match.SortedKeys(planAttributes) {
+	for _, name := range slices.Sorted(maps.Keys(planAttributes)) {
 		var of *ast.Term
 		if said != nil {
 			of = said.Get(ast.StringTerm(name))

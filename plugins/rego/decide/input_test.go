@@ -2,6 +2,8 @@ package decide
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,7 +97,7 @@ func sameFields(t *testing.T, f field, schema property) {
 	for _, part := range f.fields {
 		have[part.name] = part
 	}
-	if got, want := words(match.SortedKeys(have)), words(match.SortedKeys(schema.Properties)); got != want {
+	if got, want := words(slices.Sorted(maps.Keys(have))), words(slices.Sorted(maps.Keys(schema.Properties))); got != want {
 		t.Errorf("%s: the input has %s, the schema %s", f.name, got, want)
 	}
 	for name, part := range have {
@@ -154,7 +156,7 @@ func TestPoliciesReadWhatTheyNeed(t *testing.T) {
 		"plan.labels.x := \"y\" if object.get(input, [\"recipient\", \"local\"], false)\n":     "",
 	} {
 		p := mustLoad(t, map[string]string{"a": regotest.Header + rules, "lib": "package lib\n\nx := input.message.id\n"})
-		if got := words(match.SortedKeys(p.services[0].paths)); got != want {
+		if got := words(slices.Sorted(maps.Keys(p.services[0].paths))); got != want {
 			t.Errorf("%sreads %q, want %q", rules, got, want)
 		}
 	}

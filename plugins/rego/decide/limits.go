@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -14,7 +15,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/imgate/imgate/engine/plugin"
-	"github.com/imgate/imgate/plugins/rego/match"
 )
 
 const (
@@ -97,7 +97,7 @@ func keyPath(v ast.Value) (func(*matter) string, error) {
 	if read := keyPaths[string(path)]; read != nil {
 		return read, nil
 	}
-	for _, table := range match.SortedKeys(keyTables) {
+	for _, table := range slices.Sorted(maps.Keys(keyTables)) {
 		if name, ok := strings.CutPrefix(string(path), table+"."); ok && name != "" {
 			read := keyTables[table]
 			return func(m *matter) string { return read(m, name) }, nil
@@ -107,8 +107,8 @@ func keyPath(v ast.Value) (func(*matter) string, error) {
 }
 
 func unexpectedPath(v ast.Value) error {
-	choices := match.SortedKeys(keyPaths)
-	for _, table := range match.SortedKeys(keyTables) {
+	choices := slices.Sorted(maps.Keys(keyPaths))
+	for _, table := range slices.Sorted(maps.Keys(keyTables)) {
 		choices = append(choices, table+".NAME")
 	}
 	slices.Sort(choices)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +14,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/imgate/imgate/engine/plugin"
-	"github.com/imgate/imgate/plugins/rego/match"
 	"github.com/imgate/imgate/plugins/rego/regotest"
 	"github.com/imgate/imgate/plugins/rego/source"
 )
@@ -26,7 +27,7 @@ func loaded(t testing.TB, limit time.Duration, texts map[string]string) (*Policy
 func loadedWith(t testing.TB, limit time.Duration, env Environment, texts map[string]string) (*Policy, error) {
 	t.Helper()
 	var files []source.File
-	for _, name := range match.SortedKeys(texts) {
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		path := name
 		if filepath.Ext(name) == "" {
 			path += ".rego"

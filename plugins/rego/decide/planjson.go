@@ -17,7 +17,7 @@ func PlanJSON(p plugin.Plan) any {
 	if len(p.Limits) > 0 {
 		limits := map[string]any{}
 		for _, l := range p.Limits {
-			limits[l.Name] = map[string]any{"key": l.Key, "count": l.Count, "per": DurationText(l.Per)}
+			limits[l.Name] = map[string]any{"key": l.Key, "count": l.Count, "per": plugin.DurationText(l.Per)}
 		}
 		shown["limits"] = limits
 	}
@@ -29,7 +29,7 @@ func PlanJSON(p plugin.Plan) any {
 func readable(v reflect.Value) any {
 	switch value := v.Interface().(type) {
 	case time.Duration:
-		return DurationText(value)
+		return plugin.DurationText(value)
 	case interface{ MarshalText() ([]byte, error) }:
 		text, err := value.MarshalText()
 		if err != nil {

@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -98,7 +99,7 @@ func Load(ctx context.Context, s source.Source, limit time.Duration, env Environ
 // rowsReadAsData reports where policies look for the rows in the data document.
 func rowsReadAsData(modules map[string]*ast.Module) (errs []error) {
 	rows := ast.DefaultRootRef.Append(ast.StringTerm(source.DomainsName))
-	for _, path := range match.SortedKeys(modules) {
+	for _, path := range slices.Sorted(maps.Keys(modules)) {
 		ast.WalkRefs(modules[path], func(r ast.Ref) bool {
 			if r.HasPrefix(rows) {
 				errs = append(errs, fmt.Errorf("%s: data.%s is not there for policies: the row that matched is input.match, and its attributes input.match.attributes", Position(r[0].Location), source.DomainsName))

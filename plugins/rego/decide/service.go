@@ -126,7 +126,7 @@ func (d *declaration) check() []error {
 	if len(d.plan) == 0 {
 		errs = append(errs, fmt.Errorf(`%s: service %q has no plan: expected rules such as plan.processing := "deliver"`, d.place, d.name))
 	}
-	for _, name := range match.SortedKeys(d.documents) {
+	for _, name := range slices.Sorted(maps.Keys(d.documents)) {
 		rules := d.documents[name]
 		if len(rules) > 1 {
 			first, second := rules[0].Location, rules[1].Location

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-
-	"github.com/imgate/imgate/plugins/rego/match"
 )
 
 // OPA's type checker writes out what a rule makes: of x1 := [x0, x0],
@@ -71,7 +69,7 @@ func (s *scales) plain() *form { return s.form("plain", func() form { return for
 // whole is a value with these parts.
 func (s *scales) whole(parts map[string]*form) *form {
 	var key strings.Builder
-	for _, name := range match.SortedKeys(parts) {
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
 		fmt.Fprintf(&key, "%q:%d,", name, parts[name].id)
 	}
 	return s.form(key.String(), func() form {

@@ -79,6 +79,7 @@ func (c *Compiling) Begin(revision string) error {
 	return nil
 }
 
+// End is for a compilation that has ended: another may begin.
 func (c *Compiling) End() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -157,6 +157,7 @@ func comparePlaces(a, b string) int {
 	return cmp.Or(strings.Compare(fileA, fileB), cmp.Compare(len(lineA), len(lineB)), strings.Compare(lineA, lineB))
 }
 
+// CutLast cuts a text at the last separator: a place into file and line.
 func CutLast(text, separator string) (before, after string, found bool) {
 	i := strings.LastIndex(text, separator)
 	if i < 0 {

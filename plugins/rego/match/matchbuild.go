@@ -2,6 +2,7 @@ package match
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -91,7 +92,7 @@ func (b *matcherBuilder) unknownService(r *Row) error {
 	if len(b.services) == 0 {
 		return fmt.Errorf("%s: %s: there is no service %q", r.Place, r.Domain.Text, r.Service)
 	}
-	return fmt.Errorf("%s: %s: there is no service %q, expected one of %s", r.Place, r.Domain.Text, r.Service, strings.Join(SortedKeys(b.services), ", "))
+	return fmt.Errorf("%s: %s: there is no service %q, expected one of %s", r.Place, r.Domain.Text, r.Service, strings.Join(slices.Sorted(maps.Keys(b.services)), ", "))
 }
 
 // claim enters a claim unless somebody has made the same.

@@ -69,6 +69,8 @@ func (p DomainPattern) covers(domain string) bool {
 
 const expectedDomain = `"sip.example.com", "*.example.com", "*" or an expression such as "/sip[0-9]+\\.example\\.com/"`
 
+// ParseDomain reads a domain as a match and a row have it. An error says what was
+// expected.
 func ParseDomain(text string) (DomainPattern, error) {
 	lower := strings.ToLower(text)
 	suffix, isSuffix := strings.CutPrefix(lower, "*.")
@@ -94,6 +96,8 @@ func IsDomain(s string) bool {
 	return !isEmpty && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") == ""
 }
 
+// ParsePrefix reads what a number begins with: up to MaxPrefix digits, without the
+// "+" that may stand before them.
 func ParsePrefix(text string) (string, error) {
 	if prefix := digits(text); prefix != "" && len(prefix) <= MaxPrefix {
 		return prefix, nil

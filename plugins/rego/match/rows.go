@@ -1,16 +1,16 @@
 package match
 
 import (
-	"gopkg.in/yaml.v3"
-
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"gopkg.in/yaml.v3"
 )
 
 // maxRowAttributes is the most that the attributes of a row may take, in
@@ -96,7 +96,7 @@ func (r *rowReader) row(place *yaml.Node, pattern DomainPattern, value *yaml.Nod
 		return
 	}
 	read := Row{Domain: pattern, Attributes: NoAttributes, Place: fmt.Sprintf("%s:%d", r.path, place.Line)}
-	for _, name := range SortedKeys(fields) {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		field := fields[name]
 		if err := r.field(&read, name, followed(&field)); err != nil {
 			r.fail(place, pattern.Text, "%s: %w", name, err)
@@ -211,13 +211,4 @@ func shown(n *yaml.Node) string {
 		return short(n.Value) // a number is none in quotes
 	}
 	return strconv.Quote(short(n.Value))
-}
-
-func SortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// service is a policy that takes everything.
+// AnyService is a policy that takes everything.
 const AnyService = `package imgate.services.a
 
 match := {"domains": ["*"]}
@@ -47,6 +47,7 @@ func Put(t testing.TB, dir string, texts map[string]string) {
 	}
 }
 
+// Wants wants an error that says all the parts.
 func Wants(t testing.TB, err error, parts ...string) {
 	t.Helper()
 	if err == nil {
@@ -66,6 +67,7 @@ match := {"domains": ["*"]}
 
 `
 
+// Typical is a message between two of our subscribers, both registered.
 func Typical() plugin.Question {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
 	return plugin.Question{
@@ -83,11 +85,13 @@ func Typical() plugin.Question {
 	}
 }
 
+// Recipient is somebody of whom the address alone is known.
 func Recipient(address string) plugin.QuestionRecipient {
 	user, domain, _ := strings.Cut(address, "@")
 	return plugin.QuestionRecipient{Address: address, User: user, Domain: domain}
 }
 
+// Value is what JSON is in Rego.
 func Value(t testing.TB, text string) ast.Value {
 	t.Helper()
 	v, err := ast.ValueFromReader(strings.NewReader(text))

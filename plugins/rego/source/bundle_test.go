@@ -203,18 +203,8 @@ func TestSignedBundle(t *testing.T) {
 func TestBundleWrittenByOPA(t *testing.T) {
 	private, public := newRSA(t)
 	files := map[string]string{"a.rego": regotest.AnyService, "data.json": `{"n": 1}`}
-	made, err := bundle.NewCustomReader(bundle.NewTarballLoaderWithBaseURL(bytes.NewReader(archiveOf(t, files)), "")).Read()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := made.GenerateSignature(bundle.NewSigningConfig(private, "RS256", ""), "k", false); err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	if err := bundle.NewWriter(&out).Write(made); err != nil {
-		t.Fatal(err)
-	}
-	config := Config{Bundle: BundleConfig{File: written(t, out.Bytes()), Key: public, Algorithm: "RS256"}}
+	signed := regotest.SignedBundle(t, files, bundle.NewSigningConfig(private, "RS256", ""), "k")
+	config := Config{Bundle: BundleConfig{File: written(t, signed), Key: public, Algorithm: "RS256"}}
 	if s, err := Open(t.Context(), config); err != nil || len(s.Policies) != 1 {
 		t.Errorf("%+v, %v", s, err)
 	}

@@ -32,6 +32,7 @@ type Room struct {
 	only []string // the names of single files; nil: the whole directory
 }
 
+// DirectoryRoom is a directory with all below it.
 func DirectoryRoom(dir string) Room { return Room{fsys: os.DirFS(dir), name: dir} }
 
 // look is what a room looks like: names, sizes, times and inodes of its files,

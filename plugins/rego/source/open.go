@@ -31,6 +31,8 @@ func RoomName(config Config) string {
 	return "built-in"
 }
 
+// Read returns all files that a configuration names, as they were at one moment;
+// those of a bundle only if its signature is good.
 func Read(ctx context.Context, config Config) ([]File, error) {
 	switch {
 	case config.Bundle.File != "":

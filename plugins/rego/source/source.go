@@ -80,8 +80,10 @@ func New(room string, files []File) (Source, []error) {
 	return s, append(errs, conflicts...)
 }
 
+// IsPolicy tells whether a file is Rego, a test or not, by its name.
 func IsPolicy(name string) bool { return path.Ext(name) == ".rego" }
 
+// IsTest tells whether it is a test.
 func IsTest(name string) bool { return strings.HasSuffix(name, "_test.rego") }
 
 func isData(name string) bool {

@@ -26,6 +26,7 @@ type Watcher struct {
 	read bool // whether there was one
 }
 
+// NewWatcher returns one that has seen nothing yet.
 func NewWatcher(config Config) *Watcher { return &Watcher{look: watched(config)} }
 
 // watched returns how to look at what a configuration names.

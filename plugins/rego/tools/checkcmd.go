@@ -34,7 +34,7 @@ func setupCheck(flags *flag.FlagSet) plugin.Run {
 			return err
 		}
 		found, failure := examine(ctx, config)
-		if output.chosen == jsonOutput {
+		if output.Value == jsonOutput {
 			if err := printJSON(in.Out, found); err != nil || failure == nil {
 				return err
 			}
@@ -65,7 +65,7 @@ func examine(ctx context.Context, config source.Config) (checkDocument, error) {
 		d.Tests, d.Coverage = tried.Report.Tests, tried.Report.Coverage
 	}
 	if err != nil {
-		for _, e := range separate(err) {
+		for _, e := range plugin.Mistakes(err) {
 			d.Mistakes = append(d.Mistakes, e.Error())
 		}
 	}

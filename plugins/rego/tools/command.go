@@ -78,18 +78,10 @@ func (p place) config(in plugin.Invocation, args []string) (source.Config, error
 	return config, config.Validate()
 }
 
-// outputFlag is the flag --output: how a command prints. It is a flag.Value, so a
-// format that isn't known is wrong usage.
-type outputFlag struct {
-	known  []string
-	chosen string
-}
-
-// newOutput declares the flag; the first format is the default.
-func newOutput(flags *flag.FlagSet, formats ...string) *outputFlag {
-	o := &outputFlag{known: formats, chosen: formats[0]}
-	flags.Var(o, "output", "print as `"+strings.Join(formats, "|")+"`")
-	return o
+// newOutput declares the flag --output: how a command prints. The first format is
+// the default.
+func newOutput(flags *flag.FlagSet, formats ...string) *plugin.Choice {
+	return plugin.NewChoice(flags, "output", "print as", formats...)
 }
 
 // The formats.
@@ -98,18 +90,6 @@ const (
 	jsonOutput  = "json"
 	junitOutput = "junit"
 )
-
-// String is flag.Value. Package flag calls it on a zero value too.
-func (o *outputFlag) String() string { return o.chosen }
-
-// Set is flag.Value.
-func (o *outputFlag) Set(s string) error {
-	if !slices.Contains(o.known, s) {
-		return fmt.Errorf("expected %s", strings.Join(o.known, " or "))
-	}
-	o.chosen = s
-	return nil
-}
 
 func printJSON(out io.Writer, document any) error {
 	text, err := json.MarshalIndent(document, "", "  ")
@@ -120,23 +100,10 @@ func printJSON(out io.Writer, document any) error {
 	return err
 }
 
-// separate takes errors apart that were joined.
-func separate(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, separate(e)...)
-	}
-	return all
-}
-
 // refused prints what is wrong with policies, a mistake a line, as editors read
 // it, and returns how much it was.
 func refused(in plugin.Invocation, config source.Config, err error) error {
-	for _, e := range separate(err) {
+	for _, e := range plugin.Mistakes(err) {
 		fmt.Fprintln(in.Err, printable(e.Error()))
 	}
 	if _, missing := os.Stat(config.Dir); config.Dir != "" && errors.Is(missing, fs.ErrNotExist) {
@@ -147,7 +114,7 @@ func refused(in plugin.Invocation, config source.Config, err error) error {
 
 // mistakes says how many there are and where.
 func mistakes(err error, config source.Config) error {
-	return fmt.Errorf("%s in %s", count(len(separate(err)), "mistake"), config.Named())
+	return fmt.Errorf("%s in %s", count(len(plugin.Mistakes(err)), "mistake"), config.Named())
 }
 
 // count writes 1 test, 2 tests.

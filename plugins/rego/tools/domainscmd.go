@@ -57,7 +57,7 @@ func setupDomains(flags *flag.FlagSet) plugin.Run {
 			return refused(in, config, err)
 		}
 		d := domainsOf(p, recipient)
-		if output.chosen == jsonOutput {
+		if output.Value == jsonOutput {
 			err = printJSON(in.Out, d)
 		} else {
 			err = d.write(in.Out)

@@ -33,7 +33,7 @@ The exit status is 1 if there is no verdict, so that the server would refuse the
 // evalFlags are the flags of policy eval.
 type evalFlags struct {
 	place
-	output  *outputFlag
+	output  *plugin.Choice
 	message *string
 	explain *bool
 	zone    *string
@@ -84,7 +84,7 @@ func (f *evalFlags) eval(ctx context.Context, in plugin.Invocation) error {
 	if err != nil {
 		return err
 	}
-	if f.output.chosen == jsonOutput {
+	if f.output.Value == jsonOutput {
 		err = printJSON(in.Out, shown.document(*f.explain))
 	} else {
 		err = shown.write(in.Out, *f.explain)

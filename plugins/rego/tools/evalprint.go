@@ -99,7 +99,7 @@ func (d decision) limits() (views []limitView) {
 	for _, l := range d.explanation.Plan.Limits {
 		counted := d.question.Counters[l.Name]
 		views = append(views, limitView{
-			Name: l.Name, Key: l.Key, Count: l.Count, Per: decide.DurationText(l.Per),
+			Name: l.Name, Key: l.Key, Count: l.Count, Per: plugin.DurationText(l.Per),
 			Counted: counted, Refuses: l.Count > 0 && counted >= l.Count,
 		})
 	}

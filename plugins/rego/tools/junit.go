@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/plugins/rego/gate"
 )
 
@@ -72,7 +73,7 @@ func writeJUnit(out io.Writer, t testRun) error {
 func writeJUnitError(out io.Writer, failure error) error {
 	c := junitCase{
 		Class: "load", Name: "load", Time: seconds(0),
-		Error: &junitFailure{Message: count(len(separate(failure)), "mistake"), Text: failure.Error()},
+		Error: &junitFailure{Message: count(len(plugin.Mistakes(failure)), "mistake"), Text: failure.Error()},
 	}
 	counts := junitCounts{Name: "imgate policy test", Tests: 1, Errors: 1, Time: c.Time}
 	suite := junitSuite{junitCounts: counts, Cases: []junitCase{c}}

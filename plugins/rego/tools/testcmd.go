@@ -19,7 +19,7 @@ import (
 // testFlags are the flags of policy test.
 type testFlags struct {
 	place
-	output  *outputFlag
+	output  *plugin.Choice
 	run     *string
 	verbose *bool
 	floor   floorFlag
@@ -73,7 +73,7 @@ func (f *testFlags) test(ctx context.Context, in plugin.Invocation) error {
 		return errors.Join(f.showMistakes(in.Out, err), refused(in, config, err))
 	}
 	tried := testRun{Tested: report, Floor: f.floorOf(config), whole: *f.run == ""}
-	if err := tried.print(in.Out, f.output.chosen, *f.verbose); err != nil {
+	if err := tried.print(in.Out, f.output.Value, *f.verbose); err != nil {
 		return err
 	}
 	return tried.verdict()
@@ -81,11 +81,11 @@ func (f *testFlags) test(ctx context.Context, in plugin.Invocation) error {
 
 // showMistakes says in the format of a machine that no test was run.
 func (f *testFlags) showMistakes(out io.Writer, failure error) error {
-	switch f.output.chosen {
+	switch f.output.Value {
 	case jsonOutput:
 		d := testRun{}.document()
 		d.Passed = false
-		for _, mistake := range separate(failure) {
+		for _, mistake := range plugin.Mistakes(failure) {
 			d.Mistakes = append(d.Mistakes, mistake.Error())
 		}
 		return printJSON(out, d)
