@@ -177,6 +177,40 @@ func (d *door) Submit(a plugin.Arrival) plugin.Ticket {
 	return t.pipeline.Submit(d.instance.Name, a)
 }
 
+// Reachable is plugin.Gate.
+func (d *door) Reachable() {
+	if t, failure := d.engine.active(); failure == nil {
+		t.pipeline.Reachable(d.instance.Name)
+	}
+}
+
+// Find is plugin.Gate.
+func (d *door) Find(ctx context.Context, account, publicID string) (plugin.Submitted, error) {
+	t, failure := d.engine.active()
+	if failure != nil {
+		return plugin.Submitted{}, failure
+	}
+	return t.pipeline.Find(ctx, account, publicID)
+}
+
+// Cancel is plugin.Gate.
+func (d *door) Cancel(ctx context.Context, account string, which plugin.Which) (int, error) {
+	t, failure := d.engine.active()
+	if failure != nil {
+		return 0, failure
+	}
+	return t.pipeline.CancelOf(ctx, account, which)
+}
+
+// Replace is plugin.Gate.
+func (d *door) Replace(ctx context.Context, account, publicID string, by plugin.Replacement) error {
+	t, failure := d.engine.active()
+	if failure != nil {
+		return failure
+	}
+	return t.pipeline.Replace(ctx, account, publicID, by)
+}
+
 // Report is plugin.Gate.
 func (d *door) Report(ctx context.Context, peerID string, s plugin.Status) error {
 	t, failure := d.engine.active()

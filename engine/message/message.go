@@ -34,6 +34,7 @@ type Message struct {
 
 	From        Address // the sender, one of its account's identities
 	DisplayName string  // the sender's own name for itself; may be empty
+	Number      string  // the sender's telephone number, the first of its account's identities without a domain; assigned by the engine; may be empty
 	Recipient   Address // where it goes: the Request-URI, the SMPP destination address
 
 	ContentType string // MIME type with parameters; a door fills in its protocol's default
@@ -44,6 +45,12 @@ type Message struct {
 	// Expires is how long the sender wants it kept. Nil: it doesn't say.
 	// Zero: deliver now or not at all.
 	Expires *time.Duration
+	// NotBefore is when the sender wants it delivered at the earliest; zero: at
+	// once. Its life is still counted from receipt, unless the sender says nothing
+	// of that.
+	NotBefore time.Time
+	// Missing is how many of the parts in which it came haven't: it is incomplete.
+	Missing int
 	// Hops is how many more hops it may take (SIP: Max-Forwards after us).
 	Hops uint8
 

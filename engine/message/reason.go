@@ -35,6 +35,13 @@ const (
 	Cancelled   Reason = "cancelled"   // taken out by an operator
 	Undelivered Reason = "undelivered" // the next hop refused and doesn't say more
 	Unbuildable Reason = "unbuildable" // can't be expressed in the transport's protocol: quarantined
+	Incomplete  Reason = "incomplete"  // parts of it never came
+)
+
+// What is wrong with a question about a message, or with a change to it.
+const (
+	UnknownMessage Reason = "unknown-message" // there is none of that name
+	Conflict       Reason = "conflict"        // it is being sent, or the next hop has it, or it has ended
 )
 
 // What is wrong with us, and concerns this message alone.
@@ -57,7 +64,8 @@ const (
 var Reasons = [...]Reason{
 	Malformed, Unauthenticated, Forbidden, UnknownRecipient, UnsupportedType, TooLarge, TooManyHops,
 	InsufficientFunds, Rejected, Blocked,
-	Unavailable, NoAnswer, Busy, Declined, Gone, Expired, Cancelled, Undelivered, Unbuildable,
+	Unavailable, NoAnswer, Busy, Declined, Gone, Expired, Cancelled, Undelivered, Unbuildable, Incomplete,
+	UnknownMessage, Conflict,
 	PolicyFailed, ChargingFailed, LimitReached, Internal,
 	Overloaded, Draining, Standby, StorageDown,
 }

@@ -17,7 +17,9 @@ import (
 
 // TestChargingMoments: what is charged when, for each way in which a message ends.
 func TestChargingMoments(t *testing.T) {
-	promised := func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{PeerID: "1"}, nil }
+	promised := func(*message.Message, plugin.Route) (plugin.Receipt, error) {
+		return plugin.Receipt{PeerIDs: []string{"1"}}, nil
+	}
 	silent := func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{}, nil }
 	yes, no := plugin.Status{Delivered: true}, plugin.Status{Reason: message.Undelivered}
 	for name, c := range map[string]struct {

@@ -129,7 +129,7 @@ const (
 func promises(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
 	switch body := string(m.Body); body {
 	case promised, broken, broken2:
-		return plugin.Receipt{PeerID: body}, nil
+		return plugin.Receipt{PeerIDs: []string{body}}, nil
 	}
 	return taken(m, r)
 }

@@ -32,7 +32,7 @@ func (d *deliveries) mayHaveIt() bool {
 // handedOver tells whether a next hop has taken the message that was to report,
 // whatever it has reported since.
 func (d *deliveries) handedOver() bool {
-	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return o.PeerID != "" })
+	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return len(o.Parts) > 0 })
 }
 
 // note records what the devices said. A device has refused for good when every

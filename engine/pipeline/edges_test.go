@@ -245,7 +245,9 @@ func TestRecipientsThatAreNotOursAreBoundedToo(t *testing.T) {
 
 func TestResendAfterReportIsARepeatAfterARestartToo(t *testing.T) {
 	k, disk := node(t, charged())
-	k.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{PeerID: "p"}, nil }
+	k.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) {
+		return plugin.Receipt{PeerIDs: []string{"p"}}, nil
+	}
 	k.door.register(t.Context(), "bob", "phone")
 	wantOutcome(t, k.door.submit("alice", "bob", "hello"), plugin.OutcomeDelivered)
 	eventually(t, "its report is taken", func() bool {
@@ -278,7 +280,7 @@ func TestNoReportIsLost(t *testing.T) {
 			}
 			reported <- struct{}{}
 		}()
-		return plugin.Receipt{PeerID: id}, nil
+		return plugin.Receipt{PeerIDs: []string{id}}, nil
 	}
 	for i := range 200 {
 		wantOutcome(t, k.door.submit("alice", "bob", fmt.Sprint(i)), plugin.OutcomeDelivered)
@@ -339,7 +341,9 @@ func TestReportIsCountedOnce(t *testing.T) {
 	metrics := plugin.NewMetrics()
 	synctest.Test(t, func(t *testing.T) {
 		s := alone(t, m, charged(), func(p *pipeline.Parts) { p.Metrics = metrics })
-		s.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{PeerID: "p"}, nil }
+		s.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) {
+			return plugin.Receipt{PeerIDs: []string{"p"}}, nil
+		}
 		s.door.register(t.Context(), "bob", "phone")
 		id := s.send(t, "alice", "bob", "hello")
 		wait := make(chan struct{})
@@ -370,7 +374,9 @@ func TestReportIsCountedOnce(t *testing.T) {
 // handed over.
 func TestReportThatNeverComes(t *testing.T) {
 	inBubble(t, charged(), nil, func(t *testing.T, s *solo) {
-		s.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{PeerID: "p"}, nil }
+		s.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) {
+			return plugin.Receipt{PeerIDs: []string{"p"}}, nil
+		}
 		s.door.register(t.Context(), "bob", "phone")
 		id := s.send(t, "alice", "bob", "hello")
 		time.Sleep(26 * time.Hour)

@@ -47,7 +47,7 @@ func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, resul
 	case by.receipt.Final:
 		x.charge = settlement(it, e, x, true)
 		p.end(it, e, x, nil)
-	case by.receipt.PeerID != "" && it.onDisk:
+	case len(by.receipt.PeerIDs) > 0 && it.onDisk:
 		if !paidOnDelivery(e) { // else its report tells whether it is paid
 			x.charge = settlement(it, e, x, true)
 		}

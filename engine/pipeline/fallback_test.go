@@ -270,7 +270,7 @@ func (r *relay) isBusy() *atomic.Bool {
 // takes answers that the next hop is responsible and will report.
 func takes(peerID string) func(*message.Message, plugin.Route) (plugin.Receipt, error) {
 	return func(*message.Message, plugin.Route) (plugin.Receipt, error) {
-		return plugin.Receipt{PeerID: peerID}, nil
+		return plugin.Receipt{PeerIDs: []string{peerID}}, nil
 	}
 }
 

@@ -321,7 +321,7 @@ func TestQuarantine(t *testing.T) {
 func TestHandedOverWaitsForItsReport(t *testing.T) {
 	k, _ := node(t, charged())
 	k.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) {
-		return plugin.Receipt{PeerID: "peer-1"}, nil
+		return plugin.Receipt{PeerIDs: []string{"peer-1"}}, nil
 	}
 	k.door.register(t.Context(), "bob", "phone")
 	wantOutcome(t, k.door.submit("alice", "bob", "hello"), plugin.OutcomeDelivered)

@@ -81,7 +81,7 @@ func everyState(t *testing.T, s *solo) (ids map[spool.StateName]message.ID, rele
 		case spool.StateQuarantined:
 			return plugin.Receipt{}, message.Fail(message.Unbuildable, "x")
 		case spool.StateHandedOver:
-			return plugin.Receipt{PeerID: "peer"}, nil
+			return plugin.Receipt{PeerIDs: []string{"peer"}}, nil
 		case spool.StateFailed:
 			return plugin.Receipt{}, message.Fail(message.Declined, "no")
 		}

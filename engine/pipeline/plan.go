@@ -30,7 +30,7 @@ func (p *Pipeline) plan(j job, supply *supply) (*spool.Entry, plugin.Answer, err
 	if err != nil {
 		return nil, answer, err
 	}
-	e := &spool.Entry{Message: m, Account: to.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
+	e := &spool.Entry{Message: m, Account: to.ID, Submitter: j.Account.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
 	switch plan.Processing {
 	case plugin.Reject:
 		return nil, answer, message.Fail(plan.Reason, "service %s rejects it", plan.Service)

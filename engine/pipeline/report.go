@@ -66,8 +66,13 @@ func (r *reports) expect(it *item) {
 // names are what the peers call a message that have yet to report.
 func names(it *item) (names []peerName) {
 	for _, d := range it.state.Deliveries {
-		if d.PeerID != "" && d.Refused == "" {
-			names = append(names, peerName{d.Transport, d.PeerID})
+		if d.Refused != "" {
+			continue
+		}
+		for _, part := range d.Parts {
+			if !part.Reported {
+				names = append(names, peerName{d.Transport, part.PeerID})
+			}
 		}
 	}
 	return names
@@ -110,7 +115,10 @@ func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.
 		it.payload = nil
 	}
 	it.state.HandedOver = true
-	it.state.Delivery(by.route.Transport, by.device).PeerID = by.receipt.PeerID
+	d := it.state.Delivery(by.route.Transport, by.device)
+	for _, id := range by.receipt.PeerIDs {
+		d.Parts = append(d.Parts, spool.Part{PeerID: id})
+	}
 	f := spool.Fate{ID: it.id, State: it.state.State, Record: charge}
 	if it.keyed {
 		seen := it.seen(plugin.Outcome{State: plugin.OutcomeDelivered})
@@ -227,7 +235,7 @@ func (p *Pipeline) fallBackLater(h *handedOver, e *spool.Entry, x ending, done f
 // reported is what has become of the parts that were handed over.
 func reported(it *item, x ending) (results []result) {
 	for _, d := range it.state.Deliveries {
-		if d.PeerID == "" || d.Refused != "" {
+		if len(d.Parts) == 0 || d.Refused != "" {
 			continue
 		}
 		r := result{target: target{route: plugin.Route{Transport: d.Transport}, device: d.Device}}

@@ -224,7 +224,9 @@ func TestLimits(t *testing.T) {
 			wantRefusal(t, s.door.submit("alice", "bob", fmt.Sprint("more", i)), message.LimitReached, true)
 		}
 		s.send(t, "alice", "carol", "x")
-		s.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) { return plugin.Receipt{PeerID: "p"}, nil }
+		s.door.take = func(*message.Message, plugin.Route) (plugin.Receipt, error) {
+			return plugin.Receipt{PeerIDs: []string{"p"}}, nil
+		}
 		s.door.register(t.Context(), "dave", "phone")
 		s.send(t, "alice", "dave", "handed over, and still counted")
 		wantRefusal(t, s.door.submit("alice", "erin", "x"), message.Overloaded, true)

@@ -28,6 +28,7 @@ type Plan struct {
 	Retry           PlanRetry           `json:"retry" doc:"what follows an attempt that failed while the recipient can be reached"`
 	Fallback        PlanFallback        `json:"fallback" doc:"another way, where all of transports have failed for good"`
 	Rewrite         PlanRewrite         `json:"rewrite" doc:"other addresses than those that the message came with"`
+	Text            PlanText            `json:"text" doc:"how its text is written as SMS"`
 	Labels          map[string]string   `json:"labels" doc:"text that is kept with the message, for reports" default:"{}" example:"{\"campaign\": \"spring\"}"`
 
 	// Limits are those that the service declares, for this message. The engine
@@ -65,6 +66,34 @@ type PlanRewrite struct {
 	Sender    message.Address `json:"sender" doc:"the address that the recipient sees; the sender's account pays all the same" default:"\"\"" example:"\"100@sms.example.com\""`
 	Recipient message.Address `json:"recipient" doc:"who it is delivered to, and charged for; it is not matched again" default:"\"\"" example:"\"+447700900000\""`
 }
+
+// PlanText says how a text is written for phones, which have several alphabets
+// (3GPP TS 23.038).
+type PlanText struct {
+	Alphabets     []Alphabet    `json:"alphabets" doc:"the alphabets that it may be written in: the first one that has all its characters is taken; empty: as the instance is configured" enum:"gsm7,gsm7-national,latin1,ucs2" default:"[]" example:"[\"gsm7\", \"ucs2\"]"`
+	Transliterate Transliterate `json:"transliterate" doc:"whether characters that an alphabet lacks may be replaced by like ones, so that it can be taken: č by c; configured: as the instance is" enum:"configured,never,always" default:"\"configured\"" example:"\"always\""`
+}
+
+// Alphabet is one in which an SMS may be written.
+type Alphabet string
+
+// The alphabets, those with the smallest characters first.
+const (
+	GSM7         Alphabet = "gsm7"          // the default alphabet and its extension table
+	GSM7National Alphabet = "gsm7-national" // with a national language's tables
+	Latin1       Alphabet = "latin1"        // ISO 8859-1
+	UCS2         Alphabet = "ucs2"          // UTF-16, which has all characters
+)
+
+// Transliterate says whether characters may be replaced by like ones.
+type Transliterate string
+
+// The words for that.
+const (
+	TransliterateConfigured Transliterate = "configured"
+	TransliterateNever      Transliterate = "never"
+	TransliterateAlways     Transliterate = "always"
+)
 
 // Processing is what a policy decides first.
 type Processing string
@@ -168,6 +197,7 @@ func DefaultPlan() Plan {
 		Answer:     AnswerDelivered,
 		Within:     DefaultWithin,
 		Retry:      PlanRetry{Backoff: defaultBackoff, Unknown: UnknownRetry},
+		Text:       PlanText{Transliterate: TransliterateConfigured},
 	}
 }
 

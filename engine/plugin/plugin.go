@@ -78,6 +78,9 @@ type Definition struct {
 	// Registrar: a transport whose recipients register and are reached by
 	// their bindings alone. Any other is a way to whoever the next hop serves.
 	Registrar bool
+	// Protocol: what a transport speaks, the key of a plan's MIME table. Several
+	// plugins may speak the same.
+	Protocol string
 	// Sheets say how the rows read that a technology keeps in Env.Tables.
 	Sheets []Sheet
 
@@ -100,6 +103,13 @@ func (d Definition) Showing(sheets ...Sheet) Definition {
 // AsRegistrar returns the definition of a transport whose recipients register.
 func (d Definition) AsRegistrar() Definition {
 	d.Registrar = true
+	return d
+}
+
+// Speaking returns the definition of a transport whose protocol has another name
+// than the plugin.
+func (d Definition) Speaking(protocol string) Definition {
+	d.Protocol = protocol
 	return d
 }
 
@@ -155,7 +165,7 @@ func DefineObserver[C Config](name, doc string, defaults C, open func(context.Co
 
 func define[C Config, T any](kind Kind, name, doc string, defaults C, open func(context.Context, Env, C) (T, error)) Definition {
 	return Definition{
-		Name: name, Kind: kind, Doc: doc,
+		Name: name, Kind: kind, Doc: doc, Protocol: name,
 		newConfig: func() any { c := defaults; return &c },
 		open: func(ctx context.Context, env Env, config any) (any, error) {
 			c, ok := config.(*C)

@@ -125,7 +125,7 @@ type Question struct {
 	Sender    QuestionSender    `json:"sender" doc:"who sends it, as authenticated"`
 	Recipient QuestionRecipient `json:"recipient" doc:"who it is for"`
 	Transport string            `json:"transport" doc:"the instance through which it came in"`
-	Protocol  string            `json:"protocol" doc:"the plugin of that instance: sip, smpp, …"`
+	Protocol  string            `json:"protocol" doc:"what is spoken there: sip, smpp, …"`
 	Peer      string            `json:"peer" doc:"who handed it over: an address or a system_id"`
 	Time      time.Time         `json:"time" doc:"when it was received, UTC, RFC 3339"`
 	Clock     Clock             `json:"clock" doc:"the same on the operator's clock, see zone in the configuration"`
@@ -141,6 +141,7 @@ type QuestionMessage struct {
 	Size     int    `json:"size" doc:"octets of the body"`
 	Segments int    `json:"segments" doc:"how many SMS its text would take (3GPP TS 23.038, 23.040); 0: it has no text that can be read"`
 	Expires  *int   `json:"expires,omitempty" doc:"seconds that the sender wants it kept; absent: it doesn't say"`
+	Missing  int    `json:"missing" doc:"how many of the parts in which it came haven't come in time: it is incomplete"`
 	// Text is filled in by Decide, from its Supply.
 	Text *string `json:"text,omitempty" doc:"the text, its first 16 KiB; there only for a service that asks for it"`
 }
@@ -151,6 +152,7 @@ type QuestionSender struct {
 	Address    string            `json:"address" doc:"the address that it sends from: user@domain"`
 	User       string            `json:"user" doc:"the part before the @"`
 	Domain     string            `json:"domain" doc:"the part behind the @, in lower case"`
+	Number     string            `json:"number" doc:"the account's telephone number: the first of its identities without a domain; empty: it has none"`
 	Attributes map[string]string `json:"attributes" doc:"what the accounts plugin says of the account"`
 }
 

@@ -26,6 +26,13 @@ type Transport interface {
 	// means that the peer has taken responsibility. An error is a
 	// *message.Failure; its Temporary decides whether the attempt is repeated.
 	// Reason Unbuildable: the message can't be expressed in this protocol.
+	// Unavailable, temporary: nothing was sent, there is no way now; another
+	// transport of the plan's gets its turn. NoAnswer: the peer may have it.
+	// Overloaded, temporary: the next hop wants less; no message passes it.
+	//
+	// What went in several parts, of which some were taken, is an error with a
+	// Receipt that names these and says in Progress which they are; the next
+	// attempt over this route gets that back.
 	Send(ctx context.Context, m *message.Message, route Route) (Receipt, error)
 }
 
@@ -39,14 +46,27 @@ type Route struct {
 	// the same delivery, different for every other, and unguessable. SIP:
 	// Call-ID and From tag. At most 64 octets [A-Za-z0-9_.-].
 	Reference string
+
+	// Until is the end of the message's life; zero: it must go at once or not at all.
+	Until time.Time
+	// Text says in what alphabets its text may be written, where there are several.
+	Text PlanText
+	// Progress is what an earlier attempt over this route returned: at most 256
+	// octets, opaque to others.
+	Progress []byte
 }
 
 // Receipt is what a peer said when it took a message.
 type Receipt struct {
 	// Final: the recipient has it. Otherwise the peer has promised to deliver
-	// and says later, under PeerID, what became of it: see Gate.Report.
-	Final  bool
-	PeerID string // the peer's own name for it; may be empty if Final
+	// and says later what became of it, see Gate.Report; without PeerIDs nobody
+	// will.
+	Final bool
+	// PeerIDs are the peer's own names for it, one for each part in which it went
+	// that is to be reported: at most 255 of 64 octets each.
+	PeerIDs []string
+	// Progress says which parts were taken, with an error. See Route.
+	Progress []byte
 }
 
 // Status is what a peer reports after it took a message.
@@ -79,10 +99,28 @@ type Gate interface {
 	// is not greater), LimitReached, and temporary ones.
 	Register(ctx context.Context, r Registration) ([]Binding, error)
 
-	// Submit hands in a message. It never blocks: what can't be taken fails in
-	// the ticket. Order is kept for messages of one sender to one recipient
-	// that are submitted one after the other.
+	// Reachable says that the next hop can be reached again: what waits for this
+	// instance goes at once.
+	Reachable()
+
+	// Submit hands in a message, or a part of one. It never blocks: what can't be
+	// taken fails in the ticket. Order is kept for messages of one sender to one
+	// recipient that are submitted one after the other.
 	Submit(a Arrival) Ticket
+
+	// Find tells an account what has become of a message that it has handed in.
+	// UnknownMessage: it has none of that name, or its record was forgotten;
+	// else temporary.
+	Find(ctx context.Context, account, publicID string) (Submitted, error)
+	// Cancel ends what waits of an account's messages, and returns how many were
+	// ended, once that is on disk. UnknownMessage: there is none such. Conflict:
+	// it is being sent, or the next hop has it, or it has ended.
+	Cancel(ctx context.Context, account string, which Which) (int, error)
+	// Replace puts another message in the place of one that waits, under the same
+	// name, as if it came now: it is decided upon and authorised anew. Either of
+	// them is ours when Replace returns, never both. Failures: those of Cancel and
+	// of Ticket.Accepted; then the first stays.
+	Replace(ctx context.Context, account, publicID string, by Replacement) error
 
 	// Report says what became of a message that this instance sent and whose
 	// receipt was not final. It returns nil when that is on disk, and also if
@@ -118,7 +156,68 @@ type Arrival struct {
 	// Call is what the packets that brought it bear as Packet.Call, for traces.
 	// Empty: the protocol has no such thing.
 	Call string
+
+	// ShortName: the peer can't bear names longer than eight characters (SMPP
+	// 3.3 §6.2.3): Answer.PublicID has eight hexadecimal digits.
+	ShortName bool
+	// Part: Message is one of several parts of a message, as its sender has cut it.
+	// Nil: it is whole.
+	Part *Part
 }
+
+// Part is a part of a message that comes in several (3GPP TS 23.040 §9.2.3.24.1,
+// SMPP 3.4 §5.3.2.22). The parts of one message have account, sender, recipient,
+// Reference and Total in common; each is on disk when its ticket says accepted,
+// all have the same Answer. What the policy is asked, once the last one is here,
+// is about the joined message. Bodies of text are joined as they are, in UTF-8;
+// halves of a surrogate pair in two parts are each written as three octets.
+type Part struct {
+	Reference uint16
+	Total     uint8 // 2 to 255
+	Number    uint8 // 1 to Total
+	// Wait is how long after the first part the last one may come, 1 s to 24 h.
+	// Then the policy decides about what is there: see Message.Missing.
+	Wait time.Duration
+}
+
+// Which names messages: one by its name, or all of a sender to a recipient.
+type Which struct {
+	PublicID        string // empty: all of From to Recipient
+	From, Recipient message.Address
+}
+
+// Replacement is what takes the place of a message that waits. What is nil stays
+// as it was.
+type Replacement struct {
+	From        message.Address // who sends it: the same as before
+	ContentType string
+	Body        []byte
+	Expires     *time.Duration
+	NotBefore   *time.Time
+}
+
+// Submitted is what the one who handed a message in may know of it.
+type Submitted struct {
+	From, Recipient message.Address // as it came
+	Received        time.Time
+	State           SubmittedState
+	Reason          message.Reason // why, if it failed
+	Ended           time.Time      // zero: it hasn't
+}
+
+// SubmittedState is what has become of a message.
+type SubmittedState string
+
+// The states.
+const (
+	SubmittedScheduled SubmittedState = "scheduled"   // NotBefore hasn't come
+	SubmittedWaiting   SubmittedState = "waiting"     // for the recipient, or for its other parts
+	SubmittedUnknown   SubmittedState = "unknown"     // sent, and not answered
+	SubmittedHanded    SubmittedState = "handed-over" // the next hop has it
+	SubmittedDelivered SubmittedState = "delivered"
+	SubmittedFailed    SubmittedState = "failed"
+	SubmittedDiscarded SubmittedState = "discarded"
+)
 
 // Ticket stands for a submission. Both methods may be called any number of
 // times; they wait until they know, or the context ends.

@@ -78,7 +78,7 @@ func TestEveryTruncationIsNoticed(t *testing.T) {
 
 func TestStateSurvives(t *testing.T) {
 	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
-		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", PeerID: "42", Delivered: true},
+		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}}, Delivered: true},
 	}, Fallback: true, Earlier: 2}
 	got, err := decodeState(encodeState(want))
 	if err != nil || !reflect.DeepEqual(got, want) {

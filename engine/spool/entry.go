@@ -9,17 +9,19 @@ import (
 )
 
 // entryFormat is the version of the rows in table messages. Version 1 had no
-// trace, version 2 nothing of a plan behind its labels; their rows are still read.
-const entryFormat = 3
+// trace, version 2 nothing of a plan behind its labels, version 3 nothing behind
+// the routes; their rows are still read.
+const entryFormat = 4
 
 // Entry is a message with all that was decided about it: what Put writes,
 // once, and nobody changes.
 type Entry struct {
-	Message *message.Message
-	Account string // the recipient's account; empty if it isn't one of ours
-	Key     string // of the submission, see plugin.Arrival
-	Expiry  time.Time
-	Plan    plugin.Plan
+	Message   *message.Message
+	Submitter string // the account that handed it in
+	Account   string // the recipient's account; empty if it isn't one of ours
+	Key       string // of the submission, see plugin.Arrival
+	Expiry    time.Time
+	Plan      plugin.Plan
 
 	// Record is what charging gets when the fate is known; nil: not charged, or
 	// charged when it was accepted.
@@ -59,7 +61,7 @@ func (e *Entry) Outgoing(fallback bool) *message.Message {
 	m := *e.Message
 	m.Recipient = to
 	if from != m.From {
-		m.From, m.DisplayName = from, ""
+		m.From, m.DisplayName, m.Number = from, "", ""
 	}
 	return &m
 }
@@ -80,7 +82,15 @@ type Delivery struct {
 	Transport string
 	Delivered bool
 	Refused   message.Reason // for good; empty: not refused
-	PeerID    string         // the peer's name for it, for its report
+	Unknown   bool           // the last attempt wasn't answered
+	Parts     []Part         // that the peer has taken and reports, in their order
+	Progress  []byte         // what the transport needs to go on, see plugin.Route
+}
+
+// Part is one of the parts in which a message went to a peer.
+type Part struct {
+	PeerID   string // the peer's name for it
+	Reported bool   // as delivered
 }
 
 // Delivery returns the part of a device, which is added if it is new.
@@ -112,6 +122,11 @@ func encodeEntry(e *Entry) []byte {
 		w.string(route.Transport)
 		w.string(route.Address)
 	}
+	w.string(e.Submitter)
+	w.string(e.Message.Number)
+	w.time(e.Message.NotBefore)
+	w.uint(uint64(e.Message.Missing))
+	encodeText(w, e.Plan.Text)
 	return w.b
 }
 
@@ -133,7 +148,30 @@ func decodeEntry(b []byte) (*Entry, error) {
 	for range r.count() {
 		e.Routes = append(e.Routes, plugin.Route{Transport: r.string(), Address: r.string()})
 	}
+	if version < 4 {
+		e.Plan.Text.Transliterate = transliterations[0]
+		return e, r.done()
+	}
+	e.Submitter, e.Message.Number = r.string(), r.string()
+	e.Message.NotBefore, e.Message.Missing = r.time(), int(r.uint())
+	e.Plan.Text = decodeText(r)
 	return e, r.done()
+}
+
+func encodeText(w *writer, t plugin.PlanText) {
+	w.uint(uint64(len(t.Alphabets)))
+	for _, a := range t.Alphabets {
+		w.uint(indexOf(alphabets[:], a))
+	}
+	w.uint(indexOf(transliterations[:], t.Transliterate))
+}
+
+func decodeText(r *reader) (t plugin.PlanText) {
+	for range r.count() {
+		t.Alphabets = append(t.Alphabets, wordAt(r, alphabets[:]))
+	}
+	t.Transliterate = wordAt(r, transliterations[:])
+	return t
 }
 
 func encodeMessage(w *writer, m *message.Message) {
@@ -206,11 +244,14 @@ func encodePlan(w *writer, p plugin.Plan) {
 	w.address(p.Rewrite.Recipient)
 }
 
-// moments and unknowns: rows hold the index, new ones go to the end. The first
-// one counts where there is none.
+// The words of a plan: rows hold the index, new ones go to the end. The first one
+// counts where there is none.
 var (
 	moments  = [...]plugin.ChargingMoment{plugin.OnHandover, plugin.OnAcceptance, plugin.OnDelivery}
 	unknowns = [...]plugin.UnknownOutcome{plugin.UnknownRetry, plugin.UnknownFallback, plugin.UnknownFail}
+
+	alphabets        = [...]plugin.Alphabet{plugin.GSM7, plugin.GSM7National, plugin.Latin1, plugin.UCS2}
+	transliterations = [...]plugin.Transliterate{plugin.TransliterateConfigured, plugin.TransliterateNever, plugin.TransliterateAlways}
 )
 
 func indexOf[T comparable](words []T, word T) uint64 {
@@ -280,8 +321,8 @@ func decodeRecord(r *reader) plugin.Record {
 }
 
 // stateFormat is the version of the rows in table states. Version 1 knew no
-// fallback; its rows are still read.
-const stateFormat = 2
+// fallback, version 2 one part of each delivery; their rows are still read.
+const stateFormat = 3
 
 func encodeState(s State) []byte {
 	w := &writer{}
@@ -295,7 +336,13 @@ func encodeState(s State) []byte {
 		w.string(d.Transport)
 		w.bool(d.Delivered)
 		w.string(string(d.Refused))
-		w.string(d.PeerID)
+		w.bool(d.Unknown)
+		w.uint(uint64(len(d.Parts)))
+		for _, part := range d.Parts {
+			w.string(part.PeerID)
+			w.bool(part.Reported)
+		}
+		w.bytes(d.Progress)
 	}
 	w.bool(s.Fallback)
 	w.uint(uint64(s.Earlier))
@@ -307,13 +354,26 @@ func decodeState(b []byte) (State, error) {
 	version := r.version(1, stateFormat)
 	s := State{Attempts: int(r.uint()), Quarantined: message.Reason(r.string()), HandedOver: r.bool()}
 	for range r.count() {
-		s.Deliveries = append(s.Deliveries, Delivery{
-			Device: r.string(), Transport: r.string(), Delivered: r.bool(),
-			Refused: message.Reason(r.string()), PeerID: r.string(),
-		})
+		s.Deliveries = append(s.Deliveries, decodeDelivery(r, version))
 	}
 	if version > 1 {
 		s.Fallback, s.Earlier = r.bool(), int(r.uint())
 	}
 	return s, r.done()
+}
+
+func decodeDelivery(r *reader, version uint64) Delivery {
+	d := Delivery{Device: r.string(), Transport: r.string(), Delivered: r.bool(), Refused: message.Reason(r.string())}
+	if version < 3 {
+		if id := r.string(); id != "" {
+			d.Parts = []Part{{PeerID: id}}
+		}
+		return d
+	}
+	d.Unknown = r.bool()
+	for range r.count() {
+		d.Parts = append(d.Parts, Part{PeerID: r.string(), Reported: r.bool()})
+	}
+	d.Progress = r.bytes()
+	return d
 }

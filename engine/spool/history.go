@@ -14,8 +14,9 @@ import (
 // StateName says where a message, or a device's part of it, has got to.
 type StateName string
 
-// The states. The last four are ends; a message that was handed over has ended
-// only when it has a time of its end, too: then nobody has said what became of it.
+// The states. Handed over, delivered, failed and discarded are ends; a message that
+// was handed over has ended only when it has a time of its end, too: then nobody
+// has said what became of it.
 const (
 	StateWaiting     StateName = "waiting"
 	StateSending     StateName = "sending"
@@ -24,11 +25,14 @@ const (
 	StateDelivered   StateName = "delivered"
 	StateFailed      StateName = "failed"
 	StateDiscarded   StateName = "discarded"
+	StateUnknown     StateName = "unknown"   // of a delivery: the attempt wasn't answered
+	StateScheduled   StateName = "scheduled" // its time hasn't come
 )
 
 // StateNames lists every state. Rows hold the index: new ones go to the end.
 var StateNames = [...]StateName{
 	StateWaiting, StateSending, StateQuarantined, StateHandedOver, StateDelivered, StateFailed, StateDiscarded,
+	StateUnknown, StateScheduled,
 }
 
 // Summary is all that is known of a message except what it says.
@@ -48,6 +52,7 @@ type Summary struct {
 	Revision   string            `json:"revision"`
 	Transport  string            `json:"transport"` // the instance through which it came in
 	Peer       string            `json:"peer"`      // who handed it over
+	Account    string            `json:"account"`   // that handed it in
 	Attempts   int               `json:"attempts"`
 	Reason     message.Reason    `json:"reason,omitempty"`
 	Next       time.Time         `json:"next,omitzero"` // when it is tried again; never on disk
@@ -74,7 +79,7 @@ func (e *Entry) Summary() Summary {
 	s := Summary{
 		ID: m.ID, PublicID: m.PublicID, From: m.From, To: e.Recipient(), Type: m.ContentType, Size: len(m.Body),
 		Received: m.Received, Expiry: e.Expiry, Service: e.Plan.Service, Revision: e.Plan.Revision,
-		Transport: m.Transport, Peer: m.Peer, Labels: e.Plan.Labels,
+		Transport: m.Transport, Peer: m.Peer, Account: e.Submitter, Labels: e.Plan.Labels,
 	}
 	if s.To != m.Recipient {
 		s.OriginalTo = m.Recipient
@@ -108,7 +113,9 @@ func (d Delivery) Summary() DeliverySummary {
 		s.State = StateDelivered
 	case d.Refused != "":
 		s.State = StateFailed
-	case d.PeerID != "":
+	case d.Unknown:
+		s.State = StateUnknown
+	case len(d.Parts) > 0:
 		s.State = StateHandedOver
 	}
 	return s
@@ -159,8 +166,8 @@ func end(id message.ID) []byte {
 }
 
 // historyFormat is the version of the rows in table history. Version 1 knew of
-// no rewriting; its rows are still read.
-const historyFormat = 2
+// no rewriting, version 2 not of the sender's account; their rows are still read.
+const historyFormat = 3
 
 // row is written for each message and so allocates nothing but itself. What
 // the id tells isn't repeated; times are told from the receipt.
@@ -198,6 +205,7 @@ func (s *Summary) row() plugin.Change {
 	}
 	w.address(s.SentAs)
 	w.address(s.OriginalTo)
+	w.string(s.Account)
 	key := w.b[:len(message.ID{}):len(message.ID{})]
 	return plugin.Change{Table: tableHistory, Key: key, Value: w.b[len(key):]}
 }
@@ -205,10 +213,10 @@ func (s *Summary) row() plugin.Change {
 // rowSize is at least as many octets as the row takes, if no text in it is
 // longer than 16 KiB.
 func (s *Summary) rowSize() int {
-	const numbers, perText, texts = 88, 2, 15
+	const numbers, perText, texts = 88, 2, 16
 	n := numbers + texts*perText + len(s.PublicID) + len(s.From.User) + len(s.From.Host) + len(s.To.User) + len(s.To.Host) +
 		len(s.SentAs.User) + len(s.SentAs.Host) + len(s.OriginalTo.User) + len(s.OriginalTo.Host) +
-		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason)
+		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason) + len(s.Account)
 	for _, d := range s.Deliveries {
 		n += 4*perText + len(d.Transport) + len(d.Device) + len(d.Reason)
 	}
@@ -240,6 +248,9 @@ func decodeSummary(key, value []byte) (Summary, error) {
 	s.Labels = r.labels()
 	if version > 1 {
 		s.SentAs, s.OriginalTo = r.address(), r.address()
+	}
+	if version > 2 {
+		s.Account = r.string()
 	}
 	return s, r.done()
 }

@@ -126,7 +126,7 @@ func TestEarlierEntriesAreRead(t *testing.T) {
 func TestEarlierStatesAndRecordsAreRead(t *testing.T) {
 	state, err := decodeState(golden(t, "state-1.hex")[0])
 	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
-		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", PeerID: "42", Delivered: true},
+		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}}, Delivered: true},
 	}}
 	if err != nil || !reflect.DeepEqual(state, want) {
 		t.Errorf("got %+v, %v\nwant %+v", state, err, want)

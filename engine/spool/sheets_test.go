@@ -35,7 +35,7 @@ func sheetRows() map[string]plugin.Change {
 		{Transport: "sip", Device: "<urn:uuid:1>", State: StateFailed, Reason: message.Declined}, {Transport: "sip", State: StateHandedOver},
 	}
 	state := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
-		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", PeerID: "42"},
+		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}}},
 	}, Fallback: true, Earlier: 1}
 	w := Window{Digest: DigestKey("k"), Key: "sms\x00per_sender\x001001", Began: e.Message.Received, Per: time.Hour, Count: 7}
 	b := plugin.Binding{

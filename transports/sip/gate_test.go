@@ -25,11 +25,12 @@ import (
 
 // gate is an engine that does what a test tells it.
 type gate struct {
-	mu       sync.Mutex
-	ready    chan struct{}
-	arrivals []plugin.Arrival
-	bindings []plugin.Binding
-	asked    []plugin.Registration
+	plugin.Gate // what isn't here is never asked for
+	mu          sync.Mutex
+	ready       chan struct{}
+	arrivals    []plugin.Arrival
+	bindings    []plugin.Binding
+	asked       []plugin.Registration
 
 	tenure   plugin.Tenure
 	inactive *message.Failure

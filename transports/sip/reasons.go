@@ -38,6 +38,9 @@ var finals = []struct {
 	{message.Cancelled, 487, 480},
 	{message.Undelivered, 488, 480},
 	{message.Unbuildable, 488, 480},
+	{message.Incomplete, 480, 480},
+	{message.UnknownMessage, 404, 480},
+	{message.Conflict, 480, 480},
 	{message.PolicyFailed, 500, 500},
 	{message.ChargingFailed, 500, 500},
 	{message.LimitReached, 403, 480}, // final: too many contacts

@@ -116,6 +116,20 @@ func (g *transportGate) Submit(a plugin.Arrival) plugin.Ticket {
 
 func (g *transportGate) Report(context.Context, string, plugin.Status) error { return nil }
 
+func (g *transportGate) Reachable() {}
+
+func (g *transportGate) Find(context.Context, string, string) (plugin.Submitted, error) {
+	return plugin.Submitted{}, message.Fail(message.UnknownMessage, "nothing is kept here")
+}
+
+func (g *transportGate) Cancel(context.Context, string, plugin.Which) (int, error) {
+	return 0, message.Fail(message.UnknownMessage, "nothing is kept here")
+}
+
+func (g *transportGate) Replace(context.Context, string, string, plugin.Replacement) error {
+	return message.Fail(message.UnknownMessage, "nothing is kept here")
+}
+
 // transportTicket is settled when it is made; hold delays the news.
 type transportTicket struct {
 	refusal *message.Failure
