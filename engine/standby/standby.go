@@ -135,7 +135,8 @@ func (m *Member) HandOver(ctx context.Context, to string) error {
 
 // Run tries to acquire the lease and plays the roles, again and again, until ctx
 // ends. If Active fails on a node that got the lease at once when it was
-// started, Run returns its error: a person is watching. Later it is tried again.
+// started, Run returns its error: a person is watching. Later, or if the storage
+// is gone by then, it is tried again.
 func (m *Member) Run(ctx context.Context) error {
 	waited := false
 	for wait := time.Duration(0); pause(ctx, wait); {
@@ -146,8 +147,8 @@ func (m *Member) Run(ctx context.Context) error {
 			waited = true
 			continue
 		}
-		failure := m.hold(ctx, term)
-		if failure != nil && !waited {
+		failure, released := m.hold(ctx, term)
+		if failure != nil && released && !waited {
 			return failure
 		}
 		if failure != nil {
@@ -220,7 +221,7 @@ func (m *Member) wait(ctx context.Context, err error) {
 
 // hold plays the active role until the lease is lost or handed over, or ctx
 // ends. It returns the role's error unless it comes of that.
-func (m *Member) hold(ctx context.Context, t Term) error {
+func (m *Member) hold(ctx context.Context, t Term) (failure error, released bool) {
 	term, end := context.WithCancelCause(ctx)
 	// What is under way comes to rest under the lease.
 	held, letGo := context.WithCancel(context.WithoutCancel(ctx))
@@ -240,7 +241,7 @@ func (m *Member) hold(ctx context.Context, t Term) error {
 		case <-term.Done():
 		}
 	})
-	failure := m.do.Active(term, t)
+	failure = m.do.Active(term, t)
 	end(nil)
 	letGo()
 	keeping.Wait()
@@ -252,18 +253,17 @@ func (m *Member) hold(ctx context.Context, t Term) error {
 	if lost != nil {
 		ceded.answer(fmt.Errorf("%w: %w", ErrNotHeld, lost))
 		m.view.lost(trouble(lost))
-		return nil
+		return nil, false
 	}
 	if ceded != nil {
 		m.cede(ctx, t, ceded)
-		return nil
+		return nil, false
 	}
 	if ctx.Err() != nil {
 		m.leave(ctx, t)
-		return nil
+		return nil, false
 	}
-	m.release(ctx, t)
-	return failure
+	return failure, m.release(ctx, t)
 }
 
 // loses says why this node has lost its lease, at once: the end of what it did
@@ -347,7 +347,7 @@ func (m *Member) becomes(why Reason, wrong error) {
 
 // release lets go of the lease also when ctx has ended: that is when it
 // matters, because another node waits for it.
-func (m *Member) release(ctx context.Context, t Term) {
+func (m *Member) release(ctx context.Context, t Term) (released bool) {
 	_, err := call(context.WithoutCancel(ctx), func(ctx context.Context) (none struct{}, err error) {
 		return none, m.leases.Release(ctx, t.Fence)
 	})
@@ -355,6 +355,7 @@ func (m *Member) release(ctx context.Context, t Term) {
 		m.meter.failed.Inc()
 		m.log.Warn("releasing the lease failed; it runs out by itself", "fence", t.Fence, "error", err)
 	}
+	return err == nil
 }
 
 func (m *Member) extend(began time.Time) { m.valid.Store(int64(began.Add(TTL).Sub(m.epoch))) }

@@ -387,6 +387,26 @@ func TestFirstFailureEndsTheProcess(t *testing.T) {
 	})
 }
 
+// That a storage goes away just when a node starts is no mistake of whoever
+// started it.
+func TestFirstFailureWithoutTheStorageIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := join(t, memory.NewDisk(), "a")
+		<-n.began
+		n.line.change(func(l *line) { l.cut = errors.New("connection refused") })
+		reset := errors.New("connection reset")
+		n.fail <- reset
+		for err := range n.waits {
+			if errors.Is(err, reset) {
+				break
+			}
+		}
+		n.line.change(func(l *line) { l.cut = nil })
+		<-n.began
+		n.end()
+	})
+}
+
 // A standby whose first term fails lets others try, and tries again.
 func TestLaterFailuresAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
