@@ -36,12 +36,23 @@ var rooms = []room{
 	{folder: "transports/sip", ours: append([]string{"transports/sip"}, contract...), thirdParty: true},
 	{folder: "transports/sip/wire", ours: append([]string{"transports/sip/wire"}, contract...), thirdParty: true},
 	{folder: "transports/sip/ua", ours: append([]string{"transports/sip/ua"}, contract...), thirdParty: true},
+	{folder: "transports/smpp", ours: append([]string{"transports/smpp"}, contract...), thirdParty: true},
+	{folder: "transports/smpp/wire", ours: append([]string{"transports/smpp/wire"}, contract...), thirdParty: true},
+	{folder: "transports/smpp/text", ours: append([]string{"transports/smpp/text"}, contract...), thirdParty: true},
+	{folder: "transports/smpp/translate", ours: append(smppBelow, contract...), thirdParty: true},
+	{folder: "transports/smpp/server", ours: append(smppBelow, append([]string{"transports/smpp/server"}, contract...)...), thirdParty: true},
+	{folder: "transports/smpp/client", ours: append(smppBelow, append([]string{"transports/smpp/client"}, contract...)...), thirdParty: true},
+	{folder: "transports/smpp/smsc", ours: append(smppBelow, append([]string{"transports/smpp/smsc"}, contract...)...), thirdParty: true},
+	{folder: "transports/smpp/load", ours: append(smppBelow, append([]string{"transports/smpp/load", "transports/smpp/smsc"}, contract...)...), thirdParty: true},
 	{folder: "cmd/imgate", ours: []string{"engine", "plugins/standard", "cmd/imgate/app"}, thirdParty: true},
 	{folder: "examples", ours: []string{"engine", "plugins", "policies", "transports", "cmd"}, thirdParty: true},
 }
 
 // contract is what a plugin may know of us.
 var contract = []string{"engine/message", "engine/plugin", "engine/content"}
+
+// smppBelow is what both doors of SMPP stand on.
+var smppBelow = []string{"transports/smpp/wire", "transports/smpp/text", "transports/smpp/translate"}
 
 // mayImport tells whether a package may import a path, by its room's rule.
 func mayImport(pkg, imported string) bool {
@@ -139,6 +150,11 @@ func TestImportRuleBites(t *testing.T) {
 		{"transports/sip/wire", module + "transports/sip", false},
 		{"transports/sip/ua", module + "transports/sip/wire", false},
 		{"transports/loop", module + "engine/pipeline", false},
+		{"transports/smpp/wire", module + "transports/smpp/text", false},
+		{"transports/smpp/translate", module + "transports/smpp/wire", true},
+		{"transports/smpp/translate", module + "transports/smpp/client", false},
+		{"transports/smpp/client", module + "transports/smpp/server", false},
+		{"transports/smpp/server", module + "transports/smpp/translate", true},
 		{"policies", "github.com/open-policy-agent/opa/v1/rego", false},
 		{"cmd/imgate/app", module + "transports/sip", false},
 		{"cmd/imgate/app", module + "engine", true},
