@@ -16,12 +16,15 @@ import (
 	"github.com/imgate/imgate/transports/loop"
 	"github.com/imgate/imgate/transports/sip"
 	"github.com/imgate/imgate/transports/sip/ua"
+	"github.com/imgate/imgate/transports/smpp"
 )
 
 // Plugins are all plugins of the standard build.
 var Plugins = []plugin.Definition{
 	// Transports: the doors.
 	sip.Plugin.With(ua.Commands...),
+	smpp.Plugin,
+	smpp.Server,
 	loop.Plugin,
 	// Storages.
 	pebble.Plugin,

@@ -1,0 +1,87 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+)
+
+// TLS is how an SMSC is reached over TLS.
+type TLS struct {
+	Enabled     bool   `yaml:"enabled" doc:"whether the connection is encrypted"`
+	CA          string `yaml:"ca" doc:"a PEM file with the certificates that the SMSC's may be signed by; empty: those of the system"`
+	Certificate string `yaml:"certificate" doc:"a PEM file with the certificate that we show; empty: none"`
+	Key         string `yaml:"key" doc:"a PEM file with its key"`
+	ServerName  string `yaml:"server_name" doc:"the name in the SMSC's certificate; empty: the host of connect"`
+}
+
+func (t TLS) check(p *problems) {
+	p.expect((t.Certificate == "") == (t.Key == ""), "tls.key", "both tls.certificate and tls.key, or neither")
+	unused := !t.Enabled && t != TLS{}
+	p.expect(!unused, "tls.enabled", "true, where anything else of tls is set")
+}
+
+// config reads the files, so that a certificate that was exchanged counts from
+// the next connection on.
+func (t TLS) config(host string) (*tls.Config, error) {
+	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if t.ServerName != "" {
+		c.ServerName = t.ServerName
+	}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("tls.ca: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls.ca: no certificate in %s", t.CA)
+		}
+	}
+	if t.Certificate != "" {
+		pair, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls.certificate: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// dial connects to the first of the addresses that answers. Each has its own
+// time, names and TLS included. The error tells of all.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	var failed []error
+	for _, address := range c.config.Connect {
+		conn, err := c.dialOne(ctx, address)
+		if err == nil {
+			return conn, nil
+		}
+		failed = append(failed, fmt.Errorf("connect to %s: %w", address, err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(failed...)
+}
+
+func (c *Client) dialOne(ctx context.Context, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.config.ConnectWithin)
+	defer cancel()
+	if !c.config.TLS.Enabled {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	config, err := c.config.TLS.config(host)
+	if err != nil {
+		return nil, err
+	}
+	return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+}
