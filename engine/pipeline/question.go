@@ -42,7 +42,7 @@ func (p *Pipeline) question(a plugin.Arrival, to addressee, more *supply) plugin
 		},
 		Sender: plugin.QuestionSender{
 			Account: a.Account.ID, Address: m.From.String(), User: m.From.User, Domain: m.From.Host,
-			Number: m.Number, Attributes: a.Account.Attributes,
+			Number: m.Number, Local: a.Account.ID != m.Transport, Attributes: a.Account.Attributes,
 		},
 		Recipient: plugin.QuestionRecipient{
 			Address: m.Recipient.String(), User: m.Recipient.User, Domain: m.Recipient.Host,

@@ -41,7 +41,7 @@ func TestQuestion(t *testing.T) {
 		want := plugin.Question{
 			Message: plugin.QuestionMessage{ID: asked.Message.ID, Type: "text/plain", Class: "text", Size: 240, Segments: 2, Missing: 2},
 			Sender: plugin.QuestionSender{
-				Account: "alice", Address: "alice@example.com", User: "alice", Domain: "example.com", Number: "+447700900001",
+				Account: "alice", Address: "alice@example.com", User: "alice", Domain: "example.com", Number: "+447700900001", Local: true,
 				Attributes: map[string]string{"plan": "gold"},
 			},
 			Recipient: plugin.QuestionRecipient{

@@ -64,7 +64,7 @@ What a policy doesn't say, and what is undefined for a message, has the default.
 const questionText = `The document input. A name that it doesn't have is an error when the policies are loaded.`
 
 // limitKeys are the paths by which a limit may count.
-const limitKeys = "message.type, message.class, sender.account, sender.address, sender.user, sender.domain, sender.attributes.NAME, recipient.account, recipient.address, " +
+const limitKeys = "message.type, message.class, sender.account, sender.address, sender.user, sender.domain, sender.number, sender.attributes.NAME, recipient.account, recipient.address, " +
 	"recipient.user, recipient.domain, recipient.attributes.NAME, match.domain, match.prefix, match.attributes.NAME, transport, protocol, peer"
 
 // policyParts are what isn't in the plan or the question.
@@ -122,6 +122,7 @@ var reasonTerms = []term{
 	{"forbidden", "Known, but not allowed."},
 	{"unknown-recipient", "Nobody has this address."},
 	{"declined", "The recipient doesn't want it."},
+	{"incomplete", "Parts of the message never came."},
 	{"unavailable", "The recipient can't be reached now."},
 	{"no-answer", "Reached by all appearances, and silent."},
 	{"busy", "The recipient is busy."},
