@@ -65,6 +65,10 @@ plan.transports := ["sip"] if input.recipient.local
 # SMS is text; over SIP anything may go.
 plan.mime.smpp := ["text/plain", "message/cpim"]
 
+# Letters that the alphabet of phones lacks become like ones, č a c, so that an SMS
+# holds 160 characters and not 70; what has none, such as Cyrillic, goes as it is.
+plan.text := {"alphabets": ["gsm7", "ucs2"], "transliterate": "always"}
+
 plan.answer := "accepted"
 
 plan.store := "24h"

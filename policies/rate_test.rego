@@ -42,6 +42,7 @@ test_a_campaign_pays_for_what_it_sends if {
 	sent.labels == {"campaign": "spring"}
 	sent.transports == ["smpp"]
 	sent.mime == {"smpp": ["text/plain", "message/cpim"]}
+	sent.text == {"alphabets": ["gsm7", "ucs2"], "transliterate": "always"}
 	sent.answer == "accepted"
 	sent.store == "24h"
 }
