@@ -57,10 +57,11 @@ plan.charging.mode := "event" if campaign_from
 
 plan.charging.when := "acceptance"
 
-# Our own subscribers by SIP, everybody else by SMS.
+# Our own subscribers by SIP, and campaigns whose program is bound over SMPP,
+# everybody else by SMS.
 default plan.transports := ["smpp"]
 
-plan.transports := ["sip"] if input.recipient.local
+plan.transports := ["sip", "smpp-server"] if input.recipient.local
 
 # SMS is text; over SIP anything may go.
 plan.mime.smpp := ["text/plain", "message/cpim"]

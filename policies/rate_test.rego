@@ -85,7 +85,7 @@ test_one_campaign_writes_to_another if {
 	sent.labels == {"campaign": "spring"}
 }
 
-test_our_own_subscribers_by_sip if {
+test_our_own_subscribers_and_campaigns_on_net if {
 	question := object.union(message("2424", "1001", "Sale!", 0), {"recipient": {"local": true}})
-	plan(question).transports == ["sip"]
+	plan(question).transports == ["sip", "smpp-server"]
 }
