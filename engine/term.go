@@ -278,7 +278,7 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 	doors := make(map[string]pipeline.Door, len(slots))
 	for _, s := range slots {
 		i := s.current.Load().instance
-		doors[i.Name] = pipeline.Door{Transport: s, Plugin: i.Plugin.Name, Registrar: i.Plugin.Registrar}
+		doors[i.Name] = pipeline.Door{Transport: s, Plugin: i.Plugin.Name, Protocol: i.Plugin.Protocol, Registrar: i.Plugin.Registrar}
 	}
 	t.gauges = e.options.Metrics.Scope()
 	return pipeline.New(ctx, pipeline.Parts{

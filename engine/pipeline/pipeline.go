@@ -40,7 +40,8 @@ const (
 // Door is a transport instance as the pipeline sees it.
 type Door struct {
 	plugin.Transport
-	Plugin    string // the name of its plugin: the key of a plan's MIME table
+	Plugin    string // the name of its plugin: plans may name it in place of the instance
+	Protocol  string // what it speaks: the key of a plan's MIME table
 	Registrar bool   // whether it reaches bindings alone
 }
 

@@ -197,7 +197,7 @@ func (p *Pipeline) passable(plan *plugin.Plan, mediaType string) ([]string, erro
 		return nil, unsupported(mediaType, fmt.Sprint(plan.Transports), accept)
 	}
 	for _, name := range plan.Transports {
-		if types, passes := carries(Door{Plugin: name}, plan, mediaType); !passes {
+		if types, passes := carries(Door{Protocol: name}, plan, mediaType); !passes {
 			return nil, unsupported(mediaType, name, types) // it couldn't go there if that were here
 		}
 	}
@@ -235,6 +235,6 @@ func (p *Pipeline) carriers(names []string, plan *plugin.Plan, mediaType string)
 
 // carries tells whether a type may go over a door, and which may.
 func carries(door Door, plan *plugin.Plan, mediaType string) (types []string, passes bool) {
-	types, limited := plan.MIME[door.Plugin]
+	types, limited := plan.MIME[door.Protocol]
 	return types, !limited || slices.Contains(types, mediaType)
 }

@@ -122,9 +122,9 @@ func (s *stage) open() {
 	s.solo = alone(s.t, memory.Open(s.disk), s.policy, func(p *pipeline.Parts) {
 		s.audit.Charging = p.Charging
 		p.Charging = s.audit
-		p.Doors["main"] = pipeline.Door{Transport: s.main, Plugin: "trunk"}
-		p.Doors["side"] = pipeline.Door{Transport: newDoor(), Plugin: "door", Registrar: true}
-		p.Doors["backup"] = pipeline.Door{Transport: s.backup, Plugin: "spare"}
+		p.Doors["main"] = pipeline.Door{Transport: s.main, Plugin: "trunk", Protocol: "trunk"}
+		p.Doors["side"] = pipeline.Door{Transport: newDoor(), Plugin: "door", Protocol: "door", Registrar: true}
+		p.Doors["backup"] = pipeline.Door{Transport: s.backup, Plugin: "spare", Protocol: "spare"}
 		p.Zone = s.parts.Zone
 		p.Metrics = s.parts.Metrics
 	})

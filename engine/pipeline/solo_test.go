@@ -61,8 +61,8 @@ func alone(t testing.TB, storage plugin.Storage, policy plugin.Policy, change fu
 		Policy: policy, Accounts: testAccounts{}, Charging: charging, Tables: tables, Log: log,
 		Spool: spool.New(storage, committer), Seen: spool.NewSeenTable(storage), Locations: spool.NewLocations(storage, committer),
 		Doors: map[string]pipeline.Door{
-			"door":  {Transport: s.door, Plugin: "door", Registrar: true},
-			"trunk": {Transport: s.door.trunk, Plugin: "trunk"},
+			"door":  {Transport: s.door, Plugin: "door", Protocol: "door", Registrar: true},
+			"trunk": {Transport: s.door.trunk, Plugin: "trunk", Protocol: "trunk"},
 		},
 	}
 	if change != nil {

@@ -43,7 +43,7 @@ func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
 		p.meter.joined.Inc()
 		return j.ticket
 	}
-	p.receive(now, transport, a.Message)
+	p.receive(now, transport, a)
 	p.tell(plugin.Step{Name: plugin.StepReceived, Message: a.Message, Began: now, Ended: now, Call: a.Call, Transport: transport})
 	p.undecided.Add(1)
 	select {
@@ -80,12 +80,25 @@ func (p *Pipeline) admit(a plugin.Arrival) *message.Failure {
 }
 
 // receive fills in what the engine says of a message.
-func (p *Pipeline) receive(now time.Time, transport string, m *message.Message) {
+func (p *Pipeline) receive(now time.Time, transport string, a plugin.Arrival) {
+	m := a.Message
 	m.ID = p.ids.New(now)
 	m.PublicID = message.NewPublicID()
 	m.Received = now
 	m.Transport = transport
 	m.Class = classOf(m)
+	m.Number = numberOf(a.Account)
+}
+
+// numberOf is the first of an account's identities without a domain; empty: it
+// has none.
+func numberOf(a plugin.Account) string {
+	for _, identity := range a.Identities {
+		if identity.Host == "" {
+			return identity.User
+		}
+	}
+	return ""
 }
 
 func classOf(m *message.Message) message.Class {

@@ -144,7 +144,8 @@ type Tenure struct {
 type Arrival struct {
 	Message *message.Message
 	// Account is as Authenticate returned it. A transport that trusts its peers
-	// vouches for one that owns the sender.
+	// vouches for one that owns the sender; if its ID is the instance's name, it
+	// isn't one of our accounts and pays for nothing.
 	Account Account
 
 	// Key tells a repeated submission from a new one: everything that stays the
