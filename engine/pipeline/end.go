@@ -16,7 +16,8 @@ type ending struct {
 	transport string           // that it went through; empty: it didn't get that far
 	results   []result         // of the last attempt
 	at        time.Time
-	charge    *plugin.Record // nil: nothing is to be settled
+	charge    *plugin.Record  // nil: nothing is to be settled
+	also      []plugin.Change // that go with it
 }
 
 // outcome is what its sender is told.
@@ -105,7 +106,7 @@ func paidOnDelivery(e *spool.Entry) bool { return e.Plan.Charging.When == plugin
 // transaction. done, which may be nil, is told once it is on disk.
 func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	p.noteEnd(e, &x)
-	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: x.charge}
+	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: x.charge, Also: x.also}
 	var room [4]spool.DeliverySummary
 	var ended spool.Summary
 	if e.Message.Class != message.Composing {
@@ -126,7 +127,7 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	case it.onDisk:
 		p.Spool.Move(f, p.settleWhenMoved(x.charge, done))
 	case f.Ended != nil:
-		p.Spool.Record(f.Ended, f.Seen)
+		p.Spool.Record(f)
 	}
 }
 

@@ -38,14 +38,19 @@ func (ls *lanes) setAside(it *item) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.quarantined[it.id] = it
+	ls.talks.add(it)
 }
 
-// takeAside takes a message out of quarantine; nil: it isn't there.
-func (ls *lanes) takeAside(id message.ID) *item {
+// takeAside takes a message away that is in quarantine, or whose time hasn't come;
+// nil: there is none such.
+func (ls *lanes) takeAside(e *spool.Entry) *item {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	it := ls.quarantined[id]
-	delete(ls.quarantined, id)
+	l, it := ls.find(e)
+	if it == nil || l != nil && !l.timed {
+		return nil
+	}
+	ls.takeAway(l, it)
 	return it
 }
 

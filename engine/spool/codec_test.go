@@ -127,7 +127,7 @@ func FuzzDecode(f *testing.F) {
 	window := Window{Key: "k", Began: time.Unix(1, 0), Per: time.Hour, Count: 3}
 	f.Add(window.row().Value)
 	summary := sampleSummary()
-	f.Add(summary.row().Value)
+	f.Add(summary.Row().Value)
 	f.Add(encodeState(State{Attempts: 1, Deliveries: []Delivery{{Device: "d"}}}))
 	f.Add(encodeBinding(plugin.Binding{Account: "a", Contact: "sip:a@b", Expires: time.Unix(1, 0)}))
 	f.Fuzz(func(t *testing.T, row []byte) {
@@ -137,7 +137,7 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		if s, err := decodeSummary(make([]byte, len(message.ID{})), row); err == nil {
-			again := s.row()
+			again := s.Row()
 			if _, err := decodeSummary(again.Key, again.Value); err != nil {
 				t.Errorf("a record can't be read when it is written again: %v", err)
 			}

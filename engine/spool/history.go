@@ -121,14 +121,14 @@ func (d Delivery) Summary() DeliverySummary {
 	return s
 }
 
-// Record writes the record of a message that was never in the spool. seen may be
-// nil, see Fate.
-func (s *Spool) Record(ended *Summary, seen *Seen) {
-	changes := []plugin.Change{ended.row()}
-	if seen != nil {
-		changes = append(changes, seen.row())
+// Record writes the record of a message that was never in the spool: what its
+// fate says of Ended, Seen and Also.
+func (s *Spool) Record(f Fate) {
+	changes := []plugin.Change{f.Ended.Row()}
+	if f.Seen != nil {
+		changes = append(changes, f.Seen.row())
 	}
-	s.committer.Move(changes, nil)
+	s.committer.Move(append(changes, f.Also...), nil)
 }
 
 // History reads up to n records of ended messages with from <= id < to, in the
@@ -138,8 +138,9 @@ func (s *Spool) History(ctx context.Context, from, to message.ID, n int) ([]Summ
 }
 
 // Forget deletes up to n records of messages with from <= id that were received
-// before a time. It returns how many, and the last one's id.
-func (s *Spool) Forget(ctx context.Context, from message.ID, before time.Time, n int) (int, message.ID, error) {
+// before a time, and what led to them from other names than their own. It returns
+// how many, and the last one's id.
+func (s *Spool) Forget(ctx context.Context, names *Names, from message.ID, before time.Time, n int) (int, message.ID, error) {
 	to := firstID(before)
 	rows, err := s.storage.Scan(ctx, tableHistory, from[:], to[:], n)
 	if err != nil {
@@ -148,7 +149,15 @@ func (s *Spool) Forget(ctx context.Context, from message.ID, before time.Time, n
 	if len(rows) == 0 {
 		return 0, from, nil
 	}
-	return len(rows), message.ID(rows[len(rows)-1].Key), s.committer.wait(ctx, deletions(rows))
+	deleted := deletions(rows)
+	for _, row := range rows {
+		unnamed, err := s.unnamed(ctx, names, row)
+		if err != nil {
+			return 0, from, fmt.Errorf("sweep the history: %w", err)
+		}
+		deleted = append(deleted, unnamed...)
+	}
+	return len(rows), message.ID(rows[len(rows)-1].Key), s.committer.wait(ctx, deleted)
 }
 
 // firstID is less than each id made at t or later, and greater than all before
@@ -169,9 +178,10 @@ func end(id message.ID) []byte {
 // no rewriting, version 2 not of the sender's account; their rows are still read.
 const historyFormat = 3
 
-// row is written for each message and so allocates nothing but itself. What
-// the id tells isn't repeated; times are told from the receipt.
-func (s *Summary) row() plugin.Change {
+// Row is the record on disk. It is written for each message and so allocates
+// nothing but itself. What the id tells isn't repeated; times are told from the
+// receipt.
+func (s *Summary) Row() plugin.Change {
 	w := writer{b: make([]byte, 0, len(message.ID{})+s.rowSize())}
 	w.id(s.ID)
 	w.uint(historyFormat)
