@@ -106,7 +106,7 @@ func paidOnDelivery(e *spool.Entry) bool { return e.Plan.Charging.When == plugin
 // transaction. done, which may be nil, is told once it is on disk.
 func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	p.noteEnd(e, &x)
-	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: x.charge, Also: x.also}
+	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: x.charge}
 	var room [4]spool.DeliverySummary
 	var ended spool.Summary
 	if e.Message.Class != message.Composing {
@@ -125,9 +125,9 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	}
 	switch {
 	case it.onDisk:
-		p.Spool.Move(f, p.settleWhenMoved(x.charge, done))
+		p.Spool.MoveWith(f, x.also, p.settleWhenMoved(x.charge, done))
 	case f.Ended != nil:
-		p.Spool.Record(f)
+		p.Spool.Record(f.Ended, f.Seen, x.also...)
 	}
 }
 

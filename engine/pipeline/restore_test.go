@@ -74,12 +74,12 @@ func (b backlog) fill(t testing.TB, storage plugin.Storage) {
 		}
 	}
 	for i := range b.records {
-		sp.Record(spool.Fate{Ended: &spool.Summary{
+		sp.Record(&spool.Summary{
 			ID: ids.New(now), PublicID: message.NewPublicID(), State: spool.StateDelivered, From: address("alice"), To: address("bob"),
 			Type: "text/plain", Received: now, Expiry: now, Ended: now, Service: "onnet", Transport: "door", Attempts: 1,
 			Submission: spool.DigestKey(fmt.Sprint("ended ", i)),
 			Deliveries: []spool.DeliverySummary{{Transport: "door", Device: "<urn:uuid:1>", State: spool.StateDelivered}},
-		}})
+		}, nil)
 	}
 	for i := range b.bindings {
 		name := fmt.Sprint("there", i)

@@ -121,14 +121,14 @@ func (d Delivery) Summary() DeliverySummary {
 	return s
 }
 
-// Record writes the record of a message that was never in the spool: what its
-// fate says of Ended, Seen and Also.
-func (s *Spool) Record(f Fate) {
-	changes := []plugin.Change{f.Ended.Row()}
-	if f.Seen != nil {
-		changes = append(changes, f.Seen.row())
+// Record writes the record of a message that was never in the spool, and other
+// changes with it. seen may be nil, see Fate.
+func (s *Spool) Record(ended *Summary, seen *Seen, also ...plugin.Change) {
+	changes := []plugin.Change{ended.Row()}
+	if seen != nil {
+		changes = append(changes, seen.row())
 	}
-	s.committer.Move(append(changes, f.Also...), nil)
+	s.committer.Move(append(changes, also...), nil)
 }
 
 // History reads up to n records of ended messages with from <= id < to, in the

@@ -287,7 +287,7 @@ func TestHistoryIsForgottenInOrder(t *testing.T) {
 		var ids message.Generator
 		now, names := time.Now(), NewNames([32]byte{})
 		for i := range 10 {
-			s.Record(Fate{Ended: &Summary{ID: ids.New(now.Add(time.Duration(i) * time.Minute)), State: StateDelivered, Received: now, Expiry: now, Ended: now}})
+			s.Record(&Summary{ID: ids.New(now.Add(time.Duration(i) * time.Minute)), State: StateDelivered, Received: now, Expiry: now, Ended: now}, nil)
 		}
 		synctest.Wait()
 		n, last, err := s.Forget(t.Context(), names, message.ID{}, now.Add(5*time.Minute), 3)

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"sync"
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
@@ -16,7 +17,10 @@ import (
 // Names makes the names by which peers know messages: nobody can guess one, and
 // it leads to its message without being written down anywhere. It may be used
 // from several goroutines.
-type Names struct{ block cipher.Block }
+type Names struct {
+	block  cipher.Block
+	blocks sync.Pool // of *message.ID: what a cipher.Block works on would be allocated each time
+}
 
 // NewNames returns the names under a key, which is the same for all time.
 func NewNames(key [32]byte) *Names {
@@ -24,7 +28,7 @@ func NewNames(key [32]byte) *Names {
 	if err != nil {
 		panic(err) // a key of 32 octets makes one
 	}
-	return &Names{block}
+	return &Names{block: block, blocks: sync.Pool{New: func() any { return new(message.ID) }}}
 }
 
 // nameText is how the 16 octets of a name are written: in 22 characters that are
@@ -33,9 +37,12 @@ var nameText = base64.RawURLEncoding.Strict()
 
 // Of returns a message's name. An id is one block, and no two are alike.
 func (n *Names) Of(id message.ID) string {
-	n.block.Encrypt(id[:], id[:])
+	block := n.blocks.Get().(*message.ID)
+	defer n.blocks.Put(block)
+	*block = id
+	n.block.Encrypt(block[:], block[:])
 	var text [maxName]byte
-	nameText.Encode(text[:], id[:])
+	nameText.Encode(text[:], block[:])
 	return string(text[:])
 }
 

@@ -48,7 +48,7 @@ func (s *Spool) Put(e *Entry, with With, done func(error)) error {
 }
 
 // Rows are what Put writes, for a message that takes another one's place: see
-// Fate.Also. An error is a *message.Failure.
+// MoveWith. An error is a *message.Failure.
 func Rows(e *Entry, with With) ([]plugin.Change, error) {
 	changes, _, err := rows(e, with)
 	return changes, err
@@ -98,15 +98,16 @@ type Fate struct {
 	Seen *Seen
 	// Record is for charging: it goes to the outbox. Nil: nothing to settle.
 	Record *plugin.Record
-	// Also is written in the same transaction.
-	Also []plugin.Change
 }
 
 // Move writes what happened to a message, in one transaction with the record
 // that charges for it. done may be nil.
-func (s *Spool) Move(f Fate, done func(error)) {
+func (s *Spool) Move(f Fate, done func(error)) { s.MoveWith(f, nil, done) }
+
+// MoveWith is Move, and writes other changes in the same transaction.
+func (s *Spool) MoveWith(f Fate, also []plugin.Change, done func(error)) {
 	key := bytes.Clone(f.ID[:]) // f stays on the stack, and what it points to
-	changes := make([]plugin.Change, 0, 5+len(f.Also))
+	changes := make([]plugin.Change, 0, 5+len(also))
 	if f.Final {
 		changes = append(changes, plugin.Change{Table: tableMessages, Key: key})
 		if f.State.stored() {
@@ -124,7 +125,7 @@ func (s *Spool) Move(f Fate, done func(error)) {
 	if f.Record != nil {
 		changes = append(changes, outboxRow(key, f.Record))
 	}
-	s.committer.Move(append(changes, f.Also...), done)
+	s.committer.Move(append(changes, also...), done)
 }
 
 // stored tells whether there is a row for the state: a message that went at
