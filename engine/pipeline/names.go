@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"sync"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -13,41 +12,25 @@ import (
 // in use one in four thousand isn't.
 const shortNameTries = 16
 
-// shortNames are those of messages that aren't decided upon: that they are in use
-// the table doesn't tell yet.
-type shortNames struct {
-	mu    sync.Mutex
-	given map[shortNamed]bool
-}
-
-type shortNamed struct{ account, name string }
-
-// take tells whether a name was free.
-func (s *shortNames) take(n shortNamed) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	free := !s.given[n]
-	s.given[n] = true
-	return free
-}
-
-func (s *shortNames) giveBack(n shortNamed) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.given, n)
-}
+// shortName is one that an account has in use.
+type shortName struct{ account, name string }
 
 // nameShort gives a message a short name that no other of its account has, where
-// its peer bears no longer one.
+// its peer bears no longer one. Those of messages that aren't on disk are in memory,
+// which is asked first: one that comes to the table meanwhile is seen in either.
 func (p *Pipeline) nameShort(j *job) error {
-	if !j.ShortName {
-		return nil
-	}
 	for range shortNameTries {
-		free, err := p.takeShort(shortNamed{j.Account.ID, j.Message.PublicID})
-		if free || err != nil {
-			j.named = free
-			return err
+		name := shortName{j.Account.ID, j.Message.PublicID}
+		if _, taken := p.short.LoadOrStore(name, true); !taken {
+			id, err := p.Spool.Named(p.authorizing.Context(time.Now()), name.account, name.name)
+			j.named = err == nil && id.IsZero()
+			if j.named {
+				return nil
+			}
+			p.short.Delete(name)
+			if err != nil {
+				return unreadable(err)
+			}
 		}
 		m := *j.Message // others may look at the first one
 		m.PublicID = spool.NewShortName()
@@ -56,27 +39,11 @@ func (p *Pipeline) nameShort(j *job) error {
 	return message.FailForNow(message.LimitReached, "account %s has too many short names in use", j.Account.ID)
 }
 
-// takeShort takes a name, if it is free: in memory first, so that one that comes
-// to the table meanwhile is seen in either.
-func (p *Pipeline) takeShort(n shortNamed) (free bool, err error) {
-	if !p.short.take(n) {
-		return false, nil
-	}
-	id, err := p.Spool.Named(p.authorizing.Context(time.Now()), n.account, n.name)
-	if err != nil || !id.IsZero() {
-		p.short.giveBack(n)
-	}
-	if err != nil {
-		return false, unreadable(err)
-	}
-	return id.IsZero(), nil
-}
-
 // decided ends the time for which a submission is neither accepted nor refused.
 func (p *Pipeline) decided(j job) {
 	p.undecided.Add(-1)
 	if j.named {
-		p.short.giveBack(shortNamed{j.Account.ID, j.Message.PublicID})
+		p.short.Delete(shortName{j.Account.ID, j.Message.PublicID})
 	}
 }
 

@@ -128,7 +128,7 @@ func (p *Pipeline) endNow(ctx context.Context, id message.ID, reason message.Rea
 }
 
 func (p *Pipeline) endResting(e *spool.Entry, reason message.Reason, done func(error)) error {
-	it := p.lanes.takeOut(e)
+	it := p.lanes.takeOut(e, anywhere)
 	if it == nil {
 		return p.conflict(e.Message.ID)
 	}
@@ -152,23 +152,24 @@ func (p *Pipeline) waiting(ctx context.Context, id message.ID) (*spool.Entry, er
 	return nil, fmt.Errorf("%w: message %s has ended: %s", ErrConflict, id, v.State)
 }
 
-// takeOut takes a message that rests away from everybody; nil: it doesn't.
-func (ls *lanes) takeOut(e *spool.Entry) *item {
+// Where a message rests: in a lane, or in quarantine, which has none.
+func anywhere(*lane) bool    { return true }
+func inLane(l *lane) bool    { return l != nil }
+func notInTurn(l *lane) bool { return l == nil || l.timed }
+
+// takeOut takes a message away from everybody that rests in such a place; nil: it
+// doesn't.
+func (ls *lanes) takeOut(e *spool.Entry, where func(*lane) bool) *item {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	l, it := ls.find(e)
-	if it != nil {
-		ls.takeAway(l, it)
-	}
-	return it
-}
-
-// takeAway takes a message that find has found.
-func (ls *lanes) takeAway(l *lane, it *item) {
-	if l == nil {
+	switch {
+	case it == nil || !where(l):
+		return nil
+	case l == nil:
 		delete(ls.quarantined, it.id)
 		ls.talks.remove(it)
-		return
+		return it
 	}
 	ls.remove(l, it)
 	switch {
@@ -178,6 +179,7 @@ func (ls *lanes) takeAway(l *lane, it *item) {
 	default:
 		ls.rest(l)
 	}
+	return it
 }
 
 func (p *Pipeline) conflict(id message.ID) error {
@@ -201,7 +203,7 @@ func (p *Pipeline) Requeue(ctx context.Context, id message.ID) error {
 		p.tell(plugin.Step{Name: plugin.StepRequeued, Message: e.Message})
 		return nil
 	}
-	it := p.lanes.takeAside(e)
+	it := p.lanes.takeOut(e, notInTurn)
 	if it == nil {
 		return p.conflict(id)
 	}

@@ -97,7 +97,7 @@ type Pipeline struct {
 
 	ids       message.Generator
 	names     *spool.Names
-	short     shortNames
+	short     sync.Map // of shortName: those that are taken and may not be on disk yet
 	jobs      [deciders]chan job
 	undecided atomic.Int64
 
@@ -142,7 +142,6 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 		p.sends[instance] = new(atomic.Int64)
 	}
 	p.joins.live = map[spool.Digest]*ticket{}
-	p.short.given = map[shortNamed]bool{}
 	p.lanes.init(p)
 	p.settler.init(p)
 	p.reports.init()

@@ -41,19 +41,6 @@ func (ls *lanes) setAside(it *item) {
 	ls.talks.add(it)
 }
 
-// takeAside takes a message away that is in quarantine, or whose time hasn't come;
-// nil: there is none such.
-func (ls *lanes) takeAside(e *spool.Entry) *item {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	l, it := ls.find(e)
-	if it == nil || l != nil && !l.timed {
-		return nil
-	}
-	ls.takeAway(l, it)
-	return it
-}
-
 // bringBack puts a message that was set aside into its lane again. Those that
 // came after it and are waiting go in their order beside it.
 func (ls *lanes) bringBack(it *item) {

@@ -35,7 +35,7 @@ func (p *Pipeline) Replace(ctx context.Context, transport, account, publicID str
 		p.refused(refusedMessages, transport, now, f, "transport", transport, "peer", e.Message.Peer)
 		return f
 	}
-	it := p.lanes.takeApart(e)
+	it := p.lanes.takeOut(e, inLane)
 	if it == nil {
 		return toSubmitter(p.conflict(v.ID))
 	}
@@ -81,18 +81,6 @@ func (p *Pipeline) replaceable(e *spool.Entry, a plugin.Arrival, from message.Ad
 		return message.Fail(message.UnsupportedType, "what waits isn't replaced by a typing notice")
 	}
 	return p.admit(a)
-}
-
-// takeApart takes a message away that rests in its lane; nil: it doesn't.
-func (ls *lanes) takeApart(e *spool.Entry) *item {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	l, it := ls.find(e)
-	if l == nil {
-		return nil
-	}
-	ls.takeAway(l, it)
-	return it
 }
 
 // putInPlace puts a message in the place of another. It isn't refused any more, nor

@@ -163,9 +163,11 @@ func (p *Pipeline) decide(j job, supply *supply) {
 			p.refuse(j, message.FailForNow(message.Internal, "panic"))
 		}
 	}()
-	if err := p.nameShort(&j); err != nil {
-		p.refuse(j, err)
-		return
+	if j.ShortName {
+		if err := p.nameShort(&j); err != nil {
+			p.refuse(j, err)
+			return
+		}
 	}
 	e, answer, err := p.plan(j, supply)
 	if err != nil {

@@ -13,42 +13,32 @@ import (
 // maxCancelled bounds how many messages one call ends.
 const maxCancelled = 10_000
 
+// submittedAs are the states that a message's submitter tells apart; else it waits.
+var submittedAs = map[spool.StateName]plugin.SubmittedState{
+	spool.StateScheduled: plugin.SubmittedScheduled, spool.StateHandedOver: plugin.SubmittedHanded, spool.StateDelivered: plugin.SubmittedDelivered,
+	spool.StateFailed: plugin.SubmittedFailed, spool.StateDiscarded: plugin.SubmittedDiscarded,
+}
+
 // Find tells an account what has become of a message. See plugin.Gate.
 func (p *Pipeline) Find(ctx context.Context, account, publicID string) (plugin.Submitted, error) {
 	v, err := p.submitted(ctx, account, publicID)
 	if err != nil {
 		return plugin.Submitted{}, err
 	}
-	s := plugin.Submitted{From: v.From, Recipient: v.To, Received: v.Received, State: submittedAs(&v), Ended: v.Ended}
+	s := plugin.Submitted{From: v.From, Recipient: v.To, Received: v.Received, State: submittedAs[v.State], Ended: v.Ended}
 	if !v.OriginalTo.IsZero() {
 		s.Recipient = v.OriginalTo
 	}
-	if s.State == plugin.SubmittedFailed {
+	unanswered := func(d spool.DeliverySummary) bool { return d.State == spool.StateUnknown }
+	switch {
+	case s.State == plugin.SubmittedFailed:
 		s.Reason = v.Reason
+	case s.State == "" && slices.ContainsFunc(v.Deliveries, unanswered):
+		s.State = plugin.SubmittedUnknown
+	case s.State == "":
+		s.State = plugin.SubmittedWaiting
 	}
 	return s, nil
-}
-
-// submittedAs is a message's state as the one sees it who handed it in: what
-// happens to it on its way is our business.
-func submittedAs(v *View) plugin.SubmittedState {
-	switch v.State {
-	case spool.StateScheduled:
-		return plugin.SubmittedScheduled
-	case spool.StateHandedOver:
-		return plugin.SubmittedHanded
-	case spool.StateDelivered:
-		return plugin.SubmittedDelivered
-	case spool.StateFailed:
-		return plugin.SubmittedFailed
-	case spool.StateDiscarded:
-		return plugin.SubmittedDiscarded
-	}
-	unanswered := func(d spool.DeliverySummary) bool { return d.State == spool.StateUnknown }
-	if slices.ContainsFunc(v.Deliveries, unanswered) {
-		return plugin.SubmittedUnknown
-	}
-	return plugin.SubmittedWaiting
 }
 
 // submitted returns the message that an account has handed in and knows by a name.
@@ -89,8 +79,6 @@ func isUnknown(err error) bool {
 // toSubmitter says in the words of plugin.Gate why a message can't be changed.
 func toSubmitter(err error) error {
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, ErrConflict):
 		return &message.Failure{Reason: message.Conflict, Err: err}
 	case isUnknown(err):
@@ -125,7 +113,7 @@ func (p *Pipeline) cancelBetween(ctx context.Context, account string, which plug
 		if err != nil {
 			return n, unreadable(err)
 		}
-		if e == nil || e.Submitter != account || e.Message.From != which.From || e.Message.Recipient != which.Recipient {
+		if e == nil || account == "" || e.Submitter != account || e.Message.From != which.From || e.Message.Recipient != which.Recipient {
 			continue
 		}
 		if err := p.endResting(e, message.Cancelled, func(err error) { ended <- err }); err != nil {

@@ -150,6 +150,52 @@ func TestNamesOutliveRestarts(t *testing.T) {
 	})
 }
 
+// TestNamesOverNodes: they are made of the installation's secret, and so are the
+// same on every node, and unlike those of any other installation.
+func TestNamesOverNodes(t *testing.T) {
+	var ids []message.ID
+	var names []string
+	for _, disk := range []*memory.Disk{memory.NewDisk(), memory.NewDisk()} {
+		for _, node := range []string{"one", "two"} {
+			k := startAs(t, node, memory.Open(disk), newDoor(), charged())
+			if !k.started() {
+				t.Fatal("the node doesn't start")
+			}
+			if node == "one" {
+				answer, err := k.door.submit("alice", "bob", "x").Accepted(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				ids, names = append(ids, answer.ID), append(names, answer.PublicID)
+			}
+			last := len(names) - 1
+			if got, err := k.door.gate.Find(t.Context(), "alice", names[last]); err != nil || got.State != plugin.SubmittedWaiting {
+				t.Errorf("on node %s: %+v, %v", node, got, err)
+			}
+			by := plugin.Replacement{Account: account("alice"), Body: []byte("y")}
+			if err := k.door.gate.Replace(t.Context(), "alice", names[last], by); err != nil {
+				t.Errorf("on node %s: %v", node, err)
+			}
+			if got, err := k.door.gate.Find(t.Context(), "alice", names[0]); last > 0 && reason(err) != message.UnknownMessage {
+				t.Errorf("a name of another installation leads to %+v, %v", got, err)
+			}
+			if node == "two" {
+				if n, err := k.door.gate.Cancel(t.Context(), "alice", plugin.Which{PublicID: names[last]}); n != 1 || err != nil {
+					t.Errorf("%d are cancelled, %v", n, err)
+				}
+			}
+			if err := k.end(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for i, id := range ids {
+		if name := spool.NewNames([32]byte{}).Of(id); name == names[i] {
+			t.Error("the name is made without a secret")
+		}
+	}
+}
+
 func TestShortNames(t *testing.T) {
 	inBubble(t, charged(), func(p *pipeline.Parts) { p.Retention = time.Hour }, func(t *testing.T, s *solo) {
 		var references []string

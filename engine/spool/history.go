@@ -25,15 +25,18 @@ const (
 	StateDelivered   StateName = "delivered"
 	StateFailed      StateName = "failed"
 	StateDiscarded   StateName = "discarded"
-	StateUnknown     StateName = "unknown"   // of a delivery: the attempt wasn't answered
 	StateScheduled   StateName = "scheduled" // its time hasn't come
+	StateUnknown     StateName = "unknown"   // of a delivery: the attempt wasn't answered
 )
 
 // StateNames lists every state. Rows hold the index: new ones go to the end.
 var StateNames = [...]StateName{
 	StateWaiting, StateSending, StateQuarantined, StateHandedOver, StateDelivered, StateFailed, StateDiscarded,
-	StateUnknown, StateScheduled,
+	StateScheduled, StateUnknown,
 }
+
+// MessageStates are those that a message may be in: all but unknown.
+var MessageStates = StateNames[:len(StateNames)-1]
 
 // Summary is all that is known of a message except what it says.
 type Summary struct {
