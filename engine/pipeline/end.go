@@ -16,7 +16,8 @@ type ending struct {
 	transport string           // that it went through; empty: it didn't get that far
 	results   []result         // of the last attempt
 	at        time.Time
-	charge    *plugin.Record // nil: nothing is to be settled
+	charge    *plugin.Record  // nil: nothing is to be settled
+	also      []plugin.Change // that go with it
 }
 
 // outcome is what its sender is told.
@@ -124,9 +125,9 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	}
 	switch {
 	case it.onDisk:
-		p.Spool.Move(f, p.settleWhenMoved(x.charge, done))
+		p.Spool.MoveWith(f, x.also, p.settleWhenMoved(x.charge, done))
 	case f.Ended != nil:
-		p.Spool.Record(f.Ended, f.Seen)
+		p.Spool.Record(f.Ended, f.Seen, x.also...)
 	}
 }
 

@@ -68,9 +68,13 @@ type item struct {
 	// found on disk, and whoever had it before may have sent it.
 	mayRepeat bool
 	next      time.Time // not before; zero: at once
+	notBefore time.Time // as its sender wants; zero: at once
 	ticket    *ticket   // nil: nobody waits
 	digest    spool.Digest
 	keyed     bool // whether digest is one
+
+	conversation  uint64 // see conversations
+	before, after *item  // of the same
 }
 
 // newItem makes the item of an entry. Without a ticket it is one that was found
@@ -80,6 +84,10 @@ func (p *Pipeline) newItem(e *spool.Entry, t *ticket, state spool.State) *item {
 	it := &item{
 		id: m.ID, pair: p.pairOf(e, wayOf(e, state.Fallback)), expiry: e.Expiry, state: deliveries{state},
 		public: m.PublicID, received: m.Received, payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
+	}
+	it.conversation = conversationOf(m.From, m.Recipient)
+	if m.NotBefore.After(m.Received) && m.Class != message.Composing && !state.Hurried {
+		it.notBefore, it.transient = m.NotBefore, e.Expiry.Equal(m.NotBefore)
 	}
 	if e.Key != "" {
 		it.digest, it.keyed = spool.DigestKey(e.Key), true
@@ -105,6 +113,7 @@ type lane struct {
 	parked    []*item   // passed by the others; each goes when its time comes
 	heldSince time.Time // since when the first one holds the lane; zero: it doesn't
 	offline   bool      // asleep until the recipient registers
+	timed     bool      // it has one message, whose time hasn't come
 	active    bool      // queued for a worker, or at work
 	atWork    *item     // the one that the worker has just now; nil: none
 	wakeAt    time.Time // when it must be looked at again, while it is at rest
@@ -193,6 +202,9 @@ func (l *lane) sleep() {
 // rouse makes everything in the lane due at once: the recipient has shown
 // signs of life.
 func (l *lane) rouse() {
+	if l.timed {
+		return
+	}
 	l.offline = false
 	l.heldSince = time.Time{}
 	l.restoreOrder()
@@ -207,7 +219,7 @@ func (l *lane) restoreOrder() {
 	}
 	l.items = append(l.parked, l.items...)
 	l.parked = nil
-	slices.SortFunc(l.items, func(a, b *item) int { return slices.Compare(a.id[:], b.id[:]) })
+	slices.SortFunc(l.items, inOrder)
 }
 
 // outlived returns a message whose life is over, or nil. A transient one has

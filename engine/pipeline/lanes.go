@@ -33,6 +33,7 @@ type lanes struct {
 	count       int           // messages in all lanes
 	resident    int           // octets of payloads at rest
 	quarantined map[message.ID]*item
+	talks       conversations
 
 	work    chan *lane // to a worker that waits
 	workers int
@@ -45,6 +46,7 @@ func (ls *lanes) init(p *Pipeline) {
 	ls.byPair = map[pair]*lane{}
 	ls.recipients = map[string]*recipient{}
 	ls.quarantined = map[message.ID]*item{}
+	ls.talks = conversations{}
 	ls.changed = make(chan struct{}, 1)
 	ls.work = make(chan *lane)
 }
@@ -53,6 +55,14 @@ func (ls *lanes) init(p *Pipeline) {
 func (ls *lanes) add(it *item) (rests bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	if !it.notBefore.IsZero() && it.early(time.Now()) {
+		ls.holdBack(it)
+		return true
+	}
+	return ls.enqueue(it)
+}
+
+func (ls *lanes) enqueue(it *item) (rests bool) {
 	l := ls.append(it)
 	if l.active {
 		if len(l.items) > burst {
@@ -87,6 +97,10 @@ func (ls *lanes) queueBehind(l *lane, it *item) (rests bool) {
 func (ls *lanes) resume(it *item, nowhere bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	if it.early(time.Now()) {
+		ls.holdBack(it)
+		return
+	}
 	l := ls.append(it)
 	if len(l.items) == 1 {
 		l.offline = nowhere
@@ -99,9 +113,10 @@ func (ls *lanes) start() {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, l := range ls.byPair {
+		slices.SortFunc(l.items, inOrder) // whose time came later than they did
 		switch {
 		case l.active:
-		case l.offline:
+		case l.offline, l.timed:
 			ls.rest(l)
 		default:
 			ls.activate(l)
@@ -119,6 +134,7 @@ func (ls *lanes) append(it *item) *lane {
 	}
 	it.pair = l.pair
 	l.items = append(l.items, it)
+	ls.talks.add(it)
 	l.recipient.waiting++
 	ls.count++
 	return l
@@ -243,6 +259,10 @@ func (ls *lanes) begin(l *lane, now time.Time) (turn, bool) {
 	}
 	if t.it, t.do = l.outlived(now), actExpire; t.it != nil {
 		return t, true
+	}
+	if l.timed {
+		ls.comesDue(l, now)
+		return t, false
 	}
 	t.it, t.passed = l.take(now)
 	t.do = actSend
@@ -371,6 +391,7 @@ func (ls *lanes) remove(l *lane, it *item) {
 	if !l.remove(it) {
 		return // a worker that panicked had come that far
 	}
+	ls.talks.remove(it)
 	l.recipient.waiting--
 	ls.count--
 	if it.resident {
@@ -408,7 +429,7 @@ func (ls *lanes) wake(account string) {
 	}
 	for _, l := range slices.SortedFunc(maps.Keys(r.lanes), olderFirst) {
 		l.rouse()
-		if !l.active {
+		if !l.active && !l.timed {
 			ls.activate(l)
 		}
 	}

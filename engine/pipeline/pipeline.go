@@ -70,6 +70,9 @@ type Parts struct {
 	// Retention is how long the record of a message is kept, from its receipt:
 	// DefaultRetention if it is 0, at least MinRetention.
 	Retention time.Duration
+	// Key is a secret of the installation, the same for all time: what messages are
+	// called by their peers is made of it.
+	Key [32]byte
 }
 
 // Limits bound what may be kept for others.
@@ -94,6 +97,8 @@ type Pipeline struct {
 	meter meter
 
 	ids       message.Generator
+	names     *spool.Names
+	short     sync.Map // of shortName: those that are taken and may not be on disk yet
 	jobs      [deciders]chan job
 	undecided atomic.Int64
 
@@ -124,7 +129,7 @@ type Pipeline struct {
 // New returns a pipeline. Its context ends what it does when the node stops
 // being the active one.
 func New(ctx context.Context, parts Parts) *Pipeline {
-	p := &Pipeline{Parts: parts, limiter: ratelimit.New(parts.Spool)}
+	p := &Pipeline{Parts: parts, limiter: ratelimit.New(parts.Spool), names: spool.NewNames(parts.Key)}
 	p.Zone = cmp.Or(parts.Zone, time.UTC)
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for i := range p.jobs {
@@ -207,7 +212,7 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 		p.lanes.setAside(it)
 	default:
 		way := wayOf(e, state.Fallback)
-		it.mayRepeat = state.Attempts > 0 || len(p.routes(e, way, now.Add(-bindingGrace))) > 0
+		it.mayRepeat = !it.early(now) && (state.Attempts > 0 || len(p.routes(e, way, now.Add(-bindingGrace))) > 0)
 		p.lanes.resume(it, len(p.routes(e, way, now)) == 0 && p.exists(way) && e.Account != "")
 	}
 }
@@ -300,8 +305,12 @@ func written(ctx context.Context, write func(done func(error)) error) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
+		return late()
 	}
+}
+
+func late() error {
+	return message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
 }
 
 // held is how many messages are ours and have not ended.

@@ -138,9 +138,10 @@ func sound(plan *plugin.Plan) error {
 	return nil
 }
 
-// expiry is the end of a message's life, counted from receipt by our clock.
+// expiry is the end of a message's life, counted from receipt by our clock. The
+// plan's time begins when the sender wants it delivered.
 func expiry(m *message.Message, plan plugin.Plan) time.Time {
-	life := min(plan.Store, plugin.MaxStore)
+	life := min(plan.Store, plugin.MaxStore) + max(0, m.NotBefore.Sub(m.Received))
 	if m.Expires != nil {
 		life = min(life, *m.Expires)
 	}

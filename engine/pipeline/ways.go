@@ -71,7 +71,7 @@ func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, way way, now time.
 			refusal = reason
 			continue
 		}
-		t.route.Reference = reference(e.Message.PublicID, route.Transport, t.device, way.fallback)
+		t.route.Reference = reference(p.names.Of(e.Message.ID), route.Transport, t.device, way.fallback)
 		if p.lanes.silent(l.recipient, t.key()) {
 			silent = append(silent, t)
 			continue
@@ -163,14 +163,14 @@ func (t target) key() string {
 	return t.route.Transport + "\x00" + t.peer()
 }
 
-// reference names a delivery to its peer: the message's public id, which
-// nobody can guess, which device it is for, and whether that gets it by the
-// fallback, which may have another sender.
-func reference(publicID, transport, device string, fallback bool) string {
-	name := transport + "\x00" + device
+// reference names a delivery to its peer: the message's own name, which nobody
+// can guess and no other has had, which device it is for, and whether that gets
+// it by the fallback, which may have another sender.
+func reference(name, transport, device string, fallback bool) string {
+	to := transport + "\x00" + device
 	if fallback {
-		name += "\x00fallback"
+		to += "\x00fallback"
 	}
-	sum := sha256.Sum256([]byte(name))
-	return publicID + "." + hex.EncodeToString(sum[:4])
+	sum := sha256.Sum256([]byte(to))
+	return name + "." + hex.EncodeToString(sum[:4])
 }

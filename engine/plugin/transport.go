@@ -190,7 +190,8 @@ type Which struct {
 // Replacement is what takes the place of a message that waits. What is nil stays
 // as it was.
 type Replacement struct {
-	From        message.Address // who sends it: the same as before
+	Account     Account         // as for an Arrival: the one that asks
+	From        message.Address // who sends it: the same as before; zero: that isn't said
 	ContentType string
 	Body        []byte
 	Expires     *time.Duration

@@ -23,6 +23,7 @@ const (
 	tableSecrets  = "secrets"  // name → octets
 	tableWindows  = "windows"  // digest of the key → Window, until it is over
 	tableSeen     = "seen"     // when it was noted, digest of the key → what became of it
+	tableNames    = "names"    // account, name → id, of what has a name that isn't its own
 )
 
 // Bounds of a page when memory is rebuilt, in rows. The first one is small; the

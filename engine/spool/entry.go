@@ -74,6 +74,7 @@ type State struct {
 	Deliveries  []Delivery
 	Fallback    bool // the plan's fallback is at work
 	Earlier     int  // of Attempts, those that no longer count: before the fallback, or before it was set aside
+	Hurried     bool // an operator has sent it before its time
 }
 
 // Delivery is one device's, or next hop's, part of a message.
@@ -346,6 +347,7 @@ func encodeState(s State) []byte {
 	}
 	w.bool(s.Fallback)
 	w.uint(uint64(s.Earlier))
+	w.bool(s.Hurried)
 	return w.b
 }
 
@@ -358,6 +360,9 @@ func decodeState(b []byte) (State, error) {
 	}
 	if version > 1 {
 		s.Fallback, s.Earlier = r.bool(), int(r.uint())
+	}
+	if version > 2 {
+		s.Hurried = r.bool()
 	}
 	return s, r.done()
 }

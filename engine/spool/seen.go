@@ -62,7 +62,8 @@ type Seen struct {
 // seenRow is Seen without pointers, so that the garbage collector passes over
 // millions of them.
 type seenRow struct {
-	public [16]byte // the public id's octets
+	public [16]byte // the public id's octets, or a short one's characters
+	short  bool
 	state  plugin.OutcomeState
 	reason uint8 // index in message.Reasons, plus one
 }
@@ -308,13 +309,20 @@ func decodeSeen(key, value []byte) (Seen, error) {
 
 func newSeenRow(s Seen) seenRow {
 	row := seenRow{state: s.State}
-	base64.RawURLEncoding.Decode(row.public[:], []byte(s.PublicID))
+	if row.short = len(s.PublicID) == shortName; row.short {
+		copy(row.public[:], s.PublicID)
+	} else {
+		base64.RawURLEncoding.Decode(row.public[:], []byte(s.PublicID))
+	}
 	row.reason = uint8(slices.Index(message.Reasons[:], s.Reason) + 1)
 	return row
 }
 
 func (r seenRow) seen(d Digest) Seen {
 	s := Seen{Digest: d, PublicID: base64.RawURLEncoding.EncodeToString(r.public[:]), State: r.state}
+	if r.short {
+		s.PublicID = string(r.public[:shortName])
+	}
 	if r.reason > 0 {
 		s.Reason = message.Reasons[r.reason-1]
 	}

@@ -13,7 +13,7 @@ import (
 func Sheets() []plugin.Sheet {
 	return []plugin.Sheet{
 		waitingSheet(), attemptsSheet(), endedSheet(), bindingsSheet(), windowsSheet(),
-		{Table: tableOutbox}, {Table: tableSeen}, {Table: tableSecrets},
+		{Table: tableOutbox}, {Table: tableSeen}, {Table: tableSecrets}, {Table: tableNames},
 	}
 }
 

@@ -46,7 +46,7 @@ func sheetRows() map[string]plugin.Change {
 	return map[string]plugin.Change{
 		"waiting":  {Table: tableMessages, Key: id[:], Value: encodeEntry(e)},
 		"attempts": {Table: tableStates, Key: id[:], Value: encodeState(state)},
-		"ended":    s.row(),
+		"ended":    s.Row(),
 		"windows":  w.row(),
 		"bindings": {Table: tableBindings, Key: bindingKey(b), Value: encodeBinding(b)},
 	}

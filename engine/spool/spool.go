@@ -32,6 +32,7 @@ type With struct {
 	Reservation []plugin.Change // rows that make its reservation durable
 	Charge      *plugin.Record  // goes to the outbox at once; nil: when its fate is known
 	Windows     []Window        // in which it was counted
+	Also        []plugin.Change // rows that are as new as it is
 }
 
 // Put writes a new message. An error is a *message.Failure: nothing is written,
@@ -39,25 +40,42 @@ type With struct {
 // *message.Failure: then nothing is left of it, but that Windows may have been
 // written.
 func (s *Spool) Put(e *Entry, with With, done func(error)) error {
+	changes, fresh, err := rows(e, with)
+	if err != nil {
+		return err
+	}
+	return s.committer.Put(changes, fresh, done)
+}
+
+// Rows are what Put writes, for a message that takes another one's place: see
+// MoveWith. An error is a *message.Failure.
+func Rows(e *Entry, with With) ([]plugin.Change, error) {
+	changes, _, err := rows(e, with)
+	return changes, err
+}
+
+// rows are those of a new message; the first ones, as many as fresh, are new, too.
+func rows(e *Entry, with With) (changes []plugin.Change, fresh int, err error) {
 	row := encodeEntry(e)
 	if len(row) > plugin.MaxValue {
-		return message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row), plugin.MaxValue)
+		return nil, 0, message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row), plugin.MaxValue)
 	}
-	n := 1 + len(with.Reservation) + len(with.Windows)
+	n := 1 + len(with.Reservation) + len(with.Windows) + len(with.Also)
 	if with.Charge != nil {
 		n++
 	}
-	changes := make([]plugin.Change, 0, n)
+	changes = make([]plugin.Change, 0, n)
 	changes = append(changes, plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: row})
 	changes = append(changes, with.Reservation...)
+	changes = append(changes, with.Also...)
 	if with.Charge != nil {
 		changes = append(changes, outboxRow(e.Message.ID[:], with.Charge))
 	}
-	fresh := len(changes)
+	fresh = len(changes)
 	for i := range with.Windows {
 		changes = append(changes, with.Windows[i].row())
 	}
-	return s.committer.Put(changes, fresh, done)
+	return changes, fresh, nil
 }
 
 func outboxRow(key []byte, r *plugin.Record) plugin.Change {
@@ -84,9 +102,12 @@ type Fate struct {
 
 // Move writes what happened to a message, in one transaction with the record
 // that charges for it. done may be nil.
-func (s *Spool) Move(f Fate, done func(error)) {
+func (s *Spool) Move(f Fate, done func(error)) { s.MoveWith(f, nil, done) }
+
+// MoveWith is Move, and writes other changes in the same transaction.
+func (s *Spool) MoveWith(f Fate, also []plugin.Change, done func(error)) {
 	key := bytes.Clone(f.ID[:]) // f stays on the stack, and what it points to
-	changes := make([]plugin.Change, 0, 5)
+	changes := make([]plugin.Change, 0, 5+len(also))
 	if f.Final {
 		changes = append(changes, plugin.Change{Table: tableMessages, Key: key})
 		if f.State.stored() {
@@ -96,7 +117,7 @@ func (s *Spool) Move(f Fate, done func(error)) {
 		changes = append(changes, plugin.Change{Table: tableStates, Key: key, Value: encodeState(f.State)})
 	}
 	if f.Ended != nil {
-		changes = append(changes, f.Ended.row())
+		changes = append(changes, f.Ended.Row())
 	}
 	if f.Seen != nil {
 		changes = append(changes, f.Seen.row())
@@ -104,13 +125,13 @@ func (s *Spool) Move(f Fate, done func(error)) {
 	if f.Record != nil {
 		changes = append(changes, outboxRow(key, f.Record))
 	}
-	s.committer.Move(changes, done)
+	s.committer.Move(append(changes, also...), done)
 }
 
 // stored tells whether there is a row for the state: a message that went at
 // the first attempt never had one.
 func (s State) stored() bool {
-	return s.Attempts > 0 || s.Fallback || s.HandedOver || s.Quarantined != "" || len(s.Deliveries) > 0
+	return s.Attempts > 0 || s.Fallback || s.HandedOver || s.Hurried || s.Quarantined != "" || len(s.Deliveries) > 0
 }
 
 // Settled removes records from the outbox, in one transaction with what
