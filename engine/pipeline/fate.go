@@ -14,7 +14,7 @@ import (
 func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 	it := t.it
 	p.weigh(&e.Plan.Retry, results)
-	partly := it.state.took(results)
+	partly := it.onDisk && it.state.took(results)
 	if partly {
 		p.reports.expect(it)
 	}

@@ -93,6 +93,9 @@ func (s *stage) nothingLeft() {
 			s.t.Errorf("%d rows are left in %s", len(left), table)
 		}
 	}
+	if n := s.Kept(); n != 0 {
+		s.t.Errorf("%d names and lanes are remembered", n)
+	}
 }
 
 var (
@@ -443,5 +446,66 @@ func TestRoute(t *testing.T) {
 		if !route.Until.Equal(v.Expiry) || asJSON(route.Text) != asJSON(text) {
 			t.Errorf("until %s, want %s; %+v", route.Until, v.Expiry, route.Text)
 		}
+	})
+}
+
+// TestPartlySentToAnotherDevice than that which takes it: what that one reports is
+// of no interest.
+func TestPartlySentToAnotherDevice(t *testing.T) {
+	onStage(t, func(p *plugin.Plan) { p.Transports = []string{"door"} }, func(t *testing.T, s *stage) {
+		c := &smsc{takes: []int{1}}
+		s.door.take = func(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+			if r.Binding.Device == "partly" {
+				return c.answer(m, r)
+			}
+			return plugin.Receipt{PeerIDs: []string{"whole"}}, nil
+		}
+		if err := s.door.register(t.Context(), "bob", "partly", "whole"); err != nil {
+			t.Fatal(err)
+		}
+		id := s.send(t, "alice", "bob", "x")
+		synctest.Wait()
+		for _, status := range []plugin.Status{lostPart, arrivedPart} {
+			if err := s.Report(t.Context(), "door", "x-p0", status); err != nil {
+				t.Error(err)
+			}
+		}
+		if v := s.state(t, id); v.State != spool.StateHandedOver {
+			t.Errorf("it is %s", asJSON(v))
+		}
+		if err := s.Report(t.Context(), "door", "whole", arrivedPart); err != nil {
+			t.Error(err)
+		}
+		if v := s.ends(id); v.State != spool.StateDelivered || s.charged() != 1 {
+			t.Errorf("it is %s", asJSON(v))
+		}
+		s.nothingLeft()
+	})
+}
+
+// TestPartlySentOnARouteThatRefuses: charging's next one gets all of it.
+func TestPartlySentOnARouteThatRefuses(t *testing.T) {
+	onStage(t, func(p *plugin.Plan) { p.ExternalRouting = true }, func(t *testing.T, s *stage) {
+		s.audit.routes = []plugin.Route{{Transport: "main", Address: "a"}, {Transport: "backup", Address: "b"}}
+		s.main.answer = (&smsc{takes: []int{1, 1}, why: message.Declined, final: true}).answer
+		next := &smsc{}
+		s.backup.answer = func(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
+			receipt, err := next.answer(m, r)
+			for i := range receipt.PeerIDs {
+				receipt.PeerIDs[i] = "b" + receipt.PeerIDs[i]
+			}
+			return receipt, err
+		}
+		id := s.send(t, "alice", "bob", "x")
+		s.report("x-p0", lostPart)
+		for part := range allParts {
+			if err := s.Report(t.Context(), "backup", fmt.Sprint("bx-p", part), arrivedPart); err != nil {
+				t.Error(err)
+			}
+		}
+		if v := s.ends(id); v.State != spool.StateDelivered || s.charged() != 1 || !slices.Equal(next.heard("x"), wholeOnce) {
+			t.Errorf("the next one has %v: %s", next.heard("x"), asJSON(v))
+		}
+		s.nothingLeft()
 	})
 }

@@ -82,6 +82,7 @@ func TestReachable(t *testing.T) {
 		if len(took) != 7 || !slices.Equal(toBob, []string{"0", "1", "2", "3"}) {
 			t.Errorf("it took %q", took)
 		}
+		s.nothingLeft()
 	})
 }
 
@@ -164,5 +165,6 @@ func TestReachableWithABacklog(t *testing.T) {
 		if _, took := hop.state(); len(took) != n {
 			t.Errorf("it took %d of %d", len(took), n)
 		}
+		s.nothingLeft()
 	})
 }

@@ -118,6 +118,7 @@ func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.
 	if it.size > maxReadySize || p.reports.held.Load() >= maxReady {
 		it.payload = nil
 	}
+	p.reports.forget(it) // what it went to in part before counts no more
 	it.state.HandedOver = true
 	it.state.tookAll(by)
 	f := spool.Fate{ID: it.id, State: it.state.State, Record: charge}
