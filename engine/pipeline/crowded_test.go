@@ -42,6 +42,18 @@ func TestSlowNextHopLeavesWorkersToOthers(t *testing.T) {
 	}
 }
 
+// TestReportOfAnotherWay: what was taken in part before counts no more.
+func TestReportOfAnotherWay(t *testing.T) {
+	p := New(t.Context(), Parts{Spool: spool.New(nil, nil), Locations: spool.NewLocations(nil, nil)})
+	it := &item{}
+	p.lanes.setAside(it)
+	told := false
+	err := p.partReported(it, peerName{"a", "b"}, plugin.Status{}, func(err error) { told = err == nil })
+	if err != nil || !told {
+		t.Errorf("told %t, %v", told, err)
+	}
+}
+
 // TestLaneIsQuiet: nothing passes what the next hop wants less of, not even what has
 // been passed before.
 func TestLaneIsQuiet(t *testing.T) {
@@ -67,7 +79,16 @@ func TestLaneIsQuiet(t *testing.T) {
 	if it, _ := l.take(until); it != second {
 		t.Error("the order is lost")
 	}
+	l.hold(second, until, until.Add(time.Second))
 	l.throttle(second, until.Add(time.Hour))
+	if it, passed := l.take(until.Add(time.Hour)); it != second || passed != nil {
+		t.Error("what holds the lane is passed")
+	}
+	l.hold(second, until.Add(time.Hour), until.Add(2*time.Hour))
+	if it, _ := l.take(until.Add(time.Hour + orderHold - time.Second)); it != nil {
+		t.Error("it has held the lane while that was quiet")
+	}
+	l.throttle(second, until.Add(3*time.Hour))
 	l.rouse()
 	if it, _ := l.take(until); it != second {
 		t.Error("a lane that wakes stays quiet")

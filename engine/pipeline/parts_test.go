@@ -109,9 +109,10 @@ func TestRestOfAMessage(t *testing.T) {
 	for _, when := range []plugin.ChargingMoment{plugin.OnAcceptance, plugin.OnHandover, plugin.OnDelivery} {
 		for _, takes := range [][]int{{1, 1, 1}, {2, 0, 1}, {1, -1, 2}, {0, 2, -1, 0, 1}, {3}} {
 			for _, restarts := range []bool{false, true} {
+				why := []message.Reason{message.Busy, message.Overloaded, message.NoAnswer}[len(takes)%3]
 				t.Run(fmt.Sprint(when, takes, restarts), func(t *testing.T) {
 					onStage(t, func(p *plugin.Plan) { p.Charging.When = when }, func(t *testing.T, s *stage) {
-						c := &smsc{takes: slices.Clone(takes)}
+						c := &smsc{takes: slices.Clone(takes), why: why}
 						s.main.answer = c.answer
 						id := s.send(t, "alice", "bob", "x")
 						for range len(takes) {
@@ -154,6 +155,9 @@ func TestReportsInAnyOrder(t *testing.T) {
 				t.Run(fmt.Sprint(order, early, restarts), func(t *testing.T) {
 					onStage(t, nil, func(t *testing.T, s *stage) {
 						c := &smsc{takes: []int{2}}
+						if restarts { // each of which is followed by an attempt
+							c.takes = []int{2, 0, 0}
+						}
 						s.main.answer = c.answer
 						id := s.send(t, "alice", "bob", "x")
 						said := map[int]bool{}
@@ -161,11 +165,12 @@ func TestReportsInAnyOrder(t *testing.T) {
 							if i == early {
 								time.Sleep(time.Second)
 							}
-							if part == 2 && len(c.heard("x")) < allParts {
-								time.Sleep(time.Second)
-							}
 							if restarts {
 								s.restart()
+							}
+							for part == 2 && len(c.heard("x")) < allParts {
+								time.Sleep(time.Second)
+								synctest.Wait()
 							}
 							s.report(fmt.Sprint("x-p", part), arrivedPart)
 							said[part] = true
@@ -173,7 +178,7 @@ func TestReportsInAnyOrder(t *testing.T) {
 								t.Errorf("after %v: %s", order[:i+1], asJSON(v))
 							}
 						}
-						time.Sleep(time.Second)
+						time.Sleep(time.Minute)
 						if v := s.ends(id); v.State != spool.StateDelivered || s.charged() != 1 {
 							t.Errorf("charged %d times: %s", s.charged(), asJSON(v))
 						}

@@ -117,8 +117,9 @@ func TestReachableHurriesNothingElse(t *testing.T) {
 			s.main.answer = hop.answer
 			s.send(t, "alice", "bob", "x")
 			synctest.Wait()
-			hop.bind(true)
 			hop.also = func(string) *message.Failure { return message.FailForNow(why, "x") }
+			hop.bind(true)
+			time.Sleep(15*time.Minute + time.Second) // so it is found out without a word
 			for range 5 {
 				s.Reachable("main")
 				synctest.Wait()
@@ -128,6 +129,34 @@ func TestReachableHurriesNothingElse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReachableLeavesALaneQuiet in which one message found no way, and the next one is
+// wanted less.
+func TestReachableLeavesALaneQuiet(t *testing.T) {
+	onStage(t, slowly, func(t *testing.T, s *stage) {
+		hop := &bindable{bound: true}
+		hop.also = func(body string) *message.Failure {
+			if body == "one" {
+				return message.FailForNow(message.Unavailable, "x")
+			}
+			return message.FailForNow(message.Overloaded, "x")
+		}
+		s.main.answer = hop.answer
+		s.send(t, "alice", "bob", "one")
+		s.send(t, "alice", "bob", "two")
+		time.Sleep(time.Minute)
+		s.Reachable("main")
+		synctest.Wait()
+		if asked, _ := hop.state(); asked != 2 {
+			t.Errorf("it was asked %d times", asked)
+		}
+		time.Sleep(15 * time.Minute)
+		synctest.Wait()
+		if asked, _ := hop.state(); asked < 3 {
+			t.Errorf("it was asked %d times", asked)
+		}
+	})
 }
 
 // TestReachableOfEither: of two next hops, neither of which can be reached.

@@ -88,7 +88,7 @@ func TestPartlySentStaysWithItsVendor(t *testing.T) {
 		}
 		onStage(t, change, func(t *testing.T, s *stage) {
 			s.audit.routes = []plugin.Route{{Transport: "main", Address: "a"}, {Transport: "backup", Address: "b"}}
-			c := &smsc{takes: []int{-1, -1, -1, 2}}
+			c := &smsc{}
 			s.main.answer = fails(message.Unavailable, true)
 			s.backup.answer = (&smsc{takes: []int{1, 0, -1}, why: message.NoAnswer}).answer
 			id := s.send(t, "alice", "?bob", "x")
@@ -255,6 +255,25 @@ func TestThrottled(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestThrottledByOneDevice: the other one's answers don't count either while it waits.
+func TestThrottledByOneDevice(t *testing.T) {
+	change := func(p *plugin.Plan) { p.Transports, p.Retry.Attempts = []string{"door"}, 2 }
+	onStage(t, change, func(t *testing.T, s *stage) {
+		s.door.take = func(_ *message.Message, r plugin.Route) (plugin.Receipt, error) {
+			return plugin.Receipt{}, message.FailForNow(message.Reason(r.Binding.Device), "x")
+		}
+		if err := s.door.register(t.Context(), "bob", string(message.Busy), string(message.Overloaded)); err != nil {
+			t.Fatal(err)
+		}
+		id := s.send(t, "alice", "bob", "x")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if v := s.state(t, id); !v.Ended.IsZero() || v.Attempts < 50 {
+			t.Errorf("it is %s", asJSON(v))
+		}
+	})
 }
 
 // TestThrottledThenBusy: from then on attempts count, and a message is passed that
