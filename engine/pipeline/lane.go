@@ -69,6 +69,7 @@ type item struct {
 	mayRepeat bool
 	next      time.Time // not before; zero: at once
 	notBefore time.Time // as its sender wants; zero: at once
+	unreached []string  // the instances at which its last attempt found no way
 	ticket    *ticket   // nil: nobody waits
 	digest    spool.Digest
 	keyed     bool // whether digest is one
@@ -112,6 +113,8 @@ type lane struct {
 	items     []*item   // in order; the first one goes next
 	parked    []*item   // passed by the others; each goes when its time comes
 	heldSince time.Time // since when the first one holds the lane; zero: it doesn't
+	quiet     time.Time // until when nothing goes: the next hop wants less; zero: it doesn't
+	listed    bool      // in lanes.unreached
 	offline   bool      // asleep until the recipient registers
 	timed     bool      // it has one message, whose time hasn't come
 	active    bool      // queued for a worker, or at work
@@ -145,9 +148,10 @@ func (l *lane) empty() bool { return len(l.items) == 0 && len(l.parked) == 0 }
 // take returns the message that is to go now, or nil. A message that has held
 // the lane for too long is passed. It stays in the lane while it is at work.
 func (l *lane) take(now time.Time) (it *item, passed *item) {
-	if l.offline {
+	if l.offline || now.Before(l.quiet) {
 		return nil, nil
 	}
+	l.quiet = time.Time{}
 	if i := slices.IndexFunc(l.parked, func(it *item) bool { return !it.next.After(now) }); i >= 0 {
 		return l.parked[i], nil
 	}
@@ -191,6 +195,13 @@ func (l *lane) hold(it *item, now, next time.Time) {
 	}
 }
 
+// throttle lets everything wait: no message passes one of which the next hop says
+// that it wants less.
+func (l *lane) throttle(it *item, until time.Time) {
+	it.next, l.quiet = until, until
+	l.heldSince = time.Time{}
+}
+
 // sleep puts the lane to rest until its recipient registers. Those that were
 // passed get their places back: nothing went out of order for good.
 func (l *lane) sleep() {
@@ -206,7 +217,7 @@ func (l *lane) rouse() {
 		return
 	}
 	l.offline = false
-	l.heldSince = time.Time{}
+	l.heldSince, l.quiet = time.Time{}, time.Time{}
 	l.restoreOrder()
 	for _, it := range l.items {
 		it.next = time.Time{}
@@ -258,7 +269,11 @@ func (l *lane) nextLook() time.Time {
 	for _, it := range l.all() {
 		earlier(it.expiry)
 	}
-	if l.offline {
+	switch {
+	case l.offline:
+		return at
+	case !l.quiet.IsZero():
+		earlier(l.quiet)
 		return at
 	}
 	for _, it := range l.parked {

@@ -34,6 +34,9 @@ type lanes struct {
 	resident    int           // octets of payloads at rest
 	quarantined map[message.ID]*item
 	talks       conversations
+	unreached   map[string]map[*lane]bool // by instance: lanes with messages that found no way there
+	reached     map[string]int            // by instance: which of the calls of Reachable was its last
+	reaches     int                       // calls of Reachable
 
 	work    chan *lane // to a worker that waits
 	workers int
@@ -47,6 +50,8 @@ func (ls *lanes) init(p *Pipeline) {
 	ls.recipients = map[string]*recipient{}
 	ls.quarantined = map[message.ID]*item{}
 	ls.talks = conversations{}
+	ls.unreached = map[string]map[*lane]bool{}
+	ls.reached = map[string]int{}
 	ls.changed = make(chan struct{}, 1)
 	ls.work = make(chan *lane)
 }
@@ -239,9 +244,10 @@ const (
 
 // turn is what a lane's worker does next.
 type turn struct {
-	it    *item
-	do    action
-	wakes int // of the recipient, when the turn began
+	it      *item
+	do      action
+	wakes   int // of the recipient, when the turn began
+	reaches int // of the lanes, then
 
 	passed *item // the lane has just gone on without it
 }
@@ -251,7 +257,7 @@ type turn struct {
 func (ls *lanes) begin(l *lane, now time.Time) (turn, bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	t := turn{wakes: l.recipient.wakes}
+	t := turn{wakes: l.recipient.wakes, reaches: ls.reaches}
 	defer func() { l.atWork = t.it }()
 	if ls.p.draining.Load() {
 		ls.release(l, false)
@@ -379,6 +385,7 @@ func (ls *lanes) rest(l *lane) {
 
 func (ls *lanes) drop(l *lane) {
 	ls.asleep.remove(l)
+	ls.unlist(l)
 	delete(ls.byPair, l.pair)
 	delete(l.recipient.lanes, l)
 	if len(l.recipient.lanes) == 0 && len(l.recipient.inFlight) == 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -208,7 +207,7 @@ func (p *Pipeline) Requeue(ctx context.Context, id message.ID) error {
 		return p.conflict(id)
 	}
 	it.state.Quarantined = ""
-	it.state.Deliveries = slices.DeleteFunc(it.state.Deliveries, func(d spool.Delivery) bool { return d.Refused == message.Unbuildable })
+	it.state.again(message.Unbuildable)
 	it.state.Hurried = !e.Message.NotBefore.IsZero()
 	it.next, it.notBefore = time.Time{}, time.Time{}
 	return written(ctx, func(done func(error)) error {

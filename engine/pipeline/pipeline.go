@@ -112,7 +112,8 @@ type Pipeline struct {
 	lastClock atomic.Pointer[reading]
 
 	instances []string                 // the doors' names, sorted
-	sends     map[string]*atomic.Int64 // attempts under way, by instance
+	sends     map[string]*atomic.Int64 // attempts under way whose outcome isn't noted, by instance
+	calls     map[string]*atomic.Int64 // of Send that haven't returned, by instance
 
 	authorizing *plugin.Deadlines
 	attempting  *plugin.Deadlines
@@ -139,8 +140,9 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	p.attempting = plugin.NewDeadlines(p.ctx, sendWait)
 	p.instances = slices.Sorted(maps.Keys(parts.Doors))
 	p.sends = make(map[string]*atomic.Int64, len(parts.Doors))
+	p.calls = make(map[string]*atomic.Int64, len(parts.Doors))
 	for _, instance := range p.instances {
-		p.sends[instance] = new(atomic.Int64)
+		p.sends[instance], p.calls[instance] = new(atomic.Int64), new(atomic.Int64)
 	}
 	p.joins.live = map[spool.Digest]*ticket{}
 	p.lanes.init(p)
@@ -203,10 +205,10 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 	if e.Key != "" && !state.HandedOver { // then there is a row
 		p.Seen.Remember(now, it.seen(plugin.Outcome{State: plugin.OutcomeWaiting}))
 	}
+	p.reports.expect(it)
 	switch {
 	case state.HandedOver:
 		it.payload = nil
-		p.reports.expect(it)
 	case state.Quarantined != "":
 		it.payload = nil
 		p.lanes.setAside(it)

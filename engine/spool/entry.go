@@ -73,7 +73,7 @@ type State struct {
 	HandedOver  bool           // the next hop is responsible and reports later
 	Deliveries  []Delivery
 	Fallback    bool // the plan's fallback is at work
-	Earlier     int  // of Attempts, those that no longer count: before the fallback, or before it was set aside
+	Earlier     int  // of Attempts, those that don't count: before the fallback, before it was set aside, or throttled
 	Hurried     bool // an operator has sent it before its time
 }
 
@@ -85,7 +85,7 @@ type Delivery struct {
 	Refused   message.Reason // for good; empty: not refused
 	Unknown   bool           // the last attempt wasn't answered
 	Parts     []Part         // that the peer has taken and reports, in their order
-	Progress  []byte         // what the transport needs to go on, see plugin.Route
+	Progress  []byte         // what the transport needs to go on, see plugin.Route; empty: all of it was taken, or nothing
 }
 
 // Part is one of the parts in which a message went to a peer.

@@ -114,10 +114,10 @@ func (d Delivery) Summary() DeliverySummary {
 	switch {
 	case d.Delivered:
 		s.State = StateDelivered
-	case d.Refused != "":
-		s.State = StateFailed
 	case d.Unknown:
 		s.State = StateUnknown
+	case d.Refused != "":
+		s.State = StateFailed
 	case len(d.Parts) > 0:
 		s.State = StateHandedOver
 	}
