@@ -38,7 +38,7 @@ func (p *Pipeline) question(a plugin.Arrival, to addressee, more *supply) plugin
 	q := plugin.Question{
 		Message: plugin.QuestionMessage{
 			ID: m.ID.String(), Type: content.MediaType(m.ContentType), Class: m.Class.String(), Size: len(m.Body),
-			Segments: content.Segments(more.text),
+			Segments: content.Segments(more.text), Missing: m.Missing,
 		},
 		Sender: plugin.QuestionSender{
 			Account: a.Account.ID, Address: m.From.String(), User: m.From.User, Domain: m.From.Host,

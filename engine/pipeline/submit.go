@@ -16,8 +16,9 @@ import (
 // job is a submission on its way to a decision.
 type job struct {
 	plugin.Arrival
-	digest spool.Digest
-	ticket *ticket
+	digest    spool.Digest
+	ticket    *ticket
+	assembled *assembled // nil: it came whole
 }
 
 // pairSeed spreads the pairs of sender and recipient over the deciders.
@@ -25,8 +26,11 @@ var pairSeed = maphash.MakeSeed()
 
 // Submit takes a message from a door. See plugin.Gate.
 func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
-	p.meter.doors[transport].received.Inc()
 	now := time.Now()
+	if a.Part != nil {
+		return p.submitPart(now, transport, a)
+	}
+	p.meter.doors[transport].received.Inc()
 	if f := p.admit(a); f != nil {
 		p.refused(refusedMessages, transport, now, f, "transport", transport, "peer", a.Message.Peer)
 		return refused(f)
@@ -46,12 +50,17 @@ func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
 	p.receive(now, transport, a.Message)
 	p.tell(plugin.Step{Name: plugin.StepReceived, Message: a.Message, Began: now, Ended: now, Call: a.Call, Transport: transport})
 	p.undecided.Add(1)
+	p.enqueue(j)
+	return j.ticket
+}
+
+// enqueue lets a submission wait for its decider.
+func (p *Pipeline) enqueue(j job) {
 	select {
-	case p.jobs[decider(a.Message)] <- j:
+	case p.jobs[decider(j.Message)] <- j:
 	default:
 		p.refuse(j, message.FailForNow(message.Overloaded, "too many messages wait for a decision"))
 	}
-	return j.ticket
 }
 
 // admit refuses what needs no decision.
@@ -132,6 +141,10 @@ func (p *Pipeline) refuseLeft(jobs <-chan job) {
 func (p *Pipeline) refuse(j job, err error) {
 	f, m := message.AsFailure(err), j.Message
 	p.undecided.Add(-1)
+	if j.assembled != nil {
+		p.refuseAssembled(j, f)
+		return
+	}
 	p.Log.Debug("message refused", "transport", m.Transport, "id", m.ID, "peer", m.Peer, "reason", f)
 	p.refused(refusedMessages, m.Transport, m.Received, f, "transport", m.Transport, "peer", m.Peer, "id", m.ID)
 	p.tell(plugin.Step{Name: plugin.StepRefused, Message: m, Reason: f.Reason})
@@ -166,6 +179,9 @@ func (p *Pipeline) decide(j job, supply *supply) {
 		p.refuse(j, err)
 		return
 	}
+	if j.assembled != nil {
+		p.reserveAnew(j.assembled.set, e)
+	}
 	reservation, err := p.authorize(e)
 	if err != nil {
 		p.refuse(j, err)
@@ -183,6 +199,10 @@ func (p *Pipeline) discard(j job, e *spool.Entry, answer plugin.Answer) {
 		return
 	}
 	p.undecided.Add(-1)
+	if j.assembled != nil {
+		p.endAssembled(j, e, ending{state: spool.StateDiscarded, at: time.Now()})
+		return
+	}
 	p.meter.doors[j.Message.Transport].accepted.Inc()
 	it := p.newItem(e, j.ticket, spool.State{}) // which is never on disk
 	p.end(it, e, ending{state: spool.StateDiscarded, at: time.Now()}, nil)
@@ -245,7 +265,11 @@ func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation 
 		p.tell(plugin.Step{Name: plugin.StepStored, Message: e.Message, Began: began})
 		p.accept(j, it, answer)
 	}
-	err := p.write(e, spool.With{Reservation: reservation, Charge: paid}, done)
+	with := spool.With{Reservation: reservation, Charge: paid}
+	if j.assembled != nil {
+		with.Parts = p.sets.Leave(began, j.assembled.set, "")
+	}
+	err := p.write(e, with, done)
 	if err != nil {
 		p.release(record)
 	}
@@ -277,6 +301,10 @@ func (p *Pipeline) notPut(j job, e *spool.Entry, record *plugin.Record, err erro
 	}
 	p.undecided.Add(-1)
 	p.Log.Debug("whether a message was kept isn't known", "transport", j.Message.Transport, "id", j.Message.ID, "peer", j.Message.Peer)
+	if j.assembled != nil {
+		p.sets.Unsure(j.assembled.set)
+		return
+	}
 	j.ticket.refuse(message.AsFailure(err))
 }
 
@@ -284,6 +312,9 @@ func (p *Pipeline) notPut(j job, e *spool.Entry, record *plugin.Record, err erro
 func (p *Pipeline) accept(j job, it *item, answer plugin.Answer) {
 	p.undecided.Add(-1)
 	p.meter.doors[j.Message.Transport].accepted.Inc()
+	if j.assembled != nil {
+		p.endParts(j, nil)
+	}
 	j.ticket.accept(answer)
 	if rests := p.lanes.add(it); rests {
 		p.tell(plugin.Step{Name: plugin.StepWaiting, Message: j.Message})

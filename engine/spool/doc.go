@@ -23,6 +23,7 @@ const (
 	tableSecrets  = "secrets"  // name → octets
 	tableWindows  = "windows"  // digest of the key → Window, until it is over
 	tableSeen     = "seen"     // when it was noted, digest of the key → what became of it
+	tableParts    = "parts"    // id, number → PartRow, until the message is complete or its time is over
 )
 
 // Bounds of a page when memory is rebuilt, in rows. The first one is small; the

@@ -32,12 +32,13 @@ type With struct {
 	Reservation []plugin.Change // rows that make its reservation durable
 	Charge      *plugin.Record  // goes to the outbox at once; nil: when its fate is known
 	Windows     []Window        // in which it was counted
+	Parts       *Joined         // that it was joined from; nil: it came whole
 }
 
 // Put writes a new message. An error is a *message.Failure: nothing is written,
 // and done isn't called. Else done gets nil once it is on disk, or a
 // *message.Failure: then nothing is left of it, but that Windows may have been
-// written.
+// written, and its parts are there as before.
 func (s *Spool) Put(e *Entry, with With, done func(error)) error {
 	row := encodeEntry(e)
 	if len(row) > plugin.MaxValue {
@@ -51,19 +52,28 @@ func (s *Spool) Put(e *Entry, with With, done func(error)) error {
 	changes = append(changes, plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: row})
 	changes = append(changes, with.Reservation...)
 	if with.Charge != nil {
-		changes = append(changes, outboxRow(e.Message.ID[:], with.Charge))
+		changes = append(changes, outboxRow(with.Charge))
+	}
+	var undo func() []plugin.Change
+	if with.Parts != nil {
+		changes = append(changes, with.Parts.seenRows()...)
+		undo = with.Parts.undo
 	}
 	fresh := len(changes)
 	for i := range with.Windows {
 		changes = append(changes, with.Windows[i].row())
 	}
-	return s.committer.Put(changes, fresh, done)
+	if with.Parts != nil {
+		changes = append(changes, with.Parts.deletions()...)
+	}
+	return s.committer.put(changes, fresh, undo, done)
 }
 
-func outboxRow(key []byte, r *plugin.Record) plugin.Change {
+func outboxRow(r *plugin.Record) plugin.Change {
 	w := &writer{}
 	encodeRecord(w, *r)
-	return plugin.Change{Table: tableOutbox, Key: key, Value: w.b}
+	const key = len(message.ID{}) // which the record begins with
+	return plugin.Change{Table: tableOutbox, Key: w.b[:key:key], Value: w.b}
 }
 
 // Fate is what a Move says of a message.
@@ -102,7 +112,7 @@ func (s *Spool) Move(f Fate, done func(error)) {
 		changes = append(changes, f.Seen.row())
 	}
 	if f.Record != nil {
-		changes = append(changes, outboxRow(key, f.Record))
+		changes = append(changes, outboxRow(f.Record))
 	}
 	s.committer.Move(changes, done)
 }
