@@ -1,8 +1,10 @@
 package joining
 
 import (
-	"container/heap"
+	"bytes"
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -10,7 +12,7 @@ import (
 	"github.com/imgate/imgate/engine/spool"
 )
 
-// How a set is tried again that was refused for now after its time was over.
+// How a set is tried again that was refused for now.
 const (
 	firstPause = 5 * time.Second
 	mostPause  = 5 * time.Minute
@@ -42,23 +44,15 @@ func (s *Sets) Changed() <-chan struct{} { return s.changed }
 func (s *Sets) work(set *Set) {
 	s.resting.remove(set)
 	set.atWork = true
-	set.taken = make([]*part, 0, set.have)
-	for _, p := range set.parts {
-		if p != nil {
-			set.taken = append(set.taken, p)
-		}
-	}
+	set.taken = slices.DeleteFunc(slices.Clone(set.parts), func(p *part) bool { return p == nil })
 }
 
 // rest lets a set wait until a time.
 func (s *Sets) rest(set *Set, next time.Time) {
+	s.resting.remove(set)
 	set.next = next
-	if set.index >= 0 {
-		heap.Fix(&s.resting, set.index)
-	} else {
-		heap.Push(&s.resting, set)
-	}
-	if set.index == 0 {
+	s.resting.add(set)
+	if s.resting[0] == set {
 		s.signal()
 	}
 }
@@ -72,11 +66,14 @@ func (s *Sets) signal() {
 
 // Stale tells whether a set is too old to be tried again.
 func (t *Set) Stale(now time.Time) bool {
-	last := t.began.Add(keptFor)
-	if least := t.until.Add(triedFor); least.After(last) {
-		last = least
+	return t.last == nil && !now.Before(later(t.began.Add(keptFor), t.until.Add(triedFor)))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	return t.last == nil && !now.Before(last)
+	return b
 }
 
 // Leave is what is to be written with the end of a set, or with its message. The
@@ -116,44 +113,62 @@ func (s *Sets) kept(set *Set) (rows []spool.PartRow) {
 // minutes more. The one that has completed it is told of the refusal; nil: it is
 // accepted.
 func (s *Sets) End(set *Set, refusal error) {
-	s.mu.Lock()
-	now := time.Now()
-	for _, seen := range set.ended {
-		s.seen.Remember(now, seen)
-	}
-	s.rested(set)
-	s.drop(set)
-	told := set.lastTold()
-	s.mu.Unlock()
-	set.tell(told, refusal)
+	s.decided(set, refusal, func() {
+		now := time.Now()
+		for _, seen := range set.ended {
+			s.seen.Remember(now, seen)
+		}
+		s.rested(set)
+		s.drop(set)
+	})
 }
 
 // Stay puts a set back that is refused for now. The part that has completed it
 // isn't kept; without one the set is tried again after a pause.
 func (s *Sets) Stay(now time.Time, set *Set, refusal error) {
+	s.decided(set, refusal, func() {
+		s.rested(set)
+		switch {
+		case set.last != nil:
+			s.remove(set, set.last)
+		case set.have == 0:
+			s.drop(set)
+		}
+		if set.have > 0 {
+			s.rest(set, set.again(now))
+		}
+		set.taken, set.ended = nil, nil
+	})
+}
+
+// Unsure says that it isn't known what became of a set: this node stops being the
+// active one, and the next finds out.
+func (s *Sets) Unsure(set *Set) {
+	s.decided(set, message.FailForNow(message.StorageDown, "%w", plugin.ErrUnknown), func() {})
+}
+
+// decided tells whoever waits for the part that has completed a set.
+func (s *Sets) decided(set *Set, err error, note func()) {
 	s.mu.Lock()
-	next, last := set.until, set.last
-	switch {
-	case last == nil:
-		next = now.Add(min(firstPause<<min(set.tries, 10), mostPause))
-		set.tries++
-	case set.closed:
-		next = now
-	}
-	s.rested(set)
-	told := set.lastTold()
-	set.taken, set.ended, set.last = nil, nil, nil
-	switch {
-	case last != nil:
-		s.remove(set, last)
-	case set.have == 0:
-		s.drop(set)
-	}
-	if set.have > 0 {
-		s.rest(set, next)
+	note()
+	var told []Told
+	if set.last != nil {
+		told, set.last.told, set.last = set.last.told, nil, nil
 	}
 	s.mu.Unlock()
-	set.tell(told, refusal)
+	set.tell(told, err)
+}
+
+// again is when a set is due that was refused for now.
+func (t *Set) again(now time.Time) time.Time {
+	switch {
+	case t.last == nil:
+		t.tries++
+		return now.Add(min(firstPause<<min(t.tries-1, 10), mostPause))
+	case t.closed:
+		return now
+	}
+	return later(t.until, now.Add(firstPause)) // its peer may send the last one again
 }
 
 // rested ends a caller's decision.
@@ -163,22 +178,6 @@ func (s *Sets) rested(set *Set) {
 		s.overdue--
 		s.signal()
 	}
-}
-
-// Unsure says that it isn't known what became of a set: this node stops being the
-// active one, and the next finds out.
-func (s *Sets) Unsure(set *Set) {
-	s.mu.Lock()
-	told := set.lastTold()
-	s.mu.Unlock()
-	set.tell(told, message.FailForNow(message.StorageDown, "%w", plugin.ErrUnknown))
-}
-
-func (t *Set) lastTold() (told []Told) {
-	if t.last != nil {
-		told, t.last.told = t.last.told, nil
-	}
-	return told
 }
 
 // Restore reads what is on disk, and calls found with the ID of each message. It
@@ -204,35 +203,23 @@ func (s *Sets) Restore(ctx context.Context, now time.Time, found func(message.ID
 	})
 }
 
-// schedule is a heap of sets at rest, the one to look at first in front.
+// schedule are the sets that rest, those to look at first in front. Most come, and
+// leave, at the end.
 type schedule []*Set
 
-func (h schedule) Len() int           { return len(h) }
-func (h schedule) Less(i, j int) bool { return h[i].next.Before(h[j].next) }
-func (h schedule) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-// Push is heap.Interface.
-func (h *schedule) Push(x any) {
-	set := x.(*Set)
-	set.index = len(*h)
-	*h = append(*h, set)
-}
-
-// Pop is heap.Interface.
-func (h *schedule) Pop() any {
-	last := len(*h) - 1
-	set := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	set.index = -1
-	return set
+func (h *schedule) add(set *Set) {
+	i, _ := h.find(set)
+	*h = slices.Insert(*h, i, set)
 }
 
 func (h *schedule) remove(set *Set) {
-	if set.index >= 0 {
-		heap.Remove(h, set.index)
+	if i, rests := h.find(set); rests {
+		*h = slices.Delete(*h, i, i+1)
 	}
+}
+
+func (h *schedule) find(set *Set) (int, bool) {
+	return slices.BinarySearchFunc(*h, set, func(a, b *Set) int {
+		return cmp.Or(a.next.Compare(b.next), bytes.Compare(a.id[:], b.id[:]))
+	})
 }

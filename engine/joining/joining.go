@@ -20,18 +20,14 @@ import (
 // bounds are how much may wait for its other parts. Beyond them a part is refused
 // for now.
 type bounds struct {
-	sets, setsEach     int // in all, and of one account
-	octets, octetsEach int // of memory, roughly
-	body               int // octets of a joined message: beyond that for good
+	sets, octets         int // in all; octets of memory, roughly
+	setsEach, octetsEach int // of one account
+	body                 int // octets of a joined message: beyond that for good
 }
 
 const (
-	maxSets       = 100_000
-	maxSetsEach   = 10_000
-	maxOctets     = 256 << 20
-	maxOctetsEach = 32 << 20
-	setSize       = 1024 // what a set takes besides its parts
-	partSize      = 128  // what a part takes besides its body
+	setSize  = 1024 // octets that a set takes besides its parts
+	partSize = 128  // that a part takes besides its body
 
 	// maxOverdue is how many sets may be decided upon at once because their time is
 	// over: after a time in which no node was active there may be many.
@@ -48,7 +44,7 @@ type Sets struct {
 	mu       sync.Mutex
 	open     map[key]*Set    // those that take more parts
 	named    map[string]*Set // all, by their public ids
-	accounts map[string]*load
+	accounts map[string]load
 	all      load
 	resting  schedule // those that nobody decides upon just now
 	overdue  int      // that are being decided upon because their time is over
@@ -62,8 +58,8 @@ type load struct{ sets, octets int }
 func New(s *spool.Spool, seen *spool.SeenTable, maxBody int) *Sets {
 	return &Sets{
 		spool: s, seen: seen,
-		bounds: bounds{maxSets, maxSetsEach, maxOctets, maxOctetsEach, maxBody},
-		open:   map[key]*Set{}, named: map[string]*Set{}, accounts: map[string]*load{},
+		bounds: bounds{sets: 100_000, setsEach: 10_000, octets: 256 << 20, octetsEach: 32 << 20, body: maxBody},
+		open:   map[key]*Set{}, named: map[string]*Set{}, accounts: map[string]load{},
 		changed: make(chan struct{}, 1),
 	}
 }
@@ -85,24 +81,17 @@ type Name func() (message.ID, string)
 // Failures: TooLarge, for good; LimitReached, Overloaded and those of
 // Spool.PutPart: the part isn't kept, those before it are.
 func (s *Sets) Add(now time.Time, a plugin.Arrival, name Name, told Told) *Set {
-	set, v := s.add(now, &a, name, told)
-	if v.known {
-		told(v.answer, v.err)
+	set, tell := s.add(now, &a, name, told)
+	if tell != nil {
+		tell()
 	}
 	return set
 }
 
-// verdict is what a part is told at once, if that is known already.
-type verdict struct {
-	known  bool
-	answer plugin.Answer
-	err    error
-}
+// what is what a part is to be told at once, when the lock isn't held any more.
+func (t Told) what(answer plugin.Answer, err error) func() { return func() { t(answer, err) } }
 
-func accepted(a plugin.Answer) verdict { return verdict{known: true, answer: a} }
-func refused(err error) verdict        { return verdict{known: true, err: err} }
-
-func (s *Sets) add(now time.Time, a *plugin.Arrival, name Name, told Told) (*Set, verdict) {
+func (s *Sets) add(now time.Time, a *plugin.Arrival, name Name, told Told) (_ *Set, tell func()) {
 	k, m := keyOf(a), a.Message
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,11 +99,11 @@ func (s *Sets) add(now time.Time, a *plugin.Arrival, name Name, told Told) (*Set
 		held := set.parts[a.Part.Number-1]
 		switch {
 		case held == nil && set.atWork:
-			return nil, refused(message.FailForNow(message.LimitReached, "the other parts are being decided upon"))
+			return nil, told.what(plugin.Answer{}, message.FailForNow(message.LimitReached, "the other parts are being decided upon"))
 		case held == nil:
 			return s.take(now, set, a, name, told)
 		case held.same(m):
-			return nil, set.again(held, told)
+			return nil, set.repeat(held, told)
 		}
 	}
 	seen, ok := s.seen.Lookup(now, k.digest(a.Part.Number, m.ContentType, m.Body))
@@ -122,16 +111,16 @@ func (s *Sets) add(now time.Time, a *plugin.Arrival, name Name, told Told) (*Set
 	case !ok:
 		return s.take(now, newSet(now, k, a), a, name, told)
 	case seen.State == plugin.OutcomeFailed:
-		return nil, refused(&message.Failure{Reason: seen.Reason})
+		return nil, told.what(plugin.Answer{}, &message.Failure{Reason: seen.Reason})
 	}
-	return nil, accepted(plugin.Answer{PublicID: seen.PublicID})
+	return nil, told.what(plugin.Answer{PublicID: seen.PublicID}, nil)
 }
 
 // take adds a part to a set, which may be a new one. The lock is held: what
 // follows from the part is written behind it.
-func (s *Sets) take(now time.Time, set *Set, a *plugin.Arrival, name Name, told Told) (*Set, verdict) {
+func (s *Sets) take(now time.Time, set *Set, a *plugin.Arrival, name Name, told Told) (_ *Set, tell func()) {
 	if f := s.full(set, len(a.Message.Body)); f != nil {
-		return nil, refused(f)
+		return nil, told.what(plugin.Answer{}, f)
 	}
 	fresh := set.have == 0
 	if fresh {
@@ -143,7 +132,7 @@ func (s *Sets) take(now time.Time, set *Set, a *plugin.Arrival, name Name, told 
 	if !completes {
 		row := set.row(p)
 		if err := s.spool.PutPart(&row, func(err error) { s.written(set, p, err) }); err != nil {
-			return nil, refused(err)
+			return nil, told.what(plugin.Answer{}, err)
 		}
 	}
 	if fresh {
@@ -151,19 +140,16 @@ func (s *Sets) take(now time.Time, set *Set, a *plugin.Arrival, name Name, told 
 	}
 	s.put(set, p)
 	if !completes {
-		return nil, verdict{}
+		return nil, nil
 	}
 	set.last = p
 	s.work(set)
-	return set, verdict{}
+	return set, nil
 }
 
 // full tells whether there is no room for a part of so many octets.
 func (s *Sets) full(set *Set, octets int) *message.Failure {
-	var own load
-	if l := s.accounts[set.key.account]; l != nil {
-		own = *l
-	}
+	own := s.accounts[set.key.account]
 	switch b := &s.bounds; {
 	case set.octets+octets > b.body:
 		return message.Fail(message.TooLarge, "parts of %d octets, at most %d", set.octets+octets, b.body)
@@ -225,14 +211,11 @@ func (s *Sets) drop(set *Set) {
 // charge counts what waits.
 func (s *Sets) charge(set *Set, sets, octets int) {
 	own := s.accounts[set.key.account]
-	if own == nil {
-		own = &load{}
-		s.accounts[set.key.account] = own
-	}
-	for _, l := range [...]*load{own, &s.all} {
+	for _, l := range [...]*load{&own, &s.all} {
 		l.sets += sets
 		l.octets += octets
 	}
+	s.accounts[set.key.account] = own
 	if own.sets == 0 {
 		delete(s.accounts, set.key.account)
 	}
@@ -260,9 +243,7 @@ func (s *Sets) Waiting(account, publicID string) (plugin.Submitted, bool) {
 	if set == nil || set.key.account != account {
 		return plugin.Submitted{}, false
 	}
-	return plugin.Submitted{
-		From: set.key.from, Recipient: set.key.recipient, Received: set.began, State: plugin.SubmittedWaiting,
-	}, true
+	return plugin.Submitted{From: set.key.from, Recipient: set.key.recipient, Received: set.began, State: plugin.SubmittedWaiting}, true
 }
 
 // Count is how many messages wait for their other parts, or are being decided upon.

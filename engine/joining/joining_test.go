@@ -317,13 +317,13 @@ func TestBounds(t *testing.T) {
 		reason    message.Reason
 		temporary bool
 	}{
-		"sets":              {bounds{1, 9, 1e6, 1e6, 1e3}, message.Overloaded, true},
-		"sets of one":       {bounds{9, 1, 1e6, 1e6, 1e3}, message.LimitReached, true},
-		"octets":            {bounds{9, 9, 1, 1e6, 1e3}, message.Overloaded, true},
-		"octets of one":     {bounds{9, 9, 1e6, 1, 1e3}, message.LimitReached, true},
-		"octets of a body":  {bounds{9, 9, 1e6, 1e6, 2}, message.TooLarge, false},
-		"none of them":      {bounds{9, 9, 1e6, 1e6, 1e3}, "", false},
-		"exactly that many": {bounds{2, 2, 1e6, 1e6, 3}, "", false},
+		"sets":              {bounds{sets: 1, setsEach: 9, octets: 1e6, octetsEach: 1e6, body: 1e3}, message.Overloaded, true},
+		"sets of one":       {bounds{sets: 9, setsEach: 1, octets: 1e6, octetsEach: 1e6, body: 1e3}, message.LimitReached, true},
+		"octets":            {bounds{sets: 9, setsEach: 9, octets: 1, octetsEach: 1e6, body: 1e3}, message.Overloaded, true},
+		"octets of one":     {bounds{sets: 9, setsEach: 9, octets: 1e6, octetsEach: 1, body: 1e3}, message.LimitReached, true},
+		"octets of a body":  {bounds{sets: 9, setsEach: 9, octets: 1e6, octetsEach: 1e6, body: 2}, message.TooLarge, false},
+		"none of them":      {bounds{sets: 9, setsEach: 9, octets: 1e6, octetsEach: 1e6, body: 1e3}, "", false},
+		"exactly that many": {bounds{sets: 2, setsEach: 2, octets: 1e6, octetsEach: 1e6, body: 3}, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, k *kit) {

@@ -70,9 +70,8 @@ type Set struct {
 	last   *part   // the one that has completed it; nil: its time is over. It isn't on disk
 	ended  []spool.Seen
 
-	tries int // for which it was refused for now, once its time was over
-	next  time.Time
-	index int // among those that rest; -1: it doesn't
+	tries int       // for which it was refused for now, once its time was over
+	next  time.Time // when it is due, while it rests
 }
 
 // part is one of the parts.
@@ -101,29 +100,25 @@ func newSet(now time.Time, k key, a *plugin.Arrival) *Set {
 	first := *a
 	first.Message = &envelope
 	return &Set{
-		key: k.clone(), first: first, began: now, until: now.Add(a.Part.Wait), parts: make([]*part, k.total), index: -1,
+		key: k.clone(), first: first, began: now, until: now.Add(a.Part.Wait), parts: make([]*part, k.total),
 	}
 }
 
 func (t *Set) answer() plugin.Answer { return plugin.Answer{ID: t.id, PublicID: t.public} }
 
-// again answers a part that has come once more.
-func (t *Set) again(p *part, told Told) verdict {
+// repeat answers a part that has come once more.
+func (t *Set) repeat(p *part, told Told) (tell func()) {
 	if p.onDisk {
-		return accepted(t.answer())
+		return told.what(t.answer(), nil)
 	}
 	p.told = append(p.told, told)
-	return verdict{}
+	return nil
 }
 
 // tell tells those who wait for a part.
 func (t *Set) tell(told []Told, err error) {
-	answer := t.answer()
-	if err != nil {
-		answer = plugin.Answer{}
-	}
 	for _, told := range told {
-		told(answer, err)
+		told(t.answer(), err)
 	}
 }
 
@@ -146,9 +141,7 @@ func (t *Set) Arrival() plugin.Arrival {
 	m.Missing = len(t.parts) - len(t.taken)
 	m.Body = join(m.ContentType, t.taken, len(t.parts))
 	for _, p := range t.taken {
-		if p.received.After(m.Received) {
-			m.Received = p.received
-		}
+		m.Received = later(m.Received, p.received)
 	}
 	a := t.first
 	a.Message, a.Part, a.Key = &m, nil, ""
