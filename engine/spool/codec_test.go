@@ -28,6 +28,7 @@ func sampleEntry() *Entry {
 			Service: "onnet", Revision: "abc", Transports: []string{"sip"}, Labels: map[string]string{"a": "1", "b": "2"},
 			Charging: plugin.PlanCharging{When: plugin.OnHandover},
 			Retry:    plugin.PlanRetry{Backoff: []time.Duration{time.Second, time.Minute}, Unknown: plugin.UnknownRetry},
+			Text:     plugin.PlanText{Transliterate: plugin.TransliterateConfigured},
 		},
 		Record: &plugin.Record{Key: m.ID, Payer: "1001", Units: 2, Destination: "MSGN", From: m.From, Recipient: m.Recipient,
 			Service: "onnet", Received: received, Reserved: []byte{1, 2}},
