@@ -132,6 +132,15 @@ func (c *Meter) of(instances []string) meter {
 	return own
 }
 
+// door counts what came through an instance, also one that is there no more: its
+// parts may be.
+func (c *meter) door(instance string) *doorMeter {
+	if door := c.doors[instance]; door != nil {
+		return door
+	}
+	return c.instances.of(instance)
+}
+
 // end counts a message that has ended.
 func (c *Meter) end(l endLabels) {
 	counter := c.ended.known(l)

@@ -121,7 +121,7 @@ func (p *Pipeline) refuseAssembled(j job, f *message.Failure) {
 // written as its parts leave.
 func (p *Pipeline) endAssembled(j job, e *spool.Entry, x ending) {
 	set := j.assembled.set
-	p.meter.doors[e.Message.Transport].accepted.Inc()
+	p.meter.door(e.Message.Transport).accepted.Inc()
 	p.noteEnd(e, &x)
 	ended := e.Summary()
 	ended.State, ended.Reason, ended.Ended = x.state, x.reason(), x.at

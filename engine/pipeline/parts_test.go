@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -199,15 +200,15 @@ func TestPartsRefusedForNow(t *testing.T) {
 
 // TestPartsGivenUp: after their time was over the policy never has a verdict.
 func TestPartsGivenUp(t *testing.T) {
-	tries := 0
+	var tries atomic.Int64
 	policy := charged()
 	policy.err = message.FailForNow(message.PolicyFailed, "x")
-	policy.asked = func(plugin.Question, plugin.Supply, *plugin.Plan) { tries++ }
+	policy.asked = func(plugin.Question, plugin.Supply, *plugin.Plan) { tries.Add(1) }
 	lone(t, policy, func(t *testing.T, s *solo) {
 		answer := wantAccepted(t, s.door.submit("alice", "bob", "one", part(1, 2, 1)), plugin.Answer{})
 		time.Sleep(23 * time.Hour)
-		if views := s.history(t); len(views) != 0 || tries < 23*12 {
-			t.Fatalf("after %d tries: %+v", tries, views)
+		if views := s.history(t); len(views) != 0 || tries.Load() < 23*12 {
+			t.Fatalf("after %d tries: %+v", tries.Load(), views)
 		}
 		time.Sleep(time.Hour + 5*time.Minute)
 		views := s.history(t)
@@ -215,6 +216,27 @@ func TestPartsGivenUp(t *testing.T) {
 			t.Errorf("%+v", views)
 		}
 	})
+}
+
+// TestPartsOfAnInstanceThatIsGone: the configuration has changed while others were
+// awaited.
+func TestPartsOfAnInstanceThatIsGone(t *testing.T) {
+	for _, processing := range []plugin.Processing{plugin.Deliver, plugin.Discard, plugin.Reject} {
+		synctest.Test(t, func(t *testing.T) {
+			policy := charged()
+			policy.also(func(p *plugin.Plan) { p.Processing = processing })
+			disk := memory.NewDisk()
+			s := alone(t, memory.Open(disk), policy, func(parts *pipeline.Parts) { parts.Doors["old"] = parts.Doors["door"] })
+			s.door.gate = soloGate{s: s, instance: "old"}
+			answer := wantAccepted(t, s.door.submit("alice", "bob", "one", part(1, 2, 1)), plugin.Answer{})
+			s.stop()
+			s = alone(t, memory.Open(disk), policy, nil)
+			time.Sleep(time.Minute)
+			if views := s.history(t); len(views) != 1 || views[0].ID != answer.ID || views[0].Transport != "old" {
+				t.Errorf("%+v", views)
+			}
+		})
+	}
 }
 
 func TestPartsThatCantBe(t *testing.T) {

@@ -311,7 +311,7 @@ func (p *Pipeline) notPut(j job, e *spool.Entry, record *plugin.Record, err erro
 // accept runs on the committer's goroutine, in the order of the Puts.
 func (p *Pipeline) accept(j job, it *item, answer plugin.Answer) {
 	p.undecided.Add(-1)
-	p.meter.doors[j.Message.Transport].accepted.Inc()
+	p.meter.door(j.Message.Transport).accepted.Inc()
 	if j.assembled != nil {
 		p.endParts(j, nil)
 	}
