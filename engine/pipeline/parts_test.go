@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -216,6 +218,45 @@ func TestPartsGivenUp(t *testing.T) {
 			t.Errorf("%+v", views)
 		}
 	})
+}
+
+// TestPartsFromEverywhere: parts come over many binds at once, in any order, each
+// twice. Every message arrives once, as it was.
+func TestPartsFromEverywhere(t *testing.T) {
+	const messages, total, binds = 300, 4, 8
+	s := alone(t, memory.Open(memory.NewDisk()), charged(), nil)
+	if err := s.door.register(t.Context(), "bob", "phone"); err != nil {
+		t.Fatal(err)
+	}
+	var all []int
+	for i := range 2 * messages * total {
+		all = append(all, i%(messages*total))
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	var running sync.WaitGroup
+	for bind := range binds {
+		running.Go(func() {
+			for i := bind; i < len(all); i += binds {
+				reference, number := uint16(all[i]/total), all[i]%total
+				ticket := s.door.submit("alice", "bob", fmt.Sprintf("%d.%d ", reference, number), part(reference, total, uint8(number+1)))
+				if _, err := ticket.Accepted(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	var want []string
+	for i := range messages {
+		want = append(want, fmt.Sprintf("%d.0 %d.1 %d.2 %d.3 ", i, i, i, i))
+	}
+	eventually(t, "all arrive", func() bool { return len(s.door.bodies()) >= messages })
+	got := s.door.bodies()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) || len(rows(t, s.storage, "parts")) != 0 {
+		t.Errorf("%d messages: %q", len(got), got)
+	}
 }
 
 // TestPartsOfAnInstanceThatIsGone: the configuration has changed while others were
