@@ -49,7 +49,8 @@ func (p *Pipeline) decided(j job) {
 
 // nameRows make a message's name lead to it, where it doesn't by itself.
 func nameRows(j job, e *spool.Entry) []plugin.Change {
-	if !j.named && j.replaces == nil {
+	joined := j.assembled != nil && spool.IsShortName(e.Message.PublicID)
+	if !j.named && !joined && j.replaces == nil {
 		return nil
 	}
 	return []plugin.Change{spool.NameRow(e.Submitter, e.Message.PublicID, e.Message.ID)}

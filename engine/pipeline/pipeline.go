@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/imgate/imgate/engine/joining"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/engine/ratelimit"
@@ -103,6 +104,7 @@ type Pipeline struct {
 	undecided atomic.Int64
 
 	joins   joins
+	sets    *joining.Sets // of parts
 	lanes   lanes
 	settler settler
 	reports reports
@@ -145,6 +147,7 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 		p.sends[instance], p.calls[instance] = new(atomic.Int64), new(atomic.Int64)
 	}
 	p.joins.live = map[spool.Digest]*ticket{}
+	p.sets = joining.New(parts.Spool, parts.Seen, MaxBody)
 	p.lanes.init(p)
 	p.settler.init(p)
 	p.reports.init()
@@ -183,6 +186,9 @@ func (p *Pipeline) Restore(ctx context.Context) error {
 	}
 	if err := p.limiter.Restore(ctx, now); err != nil {
 		return err
+	}
+	if err := p.sets.Restore(ctx, now, p.ids.Seen); err != nil {
+		return fmt.Errorf("rebuild the parts of messages: %w", err)
 	}
 	states, err := p.Spool.States(ctx)
 	if err != nil {
@@ -227,6 +233,7 @@ func (p *Pipeline) Run() {
 	}
 	all.Go(p.lanes.schedule)
 	all.Go(p.settler.run)
+	all.Go(p.assembleOverdue)
 	all.Go(func() { p.every(sweepEvery, p.sweep) })
 	all.Go(func() { p.every(sweepEvery, p.forgetHistory) })
 	p.lanes.start()

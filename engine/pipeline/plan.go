@@ -31,6 +31,9 @@ func (p *Pipeline) plan(j job, supply *supply) (*spool.Entry, plugin.Answer, err
 		return nil, answer, err
 	}
 	e := &spool.Entry{Message: m, Account: to.ID, Submitter: j.Account.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
+	if j.assembled != nil {
+		j.assembled.planned = e
+	}
 	switch plan.Processing {
 	case plugin.Reject:
 		return nil, answer, message.Fail(plan.Reason, "service %s rejects it", plan.Service)
@@ -99,7 +102,7 @@ func (p *Pipeline) full(recipient string) *message.Failure {
 func (p *Pipeline) ask(a plugin.Arrival, to addressee, supply *supply) (plugin.Plan, error) {
 	q := p.question(a, to, supply)
 	began := time.Now()
-	plan, err := p.Policy.Decide(p.authorizing.Context(a.Message.Received), q, supply)
+	plan, err := p.Policy.Decide(p.authorizing.Context(began), q, supply)
 	ended := time.Now()
 	p.meter.policy.Observe(ended.Sub(began))
 	if err != nil {

@@ -15,17 +15,20 @@ import (
 // job is a submission on its way to a decision.
 type job struct {
 	plugin.Arrival
-	digest spool.Digest
-	ticket *ticket
-
-	named    bool         // its short name is taken for it
-	replaces *predecessor // nil: no other message
+	digest    spool.Digest
+	ticket    *ticket
+	named     bool         // its short name is taken for it
+	replaces  *predecessor // nil: no other message
+	assembled *assembled   // nil: it came whole
 }
 
 // Submit takes a message from a door. See plugin.Gate.
 func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
-	p.meter.doors[transport].received.Inc()
 	now := time.Now()
+	if a.Part != nil {
+		return p.submitPart(now, transport, a)
+	}
+	p.meter.doors[transport].received.Inc()
 	if f := p.admit(a); f != nil {
 		p.refused(refusedMessages, transport, now, f, "transport", transport, "peer", a.Message.Peer)
 		return refused(f)
@@ -151,6 +154,10 @@ func (p *Pipeline) refuseLeft(jobs <-chan job) {
 func (p *Pipeline) refuse(j job, err error) {
 	f, m := message.AsFailure(err), j.Message
 	p.decided(j)
+	if j.assembled != nil {
+		p.refuseAssembled(j, f)
+		return
+	}
 	if j.replaces != nil {
 		p.lanes.putBack(j.replaces.it, time.Now())
 	}
@@ -194,6 +201,9 @@ func (p *Pipeline) decide(j job, supply *supply) {
 		p.refuse(j, err)
 		return
 	}
+	if j.assembled != nil {
+		p.reserveAnew(j.assembled.set, e)
+	}
 	reservation, err := p.authorize(e)
 	if err != nil {
 		p.refuse(j, err)
@@ -211,6 +221,10 @@ func (p *Pipeline) discard(j job, e *spool.Entry, answer plugin.Answer) {
 		return
 	}
 	p.decided(j)
+	if j.assembled != nil {
+		p.endAssembled(j, e, ending{state: spool.StateDiscarded, at: time.Now()})
+		return
+	}
 	p.meter.doors[j.Message.Transport].accepted.Inc()
 	it := p.newItem(e, j.ticket, spool.State{}) // which is never on disk
 	x := ending{state: spool.StateDiscarded, at: time.Now(), also: nameRows(j, e)}
@@ -278,7 +292,11 @@ func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation 
 		p.tell(plugin.Step{Name: plugin.StepStored, Message: e.Message, Began: began})
 		p.accept(j, it, answer)
 	}
-	err := p.write(j.replaces, e, spool.With{Reservation: reservation, Charge: paid, Also: nameRows(j, e)}, done)
+	with := spool.With{Reservation: reservation, Charge: paid, Also: nameRows(j, e)}
+	if j.assembled != nil {
+		with.Parts = p.sets.Leave(began, j.assembled.set, "")
+	}
+	err := p.write(j.replaces, e, with, done)
 	if err != nil {
 		p.release(record)
 	}
@@ -317,13 +335,20 @@ func (p *Pipeline) notPut(j job, e *spool.Entry, record *plugin.Record, err erro
 	}
 	p.decided(j)
 	p.Log.Debug("whether a message was kept isn't known", "transport", j.Message.Transport, "id", j.Message.ID, "peer", j.Message.Peer)
+	if j.assembled != nil {
+		p.sets.Unsure(j.assembled.set)
+		return
+	}
 	j.ticket.refuse(message.AsFailure(err))
 }
 
 // accept runs on the committer's goroutine, in the order of the Puts.
 func (p *Pipeline) accept(j job, it *item, answer plugin.Answer) {
 	p.decided(j)
-	p.meter.doors[j.Message.Transport].accepted.Inc()
+	p.meter.door(j.Message.Transport).accepted.Inc()
+	if j.assembled != nil {
+		p.endParts(j, nil)
+	}
 	j.ticket.accept(answer)
 	if rests := p.lanes.add(it); rests {
 		p.tell(plugin.Step{Name: plugin.StepWaiting, Message: j.Message})

@@ -21,6 +21,9 @@ var submittedAs = map[spool.StateName]plugin.SubmittedState{
 
 // Find tells an account what has become of a message. See plugin.Gate.
 func (p *Pipeline) Find(ctx context.Context, account, publicID string) (plugin.Submitted, error) {
+	if s, waits := p.sets.Waiting(account, publicID); waits { // for its other parts
+		return s, nil
+	}
 	v, err := p.submitted(ctx, account, publicID)
 	if err != nil {
 		return plugin.Submitted{}, err

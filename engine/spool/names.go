@@ -69,6 +69,9 @@ func NewShortName() string {
 	return hex.EncodeToString(b[:])
 }
 
+// IsShortName tells a name of eight characters.
+func IsShortName(name string) bool { return len(name) == shortName }
+
 // NameRow makes a name of an account's lead to a message: a short one, or one
 // that another message had before. It stays for as long as the message's record.
 func NameRow(account, name string, id message.ID) plugin.Change {

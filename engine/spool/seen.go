@@ -53,7 +53,7 @@ type Seen struct {
 	Digest   Digest
 	ID       message.ID // on disk only: memory needn't tell
 	PublicID string
-	At       time.Time // when it was received
+	At       time.Time // when it was received; read back from table seen: Noted
 	Noted    time.Time // when that became of it; on disk only
 	State    plugin.OutcomeState
 	Reason   message.Reason // why, if it failed
@@ -303,7 +303,7 @@ func decodeSeen(key, value []byte) (Seen, error) {
 		Digest: Digest(key[8:]), Noted: time.Unix(int64(binary.BigEndian.Uint64(key)), 0),
 		ID: r.id(), PublicID: r.string(), State: plugin.OutcomeState(r.uint()), Reason: message.Reason(r.string()),
 	}
-	s.At = s.ID.Time()
+	s.At = s.Noted // the first of several parts may have come long before
 	return s, r.done()
 }
 

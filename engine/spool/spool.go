@@ -33,18 +33,23 @@ type With struct {
 	Charge      *plugin.Record  // goes to the outbox at once; nil: when its fate is known
 	Windows     []Window        // in which it was counted
 	Also        []plugin.Change // rows that are as new as it is
+	Parts       *Joined         // that it was joined from; nil: it came whole
 }
 
 // Put writes a new message. An error is a *message.Failure: nothing is written,
 // and done isn't called. Else done gets nil once it is on disk, or a
 // *message.Failure: then nothing is left of it, but that Windows may have been
-// written.
+// written, and its parts are there as before.
 func (s *Spool) Put(e *Entry, with With, done func(error)) error {
 	changes, fresh, err := rows(e, with)
 	if err != nil {
 		return err
 	}
-	return s.committer.Put(changes, fresh, done)
+	var undo func() []plugin.Change
+	if with.Parts != nil {
+		undo = with.Parts.undo
+	}
+	return s.committer.put(changes, fresh, undo, done)
 }
 
 // Rows are what Put writes, for a message that takes another one's place: see
@@ -69,19 +74,26 @@ func rows(e *Entry, with With) (changes []plugin.Change, fresh int, err error) {
 	changes = append(changes, with.Reservation...)
 	changes = append(changes, with.Also...)
 	if with.Charge != nil {
-		changes = append(changes, outboxRow(e.Message.ID[:], with.Charge))
+		changes = append(changes, outboxRow(with.Charge))
+	}
+	if with.Parts != nil {
+		changes = append(changes, with.Parts.seenRows()...)
 	}
 	fresh = len(changes)
 	for i := range with.Windows {
 		changes = append(changes, with.Windows[i].row())
 	}
+	if with.Parts != nil {
+		changes = append(changes, with.Parts.deletions()...)
+	}
 	return changes, fresh, nil
 }
 
-func outboxRow(key []byte, r *plugin.Record) plugin.Change {
+func outboxRow(r *plugin.Record) plugin.Change {
 	w := &writer{}
 	encodeRecord(w, *r)
-	return plugin.Change{Table: tableOutbox, Key: key, Value: w.b}
+	const key = len(message.ID{}) // which the record begins with
+	return plugin.Change{Table: tableOutbox, Key: w.b[:key:key], Value: w.b}
 }
 
 // Fate is what a Move says of a message.
@@ -123,7 +135,7 @@ func (s *Spool) MoveWith(f Fate, also []plugin.Change, done func(error)) {
 		changes = append(changes, f.Seen.row())
 	}
 	if f.Record != nil {
-		changes = append(changes, outboxRow(key, f.Record))
+		changes = append(changes, outboxRow(f.Record))
 	}
 	s.committer.Move(append(changes, also...), done)
 }
