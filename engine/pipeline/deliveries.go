@@ -22,14 +22,6 @@ func (d *deliveries) of(transport, device string) *spool.Delivery {
 	return nil
 }
 
-// refused is why a device has refused the message for good; empty: it hasn't.
-func (d *deliveries) refused(transport, device string) message.Reason {
-	if o := d.of(transport, device); o != nil {
-		return o.Refused
-	}
-	return ""
-}
-
 // mayHaveIt tells whether a device may have the message that didn't answer for
 // good: it gets no other attempt.
 func (d *deliveries) mayHaveIt() bool {

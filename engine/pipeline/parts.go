@@ -11,14 +11,6 @@ import (
 	"github.com/imgate/imgate/engine/spool"
 )
 
-// progress is what a device has taken of the message, in its transport's words.
-func (d *deliveries) progress(transport, device string) []byte {
-	if o := d.of(transport, device); o != nil {
-		return o.Progress
-	}
-	return nil
-}
-
 // took notes the parts that were taken in attempts that failed, and tells whether
 // there are any.
 func (d *deliveries) took(results []result) (some bool) {

@@ -260,20 +260,22 @@ func TestThrottled(t *testing.T) {
 // TestThrottledByOneDevice: the other one's answers don't count either while it waits.
 func TestThrottledByOneDevice(t *testing.T) {
 	change := func(p *plugin.Plan) { p.Transports, p.Retry.Attempts = []string{"door"}, 2 }
-	onStage(t, change, func(t *testing.T, s *stage) {
-		s.door.take = func(_ *message.Message, r plugin.Route) (plugin.Receipt, error) {
-			return plugin.Receipt{}, message.FailForNow(message.Reason(r.Binding.Device), "x")
-		}
-		if err := s.door.register(t.Context(), "bob", string(message.Busy), string(message.Overloaded)); err != nil {
-			t.Fatal(err)
-		}
-		id := s.send(t, "alice", "bob", "x")
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if v := s.state(t, id); !v.Ended.IsZero() || v.Attempts < 50 {
-			t.Errorf("it is %s", asJSON(v))
-		}
-	})
+	for _, devices := range [][]string{{string(message.Busy), string(message.Overloaded)}, {string(message.Overloaded), string(message.Busy)}} {
+		onStage(t, change, func(t *testing.T, s *stage) {
+			s.door.take = func(_ *message.Message, r plugin.Route) (plugin.Receipt, error) {
+				return plugin.Receipt{}, message.FailForNow(message.Reason(r.Binding.Device), "x")
+			}
+			if err := s.door.register(t.Context(), "bob", devices...); err != nil {
+				t.Fatal(err)
+			}
+			id := s.send(t, "alice", "bob", "x")
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if v := s.state(t, id); !v.Ended.IsZero() || v.Attempts < 50 {
+				t.Errorf("it is %s", asJSON(v))
+			}
+		})
+	}
 }
 
 // TestThrottledThenBusy: from then on attempts count, and a message is passed that

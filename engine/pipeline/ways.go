@@ -73,11 +73,13 @@ func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, way way, now time.
 		if t.door == nil {
 			continue
 		}
-		if reason := it.state.refused(route.Transport, t.device); reason != "" {
-			refusal = reason
-			continue
+		if noted := it.state.of(route.Transport, t.device); noted != nil {
+			if noted.Refused != "" {
+				refusal = noted.Refused
+				continue
+			}
+			t.route.Progress = noted.Progress
 		}
-		t.route.Progress = it.state.progress(route.Transport, t.device)
 		if p.lanes.silent(l.recipient, t.key()) {
 			silent = append(silent, t)
 			continue
