@@ -95,7 +95,7 @@ func (p *Pipeline) attempt(s shot, t target) result {
 // try is one call of a transport. One that panics is as good as a message that
 // can't be built.
 func (p *Pipeline) try(s shot, t target) (r result) {
-	t.route.Reference = reference(p.names.Of(s.message.ID), t.route.Transport, t.device, s.fallback)
+	t.route.Reference = p.reference(s.message.ID, t.route.Transport, t.device, s.fallback)
 	t.route.Until, t.route.Text = s.until, s.text
 	r.target = t
 	began := time.Now()

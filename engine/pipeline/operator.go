@@ -108,8 +108,8 @@ func (r *reports) show(e *spool.Entry, v *View) bool {
 	return true
 }
 
-// Cancel ends a message that waits or is in quarantine, and returns when that is
-// on disk: it fails with reason Cancelled, and its reservation goes back. Errors:
+// Cancel ends a message that waits, is scheduled or in quarantine, and returns when
+// that is on disk: it fails with reason Cancelled, and its reservation goes back. Errors:
 // UnknownRecipient: there is no such message; ErrConflict: it is being sent just
 // now, the next hop has it, or it has ended; else temporary. If ctx ends first
 // the message is ended all the same.
@@ -191,8 +191,9 @@ func (p *Pipeline) conflict(id message.ID) error {
 }
 
 // Requeue sends a message in quarantine on its way again, and one that is scheduled
-// before its time, and ends the pause of one that waits: its lane goes at once. It returns when that is on disk; if ctx
-// ends first it happens all the same. Errors are those of Cancel.
+// before its time, and ends the pause of one that waits: its lane goes at once. It
+// returns when that is on disk; if ctx ends first it happens all the same. Errors
+// are those of Cancel.
 func (p *Pipeline) Requeue(ctx context.Context, id message.ID) error {
 	e, err := p.waiting(ctx, id)
 	if err != nil {

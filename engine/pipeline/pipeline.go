@@ -310,16 +310,22 @@ func written(ctx context.Context, write func(done func(error)) error) error {
 	if err := write(func(err error) { done <- err }); err != nil {
 		return err
 	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return late()
-	}
+	return onDisk(ctx, done, 1)
 }
 
-func late() error {
-	return message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
+// onDisk waits until n writes are on disk.
+func onDisk(ctx context.Context, writes <-chan error, n int) error {
+	for range n {
+		select {
+		case err := <-writes:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
+		}
+	}
+	return nil
 }
 
 // held is how many messages are ours and have not ended.

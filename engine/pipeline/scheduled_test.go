@@ -281,3 +281,24 @@ func TestScheduledHoldsNothingUp(t *testing.T) {
 		}
 	})
 }
+
+// TestManyScheduledForOneMoment: more than are taken up at once.
+func TestManyScheduledForOneMoment(t *testing.T) {
+	inBubble(t, stored(time.Hour), nil, func(t *testing.T, s *solo) {
+		const n, users = 3000, 1500
+		for i := range users {
+			s.door.register(t.Context(), fmt.Sprint("user", i), "phone")
+		}
+		at := notBefore(30 * time.Minute)
+		for i := range n {
+			if _, err := s.door.submit("alice", fmt.Sprint("user", i%users), fmt.Sprint(i), at).Accepted(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		if got := len(s.door.bodies()); got != n {
+			t.Errorf("%d of %d are delivered", got, n)
+		}
+	})
+}

@@ -125,21 +125,11 @@ func (p *Pipeline) cancelBetween(ctx context.Context, account string, which plug
 		}
 		n++
 	}
-	if n == 0 && conflict != nil {
+	switch {
+	case n > 0:
+		return n, onDisk(ctx, ended, n)
+	case conflict != nil:
 		return 0, toSubmitter(conflict)
 	}
-	if n == 0 {
-		return 0, message.Fail(message.UnknownMessage, "account %s has none that waits from %s to %s", account, which.From, which.Recipient)
-	}
-	for range n {
-		select {
-		case err := <-ended:
-			if err != nil {
-				return n, err
-			}
-		case <-ctx.Done():
-			return n, late()
-		}
-	}
-	return n, nil
+	return 0, message.Fail(message.UnknownMessage, "account %s has none that waits from %s to %s", account, which.From, which.Recipient)
 }

@@ -199,11 +199,13 @@ func (t target) key() string {
 // reference names a delivery to its peer: the message's own name, which nobody
 // can guess and no other has had, which device it is for, and whether that gets
 // it by the fallback, which may have another sender.
-func reference(name, transport, device string, fallback bool) string {
+func (p *Pipeline) reference(id message.ID, transport, device string, fallback bool) string {
 	to := transport + "\x00" + device
 	if fallback {
 		to += "\x00fallback"
 	}
 	sum := sha256.Sum256([]byte(to))
-	return name + "." + hex.EncodeToString(sum[:4])
+	var room [64]byte
+	text := append(p.names.Append(room[:0], id), '.')
+	return string(hex.AppendEncode(text, sum[:4]))
 }

@@ -36,14 +36,15 @@ func NewNames(key [32]byte) *Names {
 var nameText = base64.RawURLEncoding.Strict()
 
 // Of returns a message's name. An id is one block, and no two are alike.
-func (n *Names) Of(id message.ID) string {
+func (n *Names) Of(id message.ID) string { return string(n.Append(make([]byte, 0, maxName), id)) }
+
+// Append appends a message's name.
+func (n *Names) Append(text []byte, id message.ID) []byte {
 	block := n.blocks.Get().(*message.ID)
 	defer n.blocks.Put(block)
 	*block = id
 	n.block.Encrypt(block[:], block[:])
-	var text [maxName]byte
-	nameText.Encode(text[:], block[:])
-	return string(text[:])
+	return nameText.AppendEncode(text, block[:])
 }
 
 // ID returns the message to which a name leads, which needn't exist; false: it
