@@ -135,14 +135,16 @@ func anyOrder(t *testing.T, k *kit, seed uint64) {
 // TestRepeatIsToldWithTheFirst: it comes while that is being written.
 func TestRepeatIsToldWithTheFirst(t *testing.T) {
 	bubble(t, func(t *testing.T, k *kit) {
-		var told []plugin.Answer
+		var told []*said
 		for range 3 {
-			k.Add(time.Now(), arrival(7, 2, 1, "one"), func() (message.ID, string) { return k.ids.New(time.Now()), message.NewPublicID() },
-				func(a plugin.Answer, _ error) { told = append(told, a) })
+			_, one := k.hand(arrival(7, 2, 1, "one"))
+			told = append(told, one)
 		}
 		synctest.Wait()
-		if len(told) != 3 || told[0] != told[1] || told[1] != told[2] || k.rows("parts") != 1 {
-			t.Errorf("%+v", told)
+		for _, s := range told {
+			if !s.accepted() || s.answer != told[0].answer || k.rows("parts") != 1 {
+				t.Errorf("%+v", s)
+			}
 		}
 		set, last := k.add(arrival(7, 2, 2, "two"))
 		_, again := k.add(arrival(7, 2, 2, "two"))
@@ -368,11 +370,9 @@ func TestTakenBack(t *testing.T) {
 	bubble(t, func(t *testing.T, k *kit) {
 		k.add(arrival(7, 3, 1, "one "))
 		k.store.set(errIll, true)
-		name := func() (message.ID, string) { return k.ids.New(time.Now()), message.NewPublicID() }
-		second, third := &said{}, &said{}
 		// The second one is in the same transaction as the message.
-		k.Add(time.Now(), arrival(7, 3, 2, "two "), name, second.note)
-		set := k.Add(time.Now(), arrival(7, 3, 3, "three"), name, third.note)
+		_, second := k.hand(arrival(7, 3, 2, "two "))
+		set, third := k.hand(arrival(7, 3, 3, "three"))
 		k.accept(set)
 		time.Sleep(6 * time.Second)
 		k.store.set(nil, false)

@@ -138,16 +138,16 @@ func (s *said) refused(r message.Reason, temporary bool) bool {
 
 // add hands a part in, and waits until the disk has it.
 func (k *kit) add(a plugin.Arrival) (*Set, *said) {
-	s := &said{}
-	var mu sync.Mutex
-	set := k.Add(time.Now(), a, func() (message.ID, string) { return k.ids.New(time.Now()), message.NewPublicID() },
-		func(answer plugin.Answer, err error) {
-			mu.Lock()
-			defer mu.Unlock()
-			s.note(answer, err)
-		})
+	set, s := k.hand(a)
 	synctest.Wait()
 	return set, s
+}
+
+// hand hands a part in.
+func (k *kit) hand(a plugin.Arrival) (*Set, *said) {
+	s := &said{}
+	name := func() (message.ID, string) { return k.ids.New(time.Now()), message.NewPublicID() }
+	return k.Add(time.Now(), a, name, s.note), s
 }
 
 // accept puts a joined message on disk, as the pipeline does.
