@@ -34,7 +34,7 @@ func (p *Pipeline) submitPart(now time.Time, transport string, a plugin.Arrival)
 		return refused(f)
 	}
 	m := a.Message
-	m.Received, m.Transport, m.Class = now, transport, classOf(m)
+	m.Received, m.Transport, m.Class, m.Number = now, transport, classOf(m), numberOf(a.Account)
 	t := newTicket()
 	p.undecided.Add(1)
 	set := p.sets.Add(now, a, func() (message.ID, string) { return p.nameJoined(now, &a) }, func(answer plugin.Answer, err error) {
