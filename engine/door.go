@@ -208,7 +208,7 @@ func (d *door) Replace(ctx context.Context, account, publicID string, by plugin.
 	if failure != nil {
 		return failure
 	}
-	return t.pipeline.Replace(ctx, account, publicID, by)
+	return t.pipeline.Replace(ctx, d.instance.Name, account, publicID, by)
 }
 
 // Report is plugin.Gate.

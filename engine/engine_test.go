@@ -209,7 +209,7 @@ func TestStatusAndMessages(t *testing.T) {
 		want         string
 	}{
 		{"GET", "/v1/messages?nonsense=1", 400, `unknown parameter "nonsense": expected one of state, from, to, service, transport, after, limit`},
-		{"GET", "/v1/messages?state=lost", 400, `parameter "state": expected one of [waiting sending quarantined handed-over delivered failed discarded]`},
+		{"GET", "/v1/messages?state=lost", 400, `parameter "state": expected one of [waiting sending quarantined handed-over delivered failed discarded scheduled]`},
 		{"GET", "/v1/messages?state=waiting&state=failed", 400, `parameter "state": expected one value`},
 		{"GET", "/v1/messages?from=", 400, `parameter "from": expected one value`},
 		{"GET", "/v1/messages?from=a@b@c", 400, `parameter "from": not an address`},

@@ -221,8 +221,8 @@ func readFilter(r *http.Request) (f pipeline.Filter, err error) {
 		return f, err
 	}
 	f.State, f.Service, f.Transport = spool.StateName(parameters["state"]), parameters["service"], parameters["transport"]
-	if f.State != "" && !slices.Contains(spool.StateNames[:], f.State) {
-		return f, fmt.Errorf("parameter \"state\": expected one of %v", spool.StateNames)
+	if f.State != "" && !slices.Contains(spool.MessageStates, f.State) {
+		return f, fmt.Errorf("parameter \"state\": expected one of %v", spool.MessageStates)
 	}
 	if err := f.From.UnmarshalText([]byte(parameters["from"])); err != nil {
 		return f, fmt.Errorf("parameter \"from\": %w", err)

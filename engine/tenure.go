@@ -20,7 +20,12 @@ type tenure struct {
 // of is what a transport instance may know of it: its key is derived, so that
 // no instance can do harm with another's.
 func (t tenure) of(instance string) plugin.Tenure {
+	return plugin.Tenure{Fence: t.fence, Since: t.since, Key: t.derive("transports." + instance)}
+}
+
+// derive makes a key of the secret, for one purpose.
+func (t tenure) derive(purpose string) [32]byte {
 	mac := hmac.New(sha256.New, t.secret[:])
-	mac.Write([]byte("transports." + instance))
-	return plugin.Tenure{Fence: t.fence, Since: t.since, Key: [32]byte(mac.Sum(nil))}
+	mac.Write([]byte(purpose))
+	return [32]byte(mac.Sum(nil))
 }

@@ -278,7 +278,7 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 	doors := make(map[string]pipeline.Door, len(slots))
 	for _, s := range slots {
 		i := s.current.Load().instance
-		doors[i.Name] = pipeline.Door{Transport: s, Plugin: i.Plugin.Name, Registrar: i.Plugin.Registrar}
+		doors[i.Name] = pipeline.Door{Transport: s, Plugin: i.Plugin.Name, Protocol: i.Plugin.Protocol, Registrar: i.Plugin.Registrar}
 	}
 	t.gauges = e.options.Metrics.Scope()
 	return pipeline.New(ctx, pipeline.Parts{
@@ -288,6 +288,7 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 		Spool:  spool.New(e.storage, t.committer), Seen: e.seen,
 		Locations: spool.NewLocations(e.storage, t.committer), Log: e.log,
 		Meter: e.counting.messages, Metrics: t.gauges, Observers: &e.observers, Limits: e.config.Limits, Retention: e.config.Retention,
+		Key: t.tenure.derive("names"),
 	})
 }
 

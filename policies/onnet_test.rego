@@ -14,6 +14,7 @@ message(class) := {
 		"address": "1001@sip.example.com",
 		"user": "1001",
 		"domain": "sip.example.com",
+		"local": true,
 		"attributes": {},
 	},
 	"recipient": {
@@ -34,15 +35,21 @@ test_takes_every_domain if {
 	onnet.match == {"domains": ["*"], "prefixes": [], "priority": 0}
 }
 
-test_delivers_over_sip if {
+test_delivers_to_phones_and_esmes if {
 	plan := onnet.plan with input as message("text")
 	plan.processing == "deliver"
-	plan.transports == ["sip"]
+	plan.transports == ["sip", "smpp-server"]
 }
 
 test_charges_a_text if {
 	plan := onnet.plan with input as message("text")
 	plan.charging == {"mode": "event"}
+}
+
+test_does_not_charge_what_comes_from_a_vendor if {
+	sms := object.union(message("text"), {"sender": {"account": "vendor", "local": false}, "transport": "vendor"})
+	plan := onnet.plan with input as sms
+	not plan.charging.mode
 }
 
 test_does_not_charge_typing if {

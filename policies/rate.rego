@@ -57,13 +57,18 @@ plan.charging.mode := "event" if campaign_from
 
 plan.charging.when := "acceptance"
 
-# Our own subscribers by SIP, everybody else by SMS.
+# Our own subscribers by SIP, and campaigns whose program is bound over SMPP,
+# everybody else by SMS.
 default plan.transports := ["smpp"]
 
-plan.transports := ["sip"] if input.recipient.local
+plan.transports := ["sip", "smpp-server"] if input.recipient.local
 
 # SMS is text; over SIP anything may go.
 plan.mime.smpp := ["text/plain", "message/cpim"]
+
+# Letters that the alphabet of phones lacks become like ones, č a c, so that an SMS
+# holds 160 characters and not 70; what has none, such as Cyrillic, goes as it is.
+plan.text := {"alphabets": ["gsm7", "ucs2"], "transliterate": "always"}
 
 plan.answer := "accepted"
 

@@ -42,6 +42,7 @@ test_a_campaign_pays_for_what_it_sends if {
 	sent.labels == {"campaign": "spring"}
 	sent.transports == ["smpp"]
 	sent.mime == {"smpp": ["text/plain", "message/cpim"]}
+	sent.text == {"alphabets": ["gsm7", "ucs2"], "transliterate": "always"}
 	sent.answer == "accepted"
 	sent.store == "24h"
 }
@@ -84,7 +85,7 @@ test_one_campaign_writes_to_another if {
 	sent.labels == {"campaign": "spring"}
 }
 
-test_our_own_subscribers_by_sip if {
+test_our_own_subscribers_and_campaigns_on_net if {
 	question := object.union(message("2424", "1001", "Sale!", 0), {"recipient": {"local": true}})
-	plan(question).transports == ["sip"]
+	plan(question).transports == ["sip", "smpp-server"]
 }

@@ -31,6 +31,26 @@ func ParseAddress(s string) (Address, error) {
 	return a, a.Validate()
 }
 
+// maxDigits is how long a telephone number may be; E.164 has 15.
+const maxDigits = 32
+
+// ParseNumber reads a telephone number as it is written in a URI, and returns it as
+// an Address has it: digits, behind a "+" if it is international, without the
+// separators that are there for people alone (RFC 3966 §5.1.1).
+func ParseNumber(s string) (number string, ok bool) {
+	digits, international := strings.CutPrefix(s, "+")
+	if strings.ContainsAny(digits, "-.()") {
+		digits = strings.NewReplacer("-", "", ".", "", "(", "", ")", "").Replace(digits)
+	}
+	if digits == "" || len(digits) > maxDigits || strings.Trim(digits, "0123456789") != "" {
+		return "", false
+	}
+	if international {
+		return "+" + digits, true
+	}
+	return digits, true
+}
+
 // Validate refuses what no door may pass on: control characters, a second @, a port,
 // an address over MaxAddress octets.
 func (a Address) Validate() error {

@@ -86,3 +86,14 @@ func TestPublicIDsAreUnlike(t *testing.T) {
 		seen[id] = true
 	}
 }
+
+func TestParseNumber(t *testing.T) {
+	for text, want := range map[string]string{ // empty: it is none
+		"+447700900123": "+447700900123", "2424": "2424", "+44 7700": "", "+44-(0)77.00": "+4407700", "": "", "+": "", "-": "", "a": "", "++1": "",
+		"1+": "", "\u0661": "", strings.Repeat("1", 32): strings.Repeat("1", 32), "+" + strings.Repeat("1", 33): "",
+	} {
+		if got, ok := ParseNumber(text); got != want || ok != (want != "") {
+			t.Errorf("%q: %q, %t", text, got, ok)
+		}
+	}
+}

@@ -17,11 +17,21 @@ const (
 	forkGrace = 500 * time.Millisecond
 )
 
+// maxCalls bounds the attempts at one instance that are under way: a next hop
+// that is slow leaves workers to the others.
+const (
+	maxCalls     = maxWorkers / 4 * 3
+	crowdedPause = 5 * time.Second
+)
+
 // shot is what goes to the targets of one attempt.
 type shot struct {
-	message *message.Message // as peers get it
-	to      *recipient
-	number  int // of the attempt
+	message  *message.Message // as peers get it
+	to       *recipient
+	number   int // of the attempt
+	fallback bool
+	until    time.Time // see plugin.Route
+	text     plugin.PlanText
 	// mayEnd: a registration may end it before it is answered. Where the plan has
 	// no other attempt for what isn't answered, it had better be.
 	mayEnd bool
@@ -66,20 +76,27 @@ func gather(answers <-chan result, n int, taken func()) []result {
 
 // attempt is one at one target: over the first of its ways that isn't gone.
 func (p *Pipeline) attempt(s shot, t target) result {
+	var unreached []string
 	r := p.try(s, t)
-	for _, way := range t.others {
-		if r.failure == nil || !r.failure.Temporary || r.failure.Reason != message.Unavailable {
+	for _, other := range t.others {
+		if !r.unreachable() {
 			break
 		}
-		t.route = way
-		r = p.try(s, t)
+		unreached = append(unreached, r.route.Transport)
+		r = p.try(s, other)
 	}
+	if r.unreachable() {
+		unreached = append(unreached, r.route.Transport)
+	}
+	r.unreached = unreached
 	return r
 }
 
 // try is one call of a transport. One that panics is as good as a message that
 // can't be built.
 func (p *Pipeline) try(s shot, t target) (r result) {
+	t.route.Reference = p.reference(s.message.ID, t.route.Transport, t.device, s.fallback)
+	t.route.Until, t.route.Text = s.until, s.text
 	r.target = t
 	began := time.Now()
 	defer p.attempted(s, &r, began)
@@ -89,9 +106,14 @@ func (p *Pipeline) try(s shot, t target) (r result) {
 			r.failure = message.Fail(message.Unbuildable, "panic")
 		}
 	}()
-	underWay := p.sends[t.route.Transport]
+	underWay, calls := p.sends[t.route.Transport], p.calls[t.route.Transport]
 	underWay.Add(1)
 	defer underWay.Add(-1)
+	defer calls.Add(-1)
+	if calls.Add(1) > maxCalls {
+		r.failure = &message.Failure{Reason: message.Overloaded, Temporary: true, RetryAfter: crowdedPause}
+		return r
+	}
 	ctx := p.attempting.Context(began)
 	if s.mayEnd {
 		var f *flight
@@ -99,12 +121,27 @@ func (p *Pipeline) try(s shot, t target) (r result) {
 		defer p.lanes.lands(s.to, f)
 	}
 	receipt, err := t.door.Send(ctx, s.message, t.route)
+	r.receipt = receipt
 	if err != nil {
 		r.failure = message.AsFailure(err)
-		return r
 	}
-	r.receipt = receipt
+	p.bound(&r)
 	return r
+}
+
+// bound drops a receipt that is out of bounds. Without one an attempt that failed
+// begins anew the next time, at the same next hop: what it has of the message
+// isn't known any more.
+func (p *Pipeline) bound(r *result) {
+	err := r.receipt.Validate(r.failure != nil)
+	if err == nil {
+		return
+	}
+	p.Log.Error("transport returned a receipt that is out of bounds", "transport", r.route.Transport, "reason", err)
+	r.receipt = plugin.Receipt{Final: r.receipt.Final}
+	if f := r.failure; f != nil && f.Temporary && f.Reason != message.NoAnswer {
+		r.failure = message.FailForNow(message.Internal, "%w, after %w", err, f)
+	}
 }
 
 // attempted counts an attempt and tells those who watch.

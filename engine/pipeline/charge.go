@@ -49,7 +49,7 @@ func (p *Pipeline) authorize(e *spool.Entry) ([]plugin.Change, error) {
 	}
 	began := time.Now()
 	a, err := p.Charging.Authorize(p.authorizing.Context(began), plugin.Request{
-		Key: e.Message.ID, Payer: e.Record.Payer, Destination: e.Record.Destination, Units: e.Record.Units,
+		Key: e.Record.Key, Payer: e.Record.Payer, Destination: e.Record.Destination, Units: e.Record.Units,
 		From: e.Message.From, Recipient: e.Record.Recipient, HoldUntil: e.Expiry.Add(receiptWait), Routing: e.Plan.ExternalRouting,
 	})
 	ended := time.Now()

@@ -197,7 +197,7 @@ func crashAt(t *testing.T, disk opener, k int, late bool) (survived bool) {
 			next.call(t, "POST", "/v1/messages/"+aside.ID.String()+"/requeue", 204)
 		}
 		keepsPromise(t.Context(), after)
-		return len(rows(t, next.storage, "messages")) == 0 && len(rows(t, next.storage, "outbox")) == 0
+		return len(rows(t, next.storage, "parts")) == 0 && len(rows(t, next.storage, "messages")) == 0 && len(rows(t, next.storage, "outbox")) == 0
 	})
 	checkCount(t, next, told)
 	checkBooks(t, next, append(arrived(before), arrived(after)...), told)
@@ -252,6 +252,7 @@ func runUntilDeath(t *testing.T, storage *dying, door *testDoor) told {
 		submit("online", body)
 	}
 	keepsPromise(alive, door)
+	said.submitParts(alive, door)
 	submit("offline", "offline, cancelled")
 	submit("offline", "offline, cancelled, paid 1")
 	submit("online", "poison, cancelled")
@@ -266,6 +267,34 @@ func runUntilDeath(t *testing.T, storage *dying, door *testDoor) told {
 		})
 	}
 	return said
+}
+
+// submitParts sends a message in two parts. If only the first one is accepted, that
+// is what arrives, once its time is over.
+func (s *told) submitParts(alive context.Context, door *testDoor) {
+	const first, second = "in two ", "parts 1"
+	send := func(number uint8, body string) (plugin.Answer, error) {
+		return door.submit("sender", "online", body, func(a *plugin.Arrival) {
+			a.Part = &plugin.Part{Reference: 1, Total: 2, Number: number, Wait: time.Second}
+		}).Accepted(alive)
+	}
+	answer, err := send(1, first)
+	whole := first
+	if err == nil {
+		if _, err = send(2, second); err == nil {
+			whole = first + second
+		} else if !errors.Is(err, plugin.ErrUnknown) {
+			whole, err = first+"[…]", nil
+		}
+	}
+	switch {
+	case errors.Is(err, plugin.ErrUnknown):
+		s.unknown++
+	case err != nil:
+		s.refused = append(s.refused, whole)
+	default:
+		s.accepted[whole] = answer.ID
+	}
 }
 
 // alive returns a context that ends soon after the storage has died: an answer

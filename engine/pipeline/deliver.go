@@ -68,6 +68,7 @@ func (p *Pipeline) payload(l *lane, t turn) *spool.Entry {
 		p.Log.Error("a message is gone from the storage", "id", t.it.id)
 		p.lanes.finish(l, t.it)
 		p.forget(t.it.digest)
+		p.reports.forget(t.it)
 	}
 	p.lanes.load(l, len(ids), entries)
 	return e
@@ -95,6 +96,10 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 	}
 	shot := shot{
 		message: e.Outgoing(way.fallback), to: l.recipient, number: it.state.Attempts + 1, mayEnd: repeatsUnknown(&e.Plan.Retry),
+		fallback: way.fallback, text: e.Plan.Text,
+	}
+	if !e.Transient() {
+		shot.until = e.Expiry
 	}
 	taken := func() { it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeDelivered}) }
 	p.judge(l, t, e, p.fork(shot, targets, taken))
@@ -103,14 +108,16 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 // noting counts attempts until their outcome is noted: a report that comes
 // meanwhile may be about one of them.
 func (p *Pipeline) noting(targets []target) (done func()) {
-	for _, t := range targets {
-		p.sends[t.route.Transport].Add(1)
-	}
-	return func() {
+	count := func(n int64) {
 		for _, t := range targets {
-			p.sends[t.route.Transport].Add(-1)
+			p.sends[t.route.Transport].Add(n)
+			for _, other := range t.others {
+				p.sends[other.route.Transport].Add(n)
+			}
 		}
 	}
+	count(1)
+	return func() { count(-1) }
 }
 
 // stranded is for a message of whose transports none exists any more.

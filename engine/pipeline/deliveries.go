@@ -12,15 +12,14 @@ import (
 // deliveries is what has happened to a message at its devices.
 type deliveries struct{ spool.State }
 
-// refused is why a device has refused the message for good; empty: it hasn't.
-func (d *deliveries) refused(transport, device string) message.Reason {
-	i := slices.IndexFunc(d.Deliveries, func(o spool.Delivery) bool {
-		return o.Transport == transport && o.Device == device
-	})
-	if i < 0 {
-		return ""
+// of is what is noted of a device; nil: nothing.
+func (d *deliveries) of(transport, device string) *spool.Delivery {
+	for i := range d.Deliveries {
+		if o := &d.Deliveries[i]; o.Transport == transport && o.Device == device {
+			return o
+		}
 	}
-	return d.Deliveries[i].Refused
+	return nil
 }
 
 // mayHaveIt tells whether a device may have the message that didn't answer for
@@ -29,16 +28,17 @@ func (d *deliveries) mayHaveIt() bool {
 	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return o.Refused == message.NoAnswer })
 }
 
-// handedOver tells whether a next hop has taken the message that was to report,
-// whatever it has reported since.
+// handedOver tells whether a next hop has taken all of the message that was to
+// report, whatever it has reported since.
 func (d *deliveries) handedOver() bool {
-	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return len(o.Parts) > 0 })
+	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return len(o.Parts) > 0 && len(o.Progress) == 0 })
 }
 
 // note records what the devices said. A device has refused for good when every
 // contact of its that was tried has.
 func (d *deliveries) note(results []result) {
 	for _, r := range results {
+		d.noteUnknown(r)
 		if r.failure == nil || r.failure.Temporary {
 			continue
 		}
@@ -48,6 +48,18 @@ func (d *deliveries) note(results []result) {
 		if !slices.ContainsFunc(results, same) {
 			d.Delivery(r.route.Transport, r.device).Refused = r.failure.Reason
 		}
+	}
+}
+
+// noteUnknown notes that an attempt wasn't answered, until a later one is. One for
+// which there was no way doesn't tell.
+func (d *deliveries) noteUnknown(r result) {
+	if unanswered(r) {
+		d.Delivery(r.route.Transport, r.device).Unknown = true
+		return
+	}
+	if o := d.of(r.route.Transport, r.device); o != nil && !r.unreachable() {
+		o.Unknown = false
 	}
 }
 

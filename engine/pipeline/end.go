@@ -16,7 +16,8 @@ type ending struct {
 	transport string           // that it went through; empty: it didn't get that far
 	results   []result         // of the last attempt
 	at        time.Time
-	charge    *plugin.Record // nil: nothing is to be settled
+	charge    *plugin.Record  // nil: nothing is to be settled
+	also      []plugin.Change // that go with it
 }
 
 // outcome is what its sender is told.
@@ -47,7 +48,7 @@ func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, resul
 	case by.receipt.Final:
 		x.charge = settlement(it, e, x, true)
 		p.end(it, e, x, nil)
-	case len(by.receipt.PeerIDs) > 0 && it.onDisk:
+	case it.onDisk && len(by.receipt.PeerIDs)+it.state.unreported(by) > 0:
 		if !paidOnDelivery(e) { // else its report tells whether it is paid
 			x.charge = settlement(it, e, x, true)
 		}
@@ -60,7 +61,8 @@ func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, resul
 	it.ticket.resolve(x.outcome())
 }
 
-// fail ends a message that will never be delivered. The money goes back.
+// fail ends a message that will never be delivered. The money goes back, also where
+// parts of it were taken: what is paid for is the whole.
 func (p *Pipeline) fail(l *lane, it *item, e *spool.Entry, f *message.Failure, results []result) {
 	p.Log.Debug("message failed", "id", it.id, "attempt", it.state.Attempts, "reason", f)
 	p.lanes.finish(l, it)
@@ -105,6 +107,9 @@ func paidOnDelivery(e *spool.Entry) bool { return e.Plan.Charging.When == plugin
 // transaction. done, which may be nil, is told once it is on disk.
 func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	p.noteEnd(e, &x)
+	if !it.state.HandedOver {
+		p.reports.forget(it)
+	}
 	f := spool.Fate{ID: it.id, State: it.state.State, Final: true, Record: x.charge}
 	var room [4]spool.DeliverySummary
 	var ended spool.Summary
@@ -124,9 +129,9 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	}
 	switch {
 	case it.onDisk:
-		p.Spool.Move(f, p.settleWhenMoved(x.charge, done))
+		p.Spool.MoveWith(f, x.also, p.settleWhenMoved(x.charge, done))
 	case f.Ended != nil:
-		p.Spool.Record(f.Ended, f.Seen)
+		p.Spool.Record(f.Ended, f.Seen, x.also...)
 	}
 }
 
@@ -174,6 +179,8 @@ func parts(parts []spool.DeliverySummary, state spool.State, results []result) [
 func (r *result) summary() spool.DeliverySummary {
 	s := spool.DeliverySummary{Transport: r.route.Transport, Device: r.device, State: spool.StateFailed, Reason: r.reason()}
 	switch {
+	case unanswered(*r):
+		s.State = spool.StateUnknown
 	case r.failure == nil && r.receipt.Final:
 		s.State = spool.StateDelivered
 	case r.failure == nil:

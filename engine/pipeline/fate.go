@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -13,6 +14,10 @@ import (
 func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 	it := t.it
 	p.weigh(&e.Plan.Retry, results)
+	partly := it.onDisk && it.state.took(results)
+	if partly {
+		p.reports.expect(it)
+	}
 	var taken, pending *result
 	for i := range results {
 		r := &results[i]
@@ -21,15 +26,17 @@ func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 			if taken == nil || r.receipt.Final {
 				taken = r
 			}
-		case r.failure.Temporary:
+		case r.failure.Temporary && (pending == nil || !throttled(pending.failure)):
 			pending = r
 		}
 	}
 	switch {
 	case taken != nil:
 		p.delivered(l, it, e, *taken, results)
-	case p.ctx.Err() != nil:
-		return // the node stops: the message is on disk as it was
+	case p.ctx.Err() != nil: // the node stops: the message is on disk as it was
+		if partly {
+			p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)
+		}
 	case pending == nil && p.nextRoute(l, e, it, results):
 		p.lanes.retry(l, t, time.Now(), time.Time{})
 	case pending == nil:
@@ -37,9 +44,12 @@ func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 	default:
 		it.state.note(results)
 		it.mayRepeat = it.mayRepeat || slices.ContainsFunc(results, unanswered)
-		p.tryLater(l, t, e, *pending, results)
+		p.tryLater(l, t, e, *pending, results, partly)
 	}
 }
+
+// throttled tells whether the next hop wants less of everything.
+func throttled(f *message.Failure) bool { return f.Temporary && f.Reason == message.Overloaded }
 
 // weigh decides which failures are worth another attempt, where the plan has a
 // say in that: from then on their Temporary tells.
@@ -149,6 +159,8 @@ func (p *Pipeline) fallBack(it *item, why message.Reason, done func(error)) {
 	p.meter.fallbacks.Inc()
 	p.Log.Debug("message goes on by the fallback of its plan", "id", it.id, "reason", why)
 	it.state.Fallback, it.state.Earlier = true, it.state.Attempts
+	p.reports.forget(it)
+	it.state.abandon()
 	if it.onDisk {
 		p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, done)
 	}
@@ -171,23 +183,30 @@ func (d *deliveries) mayFallBack(e *spool.Entry, why message.Reason) bool {
 	return len(fallback.Reasons) == 0 || slices.Contains(fallback.Reasons, why)
 }
 
-// tryLater lets a message wait for its next attempt, if it may have one.
-func (p *Pipeline) tryLater(l *lane, t turn, e *spool.Entry, last result, results []result) {
+// tryLater lets a message wait for its next attempt, if it may have one. Where the
+// next hop wants less that one doesn't count, and is noted only if parts were taken.
+func (p *Pipeline) tryLater(l *lane, t turn, e *spool.Entry, last result, results []result, partly bool) {
 	it := t.it
 	if it.transient {
 		p.drop(l, t, e, last.failure, results)
 		return
 	}
-	retry, made := &e.Plan.Retry, it.state.Attempts-it.state.Earlier
-	if retry.Attempts > 0 && made+1 >= retry.Attempts && !p.draining.Load() {
+	retry, made, uncounted := &e.Plan.Retry, it.state.Attempts-it.state.Earlier, throttled(last.failure)
+	if retry.Attempts > 0 && made+1 >= retry.Attempts && !uncounted && !p.draining.Load() {
 		p.giveUp(l, t, e, last.failure, results)
 		return
 	}
-	pause := max(retry.Backoff[min(made, len(retry.Backoff)-1)], plugin.MinPause)
+	pause := retry.Backoff[min(made, len(retry.Backoff)-1)]
 	it.state.Attempts++
-	p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)
+	if uncounted {
+		it.state.Earlier++
+		pause = cmp.Or(last.failure.RetryAfter, pause)
+	}
+	if partly || !uncounted {
+		p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)
+	}
 	p.Log.Debug("attempt failed", "transport", last.route.Transport, "id", it.id, "attempt", it.state.Attempts, "reason", last.failure)
 	now := time.Now()
-	p.lanes.retry(l, t, now, now.Add(max(pause, last.failure.RetryAfter)))
+	p.lanes.later(l, t, last, now, now.Add(max(pause, last.failure.RetryAfter, plugin.MinPause)))
 	p.tell(plugin.Step{Name: plugin.StepWaiting, Message: e.Message, Reason: last.failure.Reason})
 }

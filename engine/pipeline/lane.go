@@ -68,9 +68,14 @@ type item struct {
 	// found on disk, and whoever had it before may have sent it.
 	mayRepeat bool
 	next      time.Time // not before; zero: at once
+	notBefore time.Time // as its sender wants; zero: at once
+	unreached []string  // the instances at which its last attempt found no way
 	ticket    *ticket   // nil: nobody waits
 	digest    spool.Digest
 	keyed     bool // whether digest is one
+
+	conversation  uint64 // see conversations
+	before, after *item  // of the same
 }
 
 // newItem makes the item of an entry. Without a ticket it is one that was found
@@ -80,6 +85,10 @@ func (p *Pipeline) newItem(e *spool.Entry, t *ticket, state spool.State) *item {
 	it := &item{
 		id: m.ID, pair: p.pairOf(e, wayOf(e, state.Fallback)), expiry: e.Expiry, state: deliveries{state},
 		public: m.PublicID, received: m.Received, payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
+	}
+	it.conversation = conversationOf(m.From, m.Recipient)
+	if m.NotBefore.After(m.Received) && m.Class != message.Composing && !state.Hurried {
+		it.notBefore, it.transient = m.NotBefore, e.Expiry.Equal(m.NotBefore)
 	}
 	if e.Key != "" {
 		it.digest, it.keyed = spool.DigestKey(e.Key), true
@@ -104,7 +113,10 @@ type lane struct {
 	items     []*item   // in order; the first one goes next
 	parked    []*item   // passed by the others; each goes when its time comes
 	heldSince time.Time // since when the first one holds the lane; zero: it doesn't
+	quiet     time.Time // until when nothing goes: the next hop wants less; zero: it doesn't
+	listed    bool      // in lanes.unreached
 	offline   bool      // asleep until the recipient registers
+	timed     bool      // it has one message, whose time hasn't come
 	active    bool      // queued for a worker, or at work
 	atWork    *item     // the one that the worker has just now; nil: none
 	wakeAt    time.Time // when it must be looked at again, while it is at rest
@@ -136,9 +148,10 @@ func (l *lane) empty() bool { return len(l.items) == 0 && len(l.parked) == 0 }
 // take returns the message that is to go now, or nil. A message that has held
 // the lane for too long is passed. It stays in the lane while it is at work.
 func (l *lane) take(now time.Time) (it *item, passed *item) {
-	if l.offline {
+	if l.offline || now.Before(l.quiet) {
 		return nil, nil
 	}
+	l.quiet = time.Time{}
 	if i := slices.IndexFunc(l.parked, func(it *item) bool { return !it.next.After(now) }); i >= 0 {
 		return l.parked[i], nil
 	}
@@ -182,6 +195,13 @@ func (l *lane) hold(it *item, now, next time.Time) {
 	}
 }
 
+// throttle lets everything wait: no message passes one of which the next hop says
+// that it wants less.
+func (l *lane) throttle(it *item, until time.Time) {
+	it.next, l.quiet = until, until
+	l.heldSince = time.Time{}
+}
+
 // sleep puts the lane to rest until its recipient registers. Those that were
 // passed get their places back: nothing went out of order for good.
 func (l *lane) sleep() {
@@ -193,8 +213,11 @@ func (l *lane) sleep() {
 // rouse makes everything in the lane due at once: the recipient has shown
 // signs of life.
 func (l *lane) rouse() {
+	if l.timed {
+		return
+	}
 	l.offline = false
-	l.heldSince = time.Time{}
+	l.heldSince, l.quiet = time.Time{}, time.Time{}
 	l.restoreOrder()
 	for _, it := range l.items {
 		it.next = time.Time{}
@@ -207,7 +230,7 @@ func (l *lane) restoreOrder() {
 	}
 	l.items = append(l.parked, l.items...)
 	l.parked = nil
-	slices.SortFunc(l.items, func(a, b *item) int { return slices.Compare(a.id[:], b.id[:]) })
+	slices.SortFunc(l.items, inOrder)
 }
 
 // outlived returns a message whose life is over, or nil. A transient one has
@@ -246,7 +269,11 @@ func (l *lane) nextLook() time.Time {
 	for _, it := range l.all() {
 		earlier(it.expiry)
 	}
-	if l.offline {
+	switch {
+	case l.offline:
+		return at
+	case !l.quiet.IsZero():
+		earlier(l.quiet)
 		return at
 	}
 	for _, it := range l.parked {

@@ -33,6 +33,10 @@ type lanes struct {
 	count       int           // messages in all lanes
 	resident    int           // octets of payloads at rest
 	quarantined map[message.ID]*item
+	talks       conversations
+	unreached   map[string]map[*lane]bool // by instance: lanes with messages that found no way there
+	reached     map[string]int            // by instance: which of the calls of Reachable was its last
+	reaches     int                       // calls of Reachable
 
 	work    chan *lane // to a worker that waits
 	workers int
@@ -45,6 +49,9 @@ func (ls *lanes) init(p *Pipeline) {
 	ls.byPair = map[pair]*lane{}
 	ls.recipients = map[string]*recipient{}
 	ls.quarantined = map[message.ID]*item{}
+	ls.talks = conversations{}
+	ls.unreached = map[string]map[*lane]bool{}
+	ls.reached = map[string]int{}
 	ls.changed = make(chan struct{}, 1)
 	ls.work = make(chan *lane)
 }
@@ -53,6 +60,14 @@ func (ls *lanes) init(p *Pipeline) {
 func (ls *lanes) add(it *item) (rests bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	if !it.notBefore.IsZero() && it.early(time.Now()) {
+		ls.holdBack(it)
+		return true
+	}
+	return ls.enqueue(it)
+}
+
+func (ls *lanes) enqueue(it *item) (rests bool) {
 	l := ls.append(it)
 	if l.active {
 		if len(l.items) > burst {
@@ -87,6 +102,10 @@ func (ls *lanes) queueBehind(l *lane, it *item) (rests bool) {
 func (ls *lanes) resume(it *item, nowhere bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	if it.early(time.Now()) {
+		ls.holdBack(it)
+		return
+	}
 	l := ls.append(it)
 	if len(l.items) == 1 {
 		l.offline = nowhere
@@ -99,9 +118,10 @@ func (ls *lanes) start() {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, l := range ls.byPair {
+		slices.SortFunc(l.items, inOrder) // whose time came later than they did
 		switch {
 		case l.active:
-		case l.offline:
+		case l.offline, l.timed:
 			ls.rest(l)
 		default:
 			ls.activate(l)
@@ -119,6 +139,7 @@ func (ls *lanes) append(it *item) *lane {
 	}
 	it.pair = l.pair
 	l.items = append(l.items, it)
+	ls.talks.add(it)
 	l.recipient.waiting++
 	ls.count++
 	return l
@@ -223,9 +244,10 @@ const (
 
 // turn is what a lane's worker does next.
 type turn struct {
-	it    *item
-	do    action
-	wakes int // of the recipient, when the turn began
+	it      *item
+	do      action
+	wakes   int // of the recipient, when the turn began
+	reaches int // of the lanes, then
 
 	passed *item // the lane has just gone on without it
 }
@@ -235,7 +257,7 @@ type turn struct {
 func (ls *lanes) begin(l *lane, now time.Time) (turn, bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	t := turn{wakes: l.recipient.wakes}
+	t := turn{wakes: l.recipient.wakes, reaches: ls.reaches}
 	defer func() { l.atWork = t.it }()
 	if ls.p.draining.Load() {
 		ls.release(l, false)
@@ -243,6 +265,10 @@ func (ls *lanes) begin(l *lane, now time.Time) (turn, bool) {
 	}
 	if t.it, t.do = l.outlived(now), actExpire; t.it != nil {
 		return t, true
+	}
+	if l.timed {
+		ls.comesDue(l, now)
+		return t, false
 	}
 	t.it, t.passed = l.take(now)
 	t.do = actSend
@@ -359,6 +385,7 @@ func (ls *lanes) rest(l *lane) {
 
 func (ls *lanes) drop(l *lane) {
 	ls.asleep.remove(l)
+	ls.unlist(l)
 	delete(ls.byPair, l.pair)
 	delete(l.recipient.lanes, l)
 	if len(l.recipient.lanes) == 0 && len(l.recipient.inFlight) == 0 {
@@ -371,6 +398,7 @@ func (ls *lanes) remove(l *lane, it *item) {
 	if !l.remove(it) {
 		return // a worker that panicked had come that far
 	}
+	ls.talks.remove(it)
 	l.recipient.waiting--
 	ls.count--
 	if it.resident {
@@ -408,7 +436,7 @@ func (ls *lanes) wake(account string) {
 	}
 	for _, l := range slices.SortedFunc(maps.Keys(r.lanes), olderFirst) {
 		l.rouse()
-		if !l.active {
+		if !l.active && !l.timed {
 			ls.activate(l)
 		}
 	}

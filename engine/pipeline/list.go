@@ -92,7 +92,7 @@ func (f *Filter) inSpool() bool {
 }
 
 func (f *Filter) inHistory() bool {
-	return !slices.Contains([]spool.StateName{spool.StateWaiting, spool.StateSending, spool.StateQuarantined}, f.State)
+	return !slices.Contains([]spool.StateName{spool.StateScheduled, spool.StateWaiting, spool.StateSending, spool.StateQuarantined}, f.State)
 }
 
 // lister goes through the spool and the history side by side.

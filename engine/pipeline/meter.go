@@ -38,6 +38,8 @@ type Meter struct {
 
 	joined, repeated, passed, fallbacks, quarantined, settled, settleFailed, unsettled *plugin.Counter
 
+	parts, assembled, incomplete *plugin.Counter
+
 	policy, charging, whole *plugin.Histogram
 }
 
@@ -55,7 +57,7 @@ type doorMeter struct {
 }
 
 type refusalLabels struct {
-	what      string // "messages" or "registrations"
+	what      string // "messages", "parts" or "registrations"
 	transport string
 	reason    message.Reason
 }
@@ -81,6 +83,9 @@ func NewMeter(m *plugin.Metrics) *Meter {
 		settled:      m.Counter("records_settled_total", "Records that charging has settled."),
 		settleFailed: m.Counter("settle_errors_total", "Calls of charging that settled nothing and were repeated."),
 		unsettled:    m.Counter("releases_dropped_total", "Reservations of refused messages that weren't given back, because too many records waited; they lapse by themselves."),
+		parts:        m.Counter("parts_received_total", "Parts of messages that doors have handed in, repeats among them."),
+		assembled:    m.Counter("messages_assembled_total", "Messages that were joined from parts, and accepted or ended."),
+		incomplete:   m.Counter("messages_incomplete_total", "Messages of which some parts hadn't come in time."),
 		policy:       m.Histogram("policy_decision_seconds", "How long the policy took to decide.", timeBounds),
 		charging:     m.Histogram("charging_authorize_seconds", "How long charging took to authorise.", timeBounds),
 		whole:        m.Histogram("message_seconds", "From a message's receipt until it was delivered.", timeBounds),
@@ -125,6 +130,15 @@ func (c *Meter) of(instances []string) meter {
 		own.doors[instance] = c.instances.of(instance)
 	}
 	return own
+}
+
+// door counts what came through an instance, also one that is there no more: its
+// parts may be.
+func (c *meter) door(instance string) *doorMeter {
+	if door := c.doors[instance]; door != nil {
+		return door
+	}
+	return c.instances.of(instance)
 }
 
 // end counts a message that has ended.
@@ -177,6 +191,7 @@ func (p *Pipeline) gauges(m *plugin.Metrics) {
 	gauge("lanes_asleep", "Lanes at rest: their recipient isn't there, or a pause is due.", func() int { return p.lanes.counts().asleep })
 	gauge("bindings", "Contacts that are registered.", p.Locations.Count)
 	gauge("rate_limit_windows", "Windows of rate limits that are open, or were a moment ago.", p.limiter.Windows)
+	gauge("parts_waiting_messages", "Messages of which parts are here and others awaited.", p.sets.Count)
 	gauge("settle_queue", "Records that wait to be settled, in memory.", p.settler.queueLength)
 	m.Gauge("spool_oldest_age_seconds", "Age of the oldest message in the spool, to half a minute.", func() float64 { return p.oldestAge(time.Now()).Seconds() })
 }

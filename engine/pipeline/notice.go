@@ -14,6 +14,7 @@ const noticeEvery = time.Minute
 // What is refused, as it is counted and said.
 const (
 	refusedMessages      = "messages"
+	refusedParts         = "parts"
 	refusedRegistrations = "registrations"
 )
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -63,8 +62,9 @@ func (ls *lanes) find(e *spool.Entry) (*lane, *item) {
 	if it := ls.quarantined[e.Message.ID]; it != nil {
 		return nil, it
 	}
-	for _, fallback := range [...]bool{false, true} {
-		l := ls.byPair[ls.p.pairOf(e, wayOf(e, fallback))]
+	first := ls.p.pairOf(e, wayOf(e, false))
+	for _, name := range [...]pair{first, ls.p.pairOf(e, wayOf(e, true)), first.timed(e.Message.ID)} {
+		l := ls.byPair[name]
 		if l == nil {
 			continue
 		}
@@ -88,6 +88,8 @@ func (ls *lanes) show(e *spool.Entry, v *View) bool {
 	switch {
 	case l == nil:
 		v.State = spool.StateQuarantined
+	case l.timed:
+		v.State, v.Next = spool.StateScheduled, it.next
 	case !l.offline:
 		v.Next = it.next
 	}
@@ -106,8 +108,8 @@ func (r *reports) show(e *spool.Entry, v *View) bool {
 	return true
 }
 
-// Cancel ends a message that waits or is in quarantine, and returns when that is
-// on disk: it fails with reason Cancelled, and its reservation goes back. Errors:
+// Cancel ends a message that waits, is scheduled or in quarantine, and returns when
+// that is on disk: it fails with reason Cancelled, and its reservation goes back. Errors:
 // UnknownRecipient: there is no such message; ErrConflict: it is being sent just
 // now, the next hop has it, or it has ended; else temporary. If ctx ends first
 // the message is ended all the same.
@@ -121,9 +123,13 @@ func (p *Pipeline) endNow(ctx context.Context, id message.ID, reason message.Rea
 	if err != nil {
 		return err
 	}
-	it := p.lanes.takeOut(e)
+	return p.endResting(e, reason, done)
+}
+
+func (p *Pipeline) endResting(e *spool.Entry, reason message.Reason, done func(error)) error {
+	it := p.lanes.takeOut(e, anywhere)
 	if it == nil {
-		return p.conflict(id)
+		return p.conflict(e.Message.ID)
 	}
 	p.undelivered(it, e, ending{state: spool.StateFailed, failure: &message.Failure{Reason: reason}}, done)
 	return nil
@@ -145,16 +151,23 @@ func (p *Pipeline) waiting(ctx context.Context, id message.ID) (*spool.Entry, er
 	return nil, fmt.Errorf("%w: message %s has ended: %s", ErrConflict, id, v.State)
 }
 
-// takeOut takes a message that rests away from everybody; nil: it doesn't.
-func (ls *lanes) takeOut(e *spool.Entry) *item {
+// Where a message rests: in a lane, or in quarantine, which has none.
+func anywhere(*lane) bool    { return true }
+func inLane(l *lane) bool    { return l != nil }
+func notInTurn(l *lane) bool { return l == nil || l.timed }
+
+// takeOut takes a message away from everybody that rests in such a place; nil: it
+// doesn't.
+func (ls *lanes) takeOut(e *spool.Entry, where func(*lane) bool) *item {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	l, it := ls.find(e)
 	switch {
-	case it == nil:
+	case it == nil || !where(l):
 		return nil
 	case l == nil:
 		delete(ls.quarantined, it.id)
+		ls.talks.remove(it)
 		return it
 	}
 	ls.remove(l, it)
@@ -177,9 +190,10 @@ func (p *Pipeline) conflict(id message.ID) error {
 	return fmt.Errorf("%w: message %s is being sent", ErrConflict, id)
 }
 
-// Requeue sends a message in quarantine on its way again, and ends the pause of
-// one that waits: its lane goes at once. It returns when that is on disk; if ctx
-// ends first it happens all the same. Errors are those of Cancel.
+// Requeue sends a message in quarantine on its way again, and one that is scheduled
+// before its time, and ends the pause of one that waits: its lane goes at once. It
+// returns when that is on disk; if ctx ends first it happens all the same. Errors
+// are those of Cancel.
 func (p *Pipeline) Requeue(ctx context.Context, id message.ID) error {
 	e, err := p.waiting(ctx, id)
 	if err != nil {
@@ -189,13 +203,14 @@ func (p *Pipeline) Requeue(ctx context.Context, id message.ID) error {
 		p.tell(plugin.Step{Name: plugin.StepRequeued, Message: e.Message})
 		return nil
 	}
-	it := p.lanes.takeAside(id)
+	it := p.lanes.takeOut(e, notInTurn)
 	if it == nil {
 		return p.conflict(id)
 	}
 	it.state.Quarantined = ""
-	it.state.Deliveries = slices.DeleteFunc(it.state.Deliveries, func(d spool.Delivery) bool { return d.Refused == message.Unbuildable })
-	it.next = time.Time{}
+	it.state.again(message.Unbuildable)
+	it.state.Hurried = !e.Message.NotBefore.IsZero()
+	it.next, it.notBefore = time.Time{}, time.Time{}
 	return written(ctx, func(done func(error)) error {
 		p.Spool.Move(spool.Fate{ID: id, State: it.state.State}, func(err error) {
 			if err == nil { // else this node is no longer the active one
@@ -213,7 +228,7 @@ func (ls *lanes) hurry(e *spool.Entry) bool {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	l, _ := ls.find(e)
-	if l == nil {
+	if l == nil || l.timed {
 		return false
 	}
 	l.rouse()

@@ -144,7 +144,7 @@ func TestViewTellsAllButTheText(t *testing.T) {
 		if err != nil || json.Unmarshal(text, &v) != nil {
 			t.Fatal(err)
 		}
-		want := []string{"attempts", "deliveries", "ended", "expiry", "from", "id", "labels", "peer", "public_id",
+		want := []string{"account", "attempts", "deliveries", "ended", "expiry", "from", "id", "labels", "peer", "public_id",
 			"reason", "received", "revision", "service", "size", "state", "to", "transport", "type"}
 		if got := slices.Sorted(maps.Keys(v)); !slices.Equal(got, want) {
 			t.Errorf("keys %q", got)

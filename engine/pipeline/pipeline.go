@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/imgate/imgate/engine/joining"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/engine/ratelimit"
@@ -40,7 +41,8 @@ const (
 // Door is a transport instance as the pipeline sees it.
 type Door struct {
 	plugin.Transport
-	Plugin    string // the name of its plugin: the key of a plan's MIME table
+	Plugin    string // the name of its plugin: plans may name it in place of the instance
+	Protocol  string // what it speaks: the key of a plan's MIME table
 	Registrar bool   // whether it reaches bindings alone
 }
 
@@ -69,6 +71,9 @@ type Parts struct {
 	// Retention is how long the record of a message is kept, from its receipt:
 	// DefaultRetention if it is 0, at least MinRetention.
 	Retention time.Duration
+	// Key is a secret of the installation, the same for all time: what messages are
+	// called by their peers is made of it.
+	Key [32]byte
 }
 
 // Limits bound what may be kept for others.
@@ -93,10 +98,13 @@ type Pipeline struct {
 	meter meter
 
 	ids       message.Generator
+	names     *spool.Names
+	short     sync.Map // of shortName: those that are taken and may not be on disk yet
 	jobs      [deciders]chan job
 	undecided atomic.Int64
 
 	joins   joins
+	sets    *joining.Sets // of parts
 	lanes   lanes
 	settler settler
 	reports reports
@@ -106,7 +114,8 @@ type Pipeline struct {
 	lastClock atomic.Pointer[reading]
 
 	instances []string                 // the doors' names, sorted
-	sends     map[string]*atomic.Int64 // attempts under way, by instance
+	sends     map[string]*atomic.Int64 // attempts under way whose outcome isn't noted, by instance
+	calls     map[string]*atomic.Int64 // of Send that haven't returned, by instance
 
 	authorizing *plugin.Deadlines
 	attempting  *plugin.Deadlines
@@ -123,7 +132,7 @@ type Pipeline struct {
 // New returns a pipeline. Its context ends what it does when the node stops
 // being the active one.
 func New(ctx context.Context, parts Parts) *Pipeline {
-	p := &Pipeline{Parts: parts, limiter: ratelimit.New(parts.Spool)}
+	p := &Pipeline{Parts: parts, limiter: ratelimit.New(parts.Spool), names: spool.NewNames(parts.Key)}
 	p.Zone = cmp.Or(parts.Zone, time.UTC)
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for i := range p.jobs {
@@ -133,10 +142,12 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	p.attempting = plugin.NewDeadlines(p.ctx, sendWait)
 	p.instances = slices.Sorted(maps.Keys(parts.Doors))
 	p.sends = make(map[string]*atomic.Int64, len(parts.Doors))
+	p.calls = make(map[string]*atomic.Int64, len(parts.Doors))
 	for _, instance := range p.instances {
-		p.sends[instance] = new(atomic.Int64)
+		p.sends[instance], p.calls[instance] = new(atomic.Int64), new(atomic.Int64)
 	}
 	p.joins.live = map[spool.Digest]*ticket{}
+	p.sets = joining.New(parts.Spool, parts.Seen, MaxBody)
 	p.lanes.init(p)
 	p.settler.init(p)
 	p.reports.init()
@@ -176,6 +187,9 @@ func (p *Pipeline) Restore(ctx context.Context) error {
 	if err := p.limiter.Restore(ctx, now); err != nil {
 		return err
 	}
+	if err := p.sets.Restore(ctx, now, p.ids.Seen); err != nil {
+		return fmt.Errorf("rebuild the parts of messages: %w", err)
+	}
 	states, err := p.Spool.States(ctx)
 	if err != nil {
 		return fmt.Errorf("rebuild the spool: %w", err)
@@ -197,16 +211,16 @@ func (p *Pipeline) resume(now time.Time, e *spool.Entry, state spool.State) {
 	if e.Key != "" && !state.HandedOver { // then there is a row
 		p.Seen.Remember(now, it.seen(plugin.Outcome{State: plugin.OutcomeWaiting}))
 	}
+	p.reports.expect(it)
 	switch {
 	case state.HandedOver:
 		it.payload = nil
-		p.reports.expect(it)
 	case state.Quarantined != "":
 		it.payload = nil
 		p.lanes.setAside(it)
 	default:
 		way := wayOf(e, state.Fallback)
-		it.mayRepeat = state.Attempts > 0 || len(p.routes(e, way, now.Add(-bindingGrace))) > 0
+		it.mayRepeat = !it.early(now) && (state.Attempts > 0 || len(p.routes(e, way, now.Add(-bindingGrace))) > 0)
 		p.lanes.resume(it, len(p.routes(e, way, now)) == 0 && p.exists(way) && e.Account != "")
 	}
 }
@@ -219,6 +233,7 @@ func (p *Pipeline) Run() {
 	}
 	all.Go(p.lanes.schedule)
 	all.Go(p.settler.run)
+	all.Go(p.assembleOverdue)
 	all.Go(func() { p.every(sweepEvery, p.sweep) })
 	all.Go(func() { p.every(sweepEvery, p.forgetHistory) })
 	p.lanes.start()
@@ -295,12 +310,22 @@ func written(ctx context.Context, write func(done func(error)) error) error {
 	if err := write(func(err error) { done <- err }); err != nil {
 		return err
 	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
+	return onDisk(ctx, done, 1)
+}
+
+// onDisk waits until n writes are on disk.
+func onDisk(ctx context.Context, writes <-chan error, n int) error {
+	for range n {
+		select {
+		case err := <-writes:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return message.FailForNow(message.StorageDown, "the storage doesn't answer in time")
+		}
 	}
+	return nil
 }
 
 // held is how many messages are ours and have not ended.

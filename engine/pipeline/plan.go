@@ -31,6 +31,9 @@ func (p *Pipeline) plan(j job, supply *supply) (*spool.Entry, plugin.Answer, err
 		return nil, answer, err
 	}
 	e := &spool.Entry{Message: m, Account: to.ID, Submitter: j.Account.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
+	if j.assembled != nil {
+		j.assembled.planned = e
+	}
 	switch plan.Processing {
 	case plugin.Reject:
 		return nil, answer, message.Fail(plan.Reason, "service %s rejects it", plan.Service)
@@ -99,7 +102,7 @@ func (p *Pipeline) full(recipient string) *message.Failure {
 func (p *Pipeline) ask(a plugin.Arrival, to addressee, supply *supply) (plugin.Plan, error) {
 	q := p.question(a, to, supply)
 	began := time.Now()
-	plan, err := p.Policy.Decide(p.authorizing.Context(a.Message.Received), q, supply)
+	plan, err := p.Policy.Decide(p.authorizing.Context(began), q, supply)
 	ended := time.Now()
 	p.meter.policy.Observe(ended.Sub(began))
 	if err != nil {
@@ -138,9 +141,10 @@ func sound(plan *plugin.Plan) error {
 	return nil
 }
 
-// expiry is the end of a message's life, counted from receipt by our clock.
+// expiry is the end of a message's life, counted from receipt by our clock. The
+// plan's time begins when the sender wants it delivered.
 func expiry(m *message.Message, plan plugin.Plan) time.Time {
-	life := min(plan.Store, plugin.MaxStore)
+	life := min(plan.Store, plugin.MaxStore) + max(0, m.NotBefore.Sub(m.Received))
 	if m.Expires != nil {
 		life = min(life, *m.Expires)
 	}
@@ -197,7 +201,7 @@ func (p *Pipeline) passable(plan *plugin.Plan, mediaType string) ([]string, erro
 		return nil, unsupported(mediaType, fmt.Sprint(plan.Transports), accept)
 	}
 	for _, name := range plan.Transports {
-		if types, passes := carries(Door{Plugin: name}, plan, mediaType); !passes {
+		if types, passes := carries(Door{Protocol: name}, plan, mediaType); !passes {
 			return nil, unsupported(mediaType, name, types) // it couldn't go there if that were here
 		}
 	}
@@ -235,6 +239,6 @@ func (p *Pipeline) carriers(names []string, plan *plugin.Plan, mediaType string)
 
 // carries tells whether a type may go over a door, and which may.
 func carries(door Door, plan *plugin.Plan, mediaType string) (types []string, passes bool) {
-	types, limited := plan.MIME[door.Plugin]
+	types, limited := plan.MIME[door.Protocol]
 	return types, !limited || slices.Contains(types, mediaType)
 }

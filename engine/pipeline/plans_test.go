@@ -101,6 +101,7 @@ type stage struct {
 	main, backup *relay
 	audit        *auditor
 	parts        pipeline.Parts
+	phones       *testDoor // behind the door, if it isn't nil
 }
 
 // onStage runs a test in a bubble. Unless change says otherwise messages go over
@@ -122,9 +123,12 @@ func (s *stage) open() {
 	s.solo = alone(s.t, memory.Open(s.disk), s.policy, func(p *pipeline.Parts) {
 		s.audit.Charging = p.Charging
 		p.Charging = s.audit
-		p.Doors["main"] = pipeline.Door{Transport: s.main, Plugin: "trunk"}
-		p.Doors["side"] = pipeline.Door{Transport: newDoor(), Plugin: "door", Registrar: true}
-		p.Doors["backup"] = pipeline.Door{Transport: s.backup, Plugin: "spare"}
+		p.Doors["main"] = pipeline.Door{Transport: s.main, Plugin: "trunk", Protocol: "trunk"}
+		p.Doors["side"] = pipeline.Door{Transport: newDoor(), Plugin: "door", Protocol: "door", Registrar: true}
+		p.Doors["backup"] = pipeline.Door{Transport: s.backup, Plugin: "spare", Protocol: "spare"}
+		if s.phones != nil {
+			p.Doors["door"] = pipeline.Door{Transport: s.phones, Plugin: "door", Protocol: "door", Registrar: true}
+		}
 		p.Zone = s.parts.Zone
 		p.Metrics = s.parts.Metrics
 	})

@@ -38,15 +38,7 @@ func (ls *lanes) setAside(it *item) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.quarantined[it.id] = it
-}
-
-// takeAside takes a message out of quarantine; nil: it isn't there.
-func (ls *lanes) takeAside(id message.ID) *item {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	it := ls.quarantined[id]
-	delete(ls.quarantined, id)
-	return it
+	ls.talks.add(it)
 }
 
 // bringBack puts a message that was set aside into its lane again. Those that

@@ -38,17 +38,17 @@ func (p *Pipeline) question(a plugin.Arrival, to addressee, more *supply) plugin
 	q := plugin.Question{
 		Message: plugin.QuestionMessage{
 			ID: m.ID.String(), Type: content.MediaType(m.ContentType), Class: m.Class.String(), Size: len(m.Body),
-			Segments: content.Segments(more.text),
+			Segments: content.Segments(more.text), Missing: m.Missing,
 		},
 		Sender: plugin.QuestionSender{
 			Account: a.Account.ID, Address: m.From.String(), User: m.From.User, Domain: m.From.Host,
-			Attributes: a.Account.Attributes,
+			Number: m.Number, Local: a.Account.ID != m.Transport, Attributes: a.Account.Attributes,
 		},
 		Recipient: plugin.QuestionRecipient{
 			Address: m.Recipient.String(), User: m.Recipient.User, Domain: m.Recipient.Host,
 			Local: to.known, Account: to.ID, Attributes: to.Attributes,
 		},
-		Transport: m.Transport, Protocol: p.Doors[m.Transport].Plugin, Peer: m.Peer,
+		Transport: m.Transport, Protocol: p.Doors[m.Transport].Protocol, Peer: m.Peer,
 		Time: m.Received.UTC(), Clock: p.clock(m.Received),
 	}
 	if m.Expires != nil {

@@ -34,12 +34,15 @@ func TestQuestion(t *testing.T) {
 		}
 		s.send(t, "alice", "bob", strings.Repeat("grüße ", 30), func(a *plugin.Arrival) {
 			a.Account.Attributes = map[string]string{"plan": "gold"}
+			a.Account.Identities = append(a.Account.Identities, message.Address{User: "+447700900001"}, message.Address{User: "ACME"})
+			a.Message.Missing = 2
 			a.Message.ContentType = "Text/Plain;charset=utf-8"
 		})
 		want := plugin.Question{
-			Message: plugin.QuestionMessage{ID: asked.Message.ID, Type: "text/plain", Class: "text", Size: 240, Segments: 2},
+			Message: plugin.QuestionMessage{ID: asked.Message.ID, Type: "text/plain", Class: "text", Size: 240, Segments: 2, Missing: 2},
 			Sender: plugin.QuestionSender{
-				Account: "alice", Address: "alice@example.com", User: "alice", Domain: "example.com", Attributes: map[string]string{"plan": "gold"},
+				Account: "alice", Address: "alice@example.com", User: "alice", Domain: "example.com", Number: "+447700900001", Local: true,
+				Attributes: map[string]string{"plan": "gold"},
 			},
 			Recipient: plugin.QuestionRecipient{
 				Address: "bob@example.com", User: "bob", Domain: "example.com", Local: true, Account: "bob",
@@ -88,7 +91,8 @@ func (k knownBy) Lookup(ctx context.Context, a message.Address) (plugin.Account,
 func TestProductsTypes(t *testing.T) {
 	shipped := shippedMIME(t)
 	const all = "text/plain message/cpim text/html application/im-iscomposing+xml application/x-acro-filetransfer+json"
-	over := map[string]string{"sip": all, "smpp": "text/plain message/cpim"}
+	const text = "text/plain message/cpim"
+	over := map[string]string{"sip": all, "smpp": text, "smpp-server": text} // which speaks SMPP too
 	for transport, passing := range over {
 		for mediaType := range strings.FieldsSeq(all) {
 			passes := strings.Contains(" "+passing+" ", " "+mediaType+" ")
@@ -100,8 +104,9 @@ func TestProductsTypes(t *testing.T) {
 					s := alone(t, memory.Open(memory.NewDisk()), policy, func(p *pipeline.Parts) {
 						audit.Charging = p.Charging
 						p.Charging = audit
-						p.Doors["sip"] = pipeline.Door{Transport: p.Doors["door"].Transport, Plugin: "sip", Registrar: true}
-						p.Doors["smpp"] = pipeline.Door{Transport: vendor, Plugin: "smpp"}
+						p.Doors["sip"] = pipeline.Door{Transport: p.Doors["door"].Transport, Plugin: "sip", Protocol: "sip", Registrar: true}
+						p.Doors["smpp"] = pipeline.Door{Transport: vendor, Plugin: "smpp", Protocol: "smpp"}
+						p.Doors["smpp-server"] = pipeline.Door{Transport: vendor, Plugin: "smpp-server", Protocol: "smpp"}
 						delete(p.Doors, "door")
 					})
 					s.door.gate = soloGate{s: s, instance: "sip"}

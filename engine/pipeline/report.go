@@ -39,6 +39,7 @@ type reports struct {
 // handedOver is a message whose report is expected.
 type handedOver struct {
 	it     *item
+	partly bool // it waits until its other parts can be sent
 	ending bool // a report of it, or its end without one, is being written
 }
 
@@ -51,41 +52,44 @@ func (r *reports) init() {
 	r.strangers = map[peerName]time.Time{}
 }
 
-// expect waits for the report of a message that was handed over.
+// expect waits for the reports of a message that was handed over, or of which some
+// parts were taken.
 func (r *reports) expect(it *item) {
+	if len(it.state.Deliveries) == 0 {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := &handedOver{it: it}
-	r.byID[it.id] = h
-	for _, name := range names(it) {
-		r.byPeer[name] = h
-	}
-	r.held.Store(int64(len(r.byID)))
-}
-
-// names are what the peers call a message that have yet to report.
-func names(it *item) (names []peerName) {
-	for _, d := range it.state.Deliveries {
-		if d.Refused != "" {
+	h := &handedOver{it: it, partly: !it.state.HandedOver}
+	for i := range it.state.Deliveries {
+		d := &it.state.Deliveries[i]
+		if !it.state.awaits(d) {
 			continue
 		}
 		for _, part := range d.Parts {
-			if !part.Reported {
-				names = append(names, peerName{d.Transport, part.PeerID})
-			}
+			r.byPeer[peerName{d.Transport, part.PeerID}] = h
 		}
 	}
-	return names
+	if !h.partly {
+		r.byID[it.id] = h
+		r.held.Store(int64(len(r.byID)))
+	}
 }
 
-// forget is for a message that has ended.
-func (r *reports) forget(h *handedOver) {
+// forget is for a message that has ended, or goes another way.
+func (r *reports) forget(it *item) {
+	if len(it.state.Deliveries) == 0 {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.byID, h.it.id)
-	for _, name := range names(h.it) {
-		if r.byPeer[name] == h { // a peer may use a name twice
-			delete(r.byPeer, name)
+	delete(r.byID, it.id)
+	for _, d := range it.state.Deliveries {
+		for _, part := range d.Parts {
+			name := peerName{d.Transport, part.PeerID}
+			if h := r.byPeer[name]; h != nil && h.it == it { // a peer may use a name twice
+				delete(r.byPeer, name)
+			}
 		}
 	}
 	r.held.Store(int64(len(r.byID)))
@@ -114,11 +118,9 @@ func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.
 	if it.size > maxReadySize || p.reports.held.Load() >= maxReady {
 		it.payload = nil
 	}
+	p.reports.forget(it) // what it went to in part before counts no more
 	it.state.HandedOver = true
-	d := it.state.Delivery(by.route.Transport, by.device)
-	for _, id := range by.receipt.PeerIDs {
-		d.Parts = append(d.Parts, spool.Part{PeerID: id})
-	}
+	it.state.tookAll(by)
 	f := spool.Fate{ID: it.id, State: it.state.State, Record: charge}
 	if it.keyed {
 		seen := it.seen(plugin.Outcome{State: plugin.OutcomeDelivered})
@@ -130,7 +132,8 @@ func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.
 	p.reports.expect(it) // only now: what a report writes comes behind
 }
 
-// Report ends a message that was handed over. See plugin.Gate.
+// Report notes what became of a part, and ends the message with the last one that
+// arrives, or the first one that doesn't. See plugin.Gate.
 func (p *Pipeline) Report(ctx context.Context, transport, peerID string, s plugin.Status) error {
 	name := peerName{transport, peerID}
 	underWay := p.sends[transport].Load() > 0 // before the look: the one that it is about may be noted meanwhile
@@ -138,12 +141,20 @@ func (p *Pipeline) Report(ctx context.Context, transport, peerID string, s plugi
 	if h == nil {
 		return p.reports.unknown(name, underWay, time.Now())
 	}
+	if h.partly {
+		return written(ctx, func(done func(error)) error { return p.partReported(h.it, name, s, done) })
+	}
 	x := ending{state: spool.StateDelivered, transport: transport, at: time.Now()}
 	if !s.Delivered {
 		x.state, x.failure = spool.StateFailed, &message.Failure{Reason: cmp.Or(s.Reason, message.Undelivered)}
 		p.Log.Debug("message failed after it was handed over", "transport", transport, "id", h.it.id, "reason", s.Reason)
 	}
-	return written(ctx, func(done func(error)) error { return p.endHandedOver(ctx, h, x, done) })
+	return written(ctx, func(done func(error)) error {
+		if s.Delivered && !p.partArrived(h, name, done) {
+			return nil
+		}
+		return p.endHandedOver(ctx, h, x, done)
+	})
 }
 
 func (r *reports) find(name peerName) *handedOver {
@@ -196,7 +207,7 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 		}
 	}
 	if e == nil {
-		p.reports.forget(h)
+		p.reports.forget(h.it)
 		done(nil)
 		return nil
 	}
@@ -208,7 +219,7 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 	x.charge = settlement(h.it, e, x, x.state == spool.StateDelivered)
 	p.end(h.it, e, x, func(err error) {
 		if err == nil {
-			p.reports.forget(h)
+			p.reports.forget(h.it)
 		}
 		done(err)
 	})
@@ -218,12 +229,13 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 // fallBackLater sends a message that the next hop has reported as failed by its
 // plan's fallback, once that is on disk.
 func (p *Pipeline) fallBackLater(h *handedOver, e *spool.Entry, x ending, done func(error)) {
-	p.reports.forget(h)
 	it := h.it
+	p.reports.forget(it)
 	it.state.note(reported(it, x))
 	it.state.HandedOver = false
 	it.state.Attempts++ // which was the hand-over
-	it.payload, it.pair = e, p.pairOf(e, wayOf(e, true))
+	it.payload = e
+	p.lanes.rename(it, p.pairOf(e, wayOf(e, true)))
 	p.fallBack(it, x.reason(), func(err error) {
 		if err == nil { // else this node is no longer the active one
 			p.lanes.bringBack(it)
@@ -235,7 +247,7 @@ func (p *Pipeline) fallBackLater(h *handedOver, e *spool.Entry, x ending, done f
 // reported is what has become of the parts that were handed over.
 func reported(it *item, x ending) (results []result) {
 	for _, d := range it.state.Deliveries {
-		if len(d.Parts) == 0 || d.Refused != "" {
+		if len(d.Parts) == 0 || !it.state.awaits(&d) {
 			continue
 		}
 		r := result{target: target{route: plugin.Route{Transport: d.Transport}, device: d.Device}}

@@ -104,7 +104,7 @@ func takeOver(t testing.TB, storage plugin.Storage) (*pipeline.Pipeline, *spool.
 	p := pipeline.New(t.Context(), pipeline.Parts{
 		Policy: charged(), Accounts: testAccounts{}, Tables: spool.NewTables("test", storage, committer), Log: log,
 		Spool: spool.New(storage, committer), Seen: seen, Locations: spool.NewLocations(storage, committer),
-		Doors: map[string]pipeline.Door{"door": {Transport: door, Plugin: "door", Registrar: true}},
+		Doors: map[string]pipeline.Door{"door": {Transport: door, Plugin: "door", Protocol: "door", Registrar: true}},
 	})
 	if err := seen.CatchUp(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// maxDue bounds how many lanes are taken out at once: many messages may be scheduled
+// for one moment, and the others mustn't wait for them.
+const maxDue = 1024
+
 // schedule is a heap of lanes at rest, the one to look at first in front.
 type schedule []*lane
 
@@ -49,10 +53,10 @@ func (s *schedule) remove(l *lane) {
 	}
 }
 
-// due takes out the lanes whose time has come and tells when the next one's
-// comes; zero: none is left.
+// due takes out lanes whose time has come, at most maxDue, and tells when the next
+// one's comes; zero: none is left.
 func (s *schedule) due(now time.Time) (lanes []*lane, next time.Time) {
-	for len(*s) > 0 && !(*s)[0].wakeAt.After(now) {
+	for len(*s) > 0 && len(lanes) < maxDue && !(*s)[0].wakeAt.After(now) {
 		lanes = append(lanes, heap.Pop(s).(*lane))
 	}
 	if len(*s) > 0 {

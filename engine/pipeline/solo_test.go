@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -44,9 +45,19 @@ func (g soloGate) Report(ctx context.Context, id string, s plugin.Status) error 
 // alone runs a pipeline on a storage until the test ends. change may change its parts.
 func alone(t testing.TB, storage plugin.Storage, policy plugin.Policy, change func(*pipeline.Parts)) *solo {
 	t.Helper()
-	fence, err := storage.Acquire(t.Context(), "solo", time.Hour)
+	s, err := tryAlone(t, storage, policy, change)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return s
+}
+
+// tryAlone is alone on a storage that may fail.
+func tryAlone(t testing.TB, storage plugin.Storage, policy plugin.Policy, change func(*pipeline.Parts)) (*solo, error) {
+	t.Helper()
+	fence, err := storage.Acquire(t.Context(), "solo", time.Hour)
+	if err != nil {
+		return nil, err
 	}
 	log := slog.New(slog.DiscardHandler)
 	committer := spool.NewCommitter(storage, fence, log)
@@ -61,8 +72,8 @@ func alone(t testing.TB, storage plugin.Storage, policy plugin.Policy, change fu
 		Policy: policy, Accounts: testAccounts{}, Charging: charging, Tables: tables, Log: log,
 		Spool: spool.New(storage, committer), Seen: spool.NewSeenTable(storage), Locations: spool.NewLocations(storage, committer),
 		Doors: map[string]pipeline.Door{
-			"door":  {Transport: s.door, Plugin: "door", Registrar: true},
-			"trunk": {Transport: s.door.trunk, Plugin: "trunk"},
+			"door":  {Transport: s.door, Plugin: "door", Protocol: "door", Registrar: true},
+			"trunk": {Transport: s.door.trunk, Plugin: "trunk", Protocol: "trunk"},
 		},
 	}
 	if change != nil {
@@ -70,8 +81,9 @@ func alone(t testing.TB, storage plugin.Storage, policy plugin.Policy, change fu
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s.Pipeline = pipeline.New(ctx, parts)
-	if err := s.Restore(ctx); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(parts.Seen.CatchUp(ctx, time.Now()), s.Restore(ctx)); err != nil {
+		cancel()
+		return nil, err
 	}
 	var running, committing sync.WaitGroup
 	committing.Go(func() { committer.Run(ctx) })
@@ -83,7 +95,7 @@ func alone(t testing.TB, storage plugin.Storage, policy plugin.Policy, change fu
 		committing.Wait()
 	})
 	t.Cleanup(s.stop)
-	return s
+	return s, nil
 }
 
 // nowhere is a storage that keeps nothing, so that a benchmark measures the

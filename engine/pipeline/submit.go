@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"errors"
-	"hash/maphash"
 	"runtime/debug"
 	"time"
 
@@ -16,17 +15,20 @@ import (
 // job is a submission on its way to a decision.
 type job struct {
 	plugin.Arrival
-	digest spool.Digest
-	ticket *ticket
+	digest    spool.Digest
+	ticket    *ticket
+	named     bool         // its short name is taken for it
+	replaces  *predecessor // nil: no other message
+	assembled *assembled   // nil: it came whole
 }
-
-// pairSeed spreads the pairs of sender and recipient over the deciders.
-var pairSeed = maphash.MakeSeed()
 
 // Submit takes a message from a door. See plugin.Gate.
 func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
-	p.meter.doors[transport].received.Inc()
 	now := time.Now()
+	if a.Part != nil {
+		return p.submitPart(now, transport, a)
+	}
+	p.meter.doors[transport].received.Inc()
 	if f := p.admit(a); f != nil {
 		p.refused(refusedMessages, transport, now, f, "transport", transport, "peer", a.Message.Peer)
 		return refused(f)
@@ -43,15 +45,19 @@ func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
 		p.meter.joined.Inc()
 		return j.ticket
 	}
-	p.receive(now, transport, a.Message)
-	p.tell(plugin.Step{Name: plugin.StepReceived, Message: a.Message, Began: now, Ended: now, Call: a.Call, Transport: transport})
+	p.receive(now, transport, j)
+	p.enqueue(j)
+	return j.ticket
+}
+
+// enqueue hands a submission to its decider.
+func (p *Pipeline) enqueue(j job) {
 	p.undecided.Add(1)
 	select {
-	case p.jobs[decider(a.Message)] <- j:
+	case p.jobs[decider(j.Message)] <- j:
 	default:
 		p.refuse(j, message.FailForNow(message.Overloaded, "too many messages wait for a decision"))
 	}
-	return j.ticket
 }
 
 // admit refuses what needs no decision.
@@ -70,6 +76,8 @@ func (p *Pipeline) admit(a plugin.Arrival) *message.Failure {
 		return message.Fail(message.TooLarge, "typing notice of %d octets, at most %d", len(m.Body), maxNotice)
 	case len(m.Headers) > maxHeaders:
 		return message.Fail(message.TooLarge, "%d header fields, at most %d", len(m.Headers), maxHeaders)
+	case !m.NotBefore.IsZero() && time.Until(m.NotBefore) > maxAhead:
+		return message.Fail(message.Malformed, "not before %s, at most %s ahead", m.NotBefore.UTC(), maxAhead)
 	case !a.Account.Owns(m.From):
 		return message.Fail(message.Forbidden, "account %s doesn't own %s", a.Account.ID, m.From)
 	}
@@ -80,12 +88,33 @@ func (p *Pipeline) admit(a plugin.Arrival) *message.Failure {
 }
 
 // receive fills in what the engine says of a message.
-func (p *Pipeline) receive(now time.Time, transport string, m *message.Message) {
+func (p *Pipeline) receive(now time.Time, transport string, j job) {
+	m := j.Message
 	m.ID = p.ids.New(now)
-	m.PublicID = message.NewPublicID()
+	switch {
+	case j.replaces != nil:
+		m.PublicID = j.replaces.e.Message.PublicID
+	case j.ShortName:
+		m.PublicID = spool.NewShortName()
+	default:
+		m.PublicID = p.names.Of(m.ID)
+	}
 	m.Received = now
 	m.Transport = transport
 	m.Class = classOf(m)
+	m.Number = numberOf(j.Account)
+	p.tell(plugin.Step{Name: plugin.StepReceived, Message: m, Began: now, Ended: now, Call: j.Call, Transport: transport})
+}
+
+// numberOf is the first of an account's identities without a domain; empty: it
+// has none.
+func numberOf(a plugin.Account) string {
+	for _, identity := range a.Identities {
+		if identity.Host == "" {
+			return identity.User
+		}
+	}
+	return ""
 }
 
 func classOf(m *message.Message) message.Class {
@@ -94,14 +123,7 @@ func classOf(m *message.Message) message.Class {
 
 // decider picks the goroutine that takes all messages of a pair.
 func decider(m *message.Message) int {
-	var h maphash.Hash
-	h.SetSeed(pairSeed)
-	h.WriteString(m.From.User)
-	h.WriteString(m.From.Host)
-	h.WriteByte(0)
-	h.WriteString(m.Recipient.User)
-	h.WriteString(m.Recipient.Host)
-	return int(h.Sum64() % deciders)
+	return int(conversationOf(m.From, m.Recipient) % deciders)
 }
 
 // decideAll takes one message after the other, so that a pair's stay in order.
@@ -131,7 +153,14 @@ func (p *Pipeline) refuseLeft(jobs <-chan job) {
 
 func (p *Pipeline) refuse(j job, err error) {
 	f, m := message.AsFailure(err), j.Message
-	p.undecided.Add(-1)
+	p.decided(j)
+	if j.assembled != nil {
+		p.refuseAssembled(j, f)
+		return
+	}
+	if j.replaces != nil {
+		p.lanes.putBack(j.replaces.it, time.Now())
+	}
 	p.Log.Debug("message refused", "transport", m.Transport, "id", m.ID, "peer", m.Peer, "reason", f)
 	p.refused(refusedMessages, m.Transport, m.Received, f, "transport", m.Transport, "peer", m.Peer, "id", m.ID)
 	p.tell(plugin.Step{Name: plugin.StepRefused, Message: m, Reason: f.Reason})
@@ -153,6 +182,12 @@ func (p *Pipeline) decide(j job, supply *supply) {
 			p.refuse(j, message.FailForNow(message.Internal, "panic"))
 		}
 	}()
+	if j.ShortName {
+		if err := p.nameShort(&j); err != nil {
+			p.refuse(j, err)
+			return
+		}
+	}
 	e, answer, err := p.plan(j, supply)
 	if err != nil {
 		p.refuse(j, err)
@@ -165,6 +200,9 @@ func (p *Pipeline) decide(j job, supply *supply) {
 	if err := p.withinLimits(e); err != nil { // before anything is reserved
 		p.refuse(j, err)
 		return
+	}
+	if j.assembled != nil {
+		p.reserveAnew(j.assembled.set, e)
 	}
 	reservation, err := p.authorize(e)
 	if err != nil {
@@ -182,10 +220,19 @@ func (p *Pipeline) discard(j job, e *spool.Entry, answer plugin.Answer) {
 		p.refuse(j, err)
 		return
 	}
-	p.undecided.Add(-1)
+	p.decided(j)
+	if j.assembled != nil {
+		p.endAssembled(j, e, ending{state: spool.StateDiscarded, at: time.Now()})
+		return
+	}
 	p.meter.doors[j.Message.Transport].accepted.Inc()
 	it := p.newItem(e, j.ticket, spool.State{}) // which is never on disk
-	p.end(it, e, ending{state: spool.StateDiscarded, at: time.Now()}, nil)
+	x := ending{state: spool.StateDiscarded, at: time.Now(), also: nameRows(j, e)}
+	if j.replaces != nil {
+		p.discardInPlace(j, it, e, x, answer)
+		return
+	}
+	p.end(it, e, x, nil)
 	j.ticket.accept(answer)
 	j.ticket.resolve(plugin.Outcome{State: plugin.OutcomeWaiting})
 }
@@ -245,7 +292,11 @@ func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation 
 		p.tell(plugin.Step{Name: plugin.StepStored, Message: e.Message, Began: began})
 		p.accept(j, it, answer)
 	}
-	err := p.write(e, spool.With{Reservation: reservation, Charge: paid}, done)
+	with := spool.With{Reservation: reservation, Charge: paid, Also: nameRows(j, e)}
+	if j.assembled != nil {
+		with.Parts = p.sets.Leave(began, j.assembled.set, "")
+	}
+	err := p.write(j.replaces, e, with, done)
 	if err != nil {
 		p.release(record)
 	}
@@ -253,15 +304,22 @@ func (p *Pipeline) put(j job, e *spool.Entry, answer plugin.Answer, reservation 
 }
 
 // write puts a message on disk, counted with its rate limits if it has any.
-func (p *Pipeline) write(e *spool.Entry, with spool.With, done func(error)) error {
+func (p *Pipeline) write(old *predecessor, e *spool.Entry, with spool.With, done func(error)) error {
 	if len(e.Plan.Limits) == 0 {
-		return p.Spool.Put(e, with, done)
+		return p.store(old, e, with, done)
 	}
 	return p.count(e, func(windows []spool.Window) error {
 		counted := with
 		counted.Windows = windows
-		return p.Spool.Put(e, counted, done)
+		return p.store(old, e, counted, done)
 	})
+}
+
+func (p *Pipeline) store(old *predecessor, e *spool.Entry, with spool.With, done func(error)) error {
+	if old != nil {
+		return p.putInPlace(old, e, with, done)
+	}
+	return p.Spool.Put(e, with, done)
 }
 
 // notPut refuses a message that isn't on disk. One that may be stays as it is:
@@ -275,15 +333,22 @@ func (p *Pipeline) notPut(j job, e *spool.Entry, record *plugin.Record, err erro
 		p.refuse(j, err)
 		return
 	}
-	p.undecided.Add(-1)
+	p.decided(j)
 	p.Log.Debug("whether a message was kept isn't known", "transport", j.Message.Transport, "id", j.Message.ID, "peer", j.Message.Peer)
+	if j.assembled != nil {
+		p.sets.Unsure(j.assembled.set)
+		return
+	}
 	j.ticket.refuse(message.AsFailure(err))
 }
 
 // accept runs on the committer's goroutine, in the order of the Puts.
 func (p *Pipeline) accept(j job, it *item, answer plugin.Answer) {
-	p.undecided.Add(-1)
-	p.meter.doors[j.Message.Transport].accepted.Inc()
+	p.decided(j)
+	p.meter.door(j.Message.Transport).accepted.Inc()
+	if j.assembled != nil {
+		p.endParts(j, nil)
+	}
 	j.ticket.accept(answer)
 	if rests := p.lanes.add(it); rests {
 		p.tell(plugin.Step{Name: plugin.StepWaiting, Message: j.Message})

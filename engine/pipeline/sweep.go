@@ -55,7 +55,7 @@ func (p *Pipeline) sweepSeen(now time.Time) {
 func (p *Pipeline) forgetHistory(now time.Time) {
 	var last message.ID
 	p.inPages(func() (n int, err error) {
-		n, last, err = p.Spool.Forget(p.ctx, last, now.Add(-p.bounds.Load().retention), deletePage)
+		n, last, err = p.Spool.Forget(p.ctx, p.names, last, now.Add(-p.bounds.Load().retention), deletePage)
 		return n, err
 	})
 }

@@ -39,14 +39,20 @@ type target struct {
 	route  plugin.Route
 	door   plugin.Transport
 	device string
-	others []plugin.Route // the device's other ways, where this one is gone
+	others []target // the device's other ways, or the next hops that follow, where this one is gone
 }
 
 // result is what became of one attempt at one target.
 type result struct {
 	target
-	receipt plugin.Receipt
-	failure *message.Failure // nil: it was taken
+	receipt   plugin.Receipt   // with a failure: of the parts that were taken
+	failure   *message.Failure // nil: it was taken
+	unreached []string         // the instances that had no way now, before this one and it too
+}
+
+// unreachable tells whether nothing was sent, since there was no way now.
+func (r *result) unreachable() bool {
+	return r.failure != nil && r.failure.Temporary && r.failure.Reason == message.Unavailable && len(r.receipt.Progress) == 0
 }
 
 // reason is why the target didn't take the message; empty: it did.
@@ -67,11 +73,13 @@ func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, way way, now time.
 		if t.door == nil {
 			continue
 		}
-		if reason := it.state.refused(route.Transport, t.device); reason != "" {
-			refusal = reason
-			continue
+		if noted := it.state.of(route.Transport, t.device); noted != nil {
+			if noted.Refused != "" {
+				refusal = noted.Refused
+				continue
+			}
+			t.route.Progress = noted.Progress
 		}
-		t.route.Reference = reference(e.Message.PublicID, route.Transport, t.device, way.fallback)
 		if p.lanes.silent(l.recipient, t.key()) {
 			silent = append(silent, t)
 			continue
@@ -82,13 +90,27 @@ func (p *Pipeline) targets(l *lane, e *spool.Entry, it *item, way way, now time.
 		targets = silent
 	}
 	switch {
+	case refusal != "" && len(targets) > 0 && len(way.routes) == 0 && targets[0].route.Binding == nil:
+		return nil, refusal // for which the plan has its fallback
 	case len(targets) < 2:
-	case len(way.routes) > 0:
-		targets = targets[:1] // in order: the next one is tried when this one refuses
+	case targets[0].route.Binding == nil:
+		targets = inTurn(targets)
 	default:
 		targets = perDevice(targets)
 	}
 	return targets, refusal
+}
+
+// inTurn makes one target of next hops: each gets its turn where those before it
+// can't be reached now. Of charging's routes the next one is tried also when one
+// refuses. What has gone to one in part stays with that.
+func inTurn(targets []target) []target {
+	partly := func(t target) bool { return len(t.route.Progress) > 0 }
+	if i := slices.IndexFunc(targets, partly); i >= 0 {
+		return targets[i : i+1]
+	}
+	targets[0].others = targets[1:]
+	return targets[:1]
 }
 
 // perDevice makes one target of the ways to each device (RFC 5626 §4.2): it gets a
@@ -104,31 +126,42 @@ func perDevice(targets []target) []target {
 			merged = append(merged, t)
 			continue
 		}
-		merged[i].others = append(merged[i].others, t.route)
+		merged[i].others = append(merged[i].others, t)
 	}
 	return merged
 }
 
 // routes are those that charging named, else those of the first of a way's
-// transports that has any.
+// transports that has any; where that one leads outside, of all that do.
 func (p *Pipeline) routes(e *spool.Entry, way way, now time.Time) []plugin.Route {
 	if len(way.routes) > 0 {
 		return way.routes
 	}
 	bindings := p.Locations.Of(e.Account, now)
-	for _, instance := range way.transports {
+	for i, instance := range way.transports {
 		door, ok := p.Doors[instance]
 		if !ok {
 			continue
 		}
 		if !door.Registrar {
-			return []plugin.Route{{Transport: instance}}
+			return p.outside(way.transports[i:])
 		}
 		if routes := bound(bindings, way.transports); len(routes) > 0 {
 			return routes
 		}
 	}
 	return nil
+}
+
+// outside are the ways over those of some transports that lead outside.
+func (p *Pipeline) outside(transports []string) []plugin.Route {
+	routes := make([]plugin.Route, 0, len(transports))
+	for _, instance := range transports {
+		if door, ok := p.Doors[instance]; ok && !door.Registrar {
+			routes = append(routes, plugin.Route{Transport: instance})
+		}
+	}
+	return routes
 }
 
 // bound are the ways to the bindings on some transports: all devices are
@@ -163,14 +196,16 @@ func (t target) key() string {
 	return t.route.Transport + "\x00" + t.peer()
 }
 
-// reference names a delivery to its peer: the message's public id, which
-// nobody can guess, which device it is for, and whether that gets it by the
-// fallback, which may have another sender.
-func reference(publicID, transport, device string, fallback bool) string {
-	name := transport + "\x00" + device
+// reference names a delivery to its peer: the message's own name, which nobody
+// can guess and no other has had, which device it is for, and whether that gets
+// it by the fallback, which may have another sender.
+func (p *Pipeline) reference(id message.ID, transport, device string, fallback bool) string {
+	to := transport + "\x00" + device
 	if fallback {
-		name += "\x00fallback"
+		to += "\x00fallback"
 	}
-	sum := sha256.Sum256([]byte(name))
-	return publicID + "." + hex.EncodeToString(sum[:4])
+	sum := sha256.Sum256([]byte(to))
+	var room [64]byte
+	text := append(p.names.Append(room[:0], id), '.')
+	return string(hex.AppendEncode(text, sum[:4]))
 }

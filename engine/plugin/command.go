@@ -70,6 +70,9 @@ type Invocation struct {
 	// Settings is the configuration of the first instance of the plugin that
 	// brought the command, its defaults if there is none: a *C as in Define.
 	Settings Config
+	// Protocols says what is spoken over the transports that a plan may name: the
+	// configured instances, and the plugins of this program.
+	Protocols map[string]string
 }
 
 // AdminClient talks to the admin API of the running server.

@@ -17,9 +17,9 @@ type Plan struct {
 	Revision string `json:"-"` // of the policies
 
 	Processing      Processing          `json:"processing" doc:"what happens to the message; discard accepts it and throws it away" enum:"deliver,reject,discard" default:"\"deliver\"" example:"\"reject\""`
-	Reason          message.Reason      `json:"reason" doc:"with reject: what the sender is told" enum:"rejected,blocked,forbidden,unknown-recipient,declined,unavailable" default:"\"rejected\"" example:"\"blocked\""`
+	Reason          message.Reason      `json:"reason" doc:"with reject: what the sender is told" enum:"rejected,blocked,forbidden,unknown-recipient,declined,unavailable,incomplete" default:"\"rejected\"" example:"\"blocked\""`
 	Transports      []string            `json:"transports" doc:"the instances or plugins to deliver through, in order of preference" default:"[\"sip\"]" example:"[\"smpp\", \"sip\"]"`
-	MIME            map[string][]string `json:"mime" doc:"by plugin (sip, smpp, …): the MIME types that may go over it; a plugin that isn't named takes everything" default:"{}" example:"{\"smpp\": [\"text/plain\"]}"`
+	MIME            map[string][]string `json:"mime" doc:"by protocol (sip, smpp, …): the MIME types that may go over the instances that speak it; one that isn't named takes everything" default:"{}" example:"{\"smpp\": [\"text/plain\"]}"`
 	Charging        PlanCharging        `json:"charging" doc:"who pays, for what, and when"`
 	ExternalRouting bool                `json:"external_routing" doc:"whether the authorisation says where it goes, instead of transports; needs a charging.mode other than none" default:"false" example:"true"`
 	Store           time.Duration       `json:"store" doc:"how long a message waits at most for a recipient who can't be reached, 0s to 720h; 0s: it goes at once or not at all" default:"\"1h\"" example:"\"72h\""`

@@ -153,6 +153,7 @@ type QuestionSender struct {
 	User       string            `json:"user" doc:"the part before the @"`
 	Domain     string            `json:"domain" doc:"the part behind the @, in lower case"`
 	Number     string            `json:"number" doc:"the account's telephone number: the first of its identities without a domain; empty: it has none"`
+	Local      bool              `json:"local" doc:"whether one of our accounts sends it; else its transport vouches for the sender under its own name, as one to a vendor does for mobile phones"`
 	Attributes map[string]string `json:"attributes" doc:"what the accounts plugin says of the account"`
 }
 

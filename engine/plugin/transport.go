@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -56,6 +57,13 @@ type Route struct {
 	Progress []byte
 }
 
+// The bounds of a Receipt.
+const (
+	MaxParts    = 255
+	MaxPeerID   = 64  // octets
+	MaxProgress = 256 // octets
+)
+
 // Receipt is what a peer said when it took a message.
 type Receipt struct {
 	// Final: the recipient has it. Otherwise the peer has promised to deliver
@@ -63,10 +71,29 @@ type Receipt struct {
 	// will.
 	Final bool
 	// PeerIDs are the peer's own names for it, one for each part in which it went
-	// that is to be reported: at most 255 of 64 octets each.
+	// that is to be reported: at most 255 of 1 to 64 octets each. With an error:
+	// of the parts that were taken in this attempt.
 	PeerIDs []string
 	// Progress says which parts were taken, with an error. See Route.
 	Progress []byte
+}
+
+// Validate checks the bounds; failed: it came with an error.
+func (r *Receipt) Validate(failed bool) error {
+	switch {
+	case len(r.PeerIDs) > MaxParts:
+		return fmt.Errorf("%d names of parts, at most %d", len(r.PeerIDs), MaxParts)
+	case len(r.Progress) > MaxProgress:
+		return fmt.Errorf("progress of %d octets, at most %d", len(r.Progress), MaxProgress)
+	case failed && len(r.PeerIDs) > 0 && len(r.Progress) == 0:
+		return errors.New("names of parts with an error, and no progress")
+	}
+	for _, id := range r.PeerIDs {
+		if len(id) == 0 || len(id) > MaxPeerID {
+			return fmt.Errorf("a name of %d octets for a part, expected 1 to %d", len(id), MaxPeerID)
+		}
+	}
+	return nil
 }
 
 // Status is what a peer reports after it took a message.
@@ -144,7 +171,8 @@ type Tenure struct {
 type Arrival struct {
 	Message *message.Message
 	// Account is as Authenticate returned it. A transport that trusts its peers
-	// vouches for one that owns the sender.
+	// vouches for one that owns the sender; if its ID is the instance's name, it
+	// isn't one of our accounts and pays for nothing.
 	Account Account
 
 	// Key tells a repeated submission from a new one: everything that stays the
@@ -189,7 +217,8 @@ type Which struct {
 // Replacement is what takes the place of a message that waits. What is nil stays
 // as it was.
 type Replacement struct {
-	From        message.Address // who sends it: the same as before
+	Account     Account         // as for an Arrival: the one that asks
+	From        message.Address // who sends it: the same as before; zero: that isn't said
 	ContentType string
 	Body        []byte
 	Expires     *time.Duration

@@ -28,6 +28,7 @@ func sampleEntry() *Entry {
 			Service: "onnet", Revision: "abc", Transports: []string{"sip"}, Labels: map[string]string{"a": "1", "b": "2"},
 			Charging: plugin.PlanCharging{When: plugin.OnHandover},
 			Retry:    plugin.PlanRetry{Backoff: []time.Duration{time.Second, time.Minute}, Unknown: plugin.UnknownRetry},
+			Text:     plugin.PlanText{Transliterate: plugin.TransliterateConfigured},
 		},
 		Record: &plugin.Record{Key: m.ID, Payer: "1001", Units: 2, Destination: "MSGN", From: m.From, Recipient: m.Recipient,
 			Service: "onnet", Received: received, Reserved: []byte{1, 2}},
@@ -79,7 +80,7 @@ func TestEveryTruncationIsNoticed(t *testing.T) {
 func TestStateSurvives(t *testing.T) {
 	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
 		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}}, Delivered: true},
-	}, Fallback: true, Earlier: 2}
+	}, Fallback: true, Earlier: 2, Hurried: true}
 	got, err := decodeState(encodeState(want))
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
@@ -127,7 +128,7 @@ func FuzzDecode(f *testing.F) {
 	window := Window{Key: "k", Began: time.Unix(1, 0), Per: time.Hour, Count: 3}
 	f.Add(window.row().Value)
 	summary := sampleSummary()
-	f.Add(summary.row().Value)
+	f.Add(summary.Row().Value)
 	f.Add(encodeState(State{Attempts: 1, Deliveries: []Delivery{{Device: "d"}}}))
 	f.Add(encodeBinding(plugin.Binding{Account: "a", Contact: "sip:a@b", Expires: time.Unix(1, 0)}))
 	f.Fuzz(func(t *testing.T, row []byte) {
@@ -137,7 +138,7 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		if s, err := decodeSummary(make([]byte, len(message.ID{})), row); err == nil {
-			again := s.row()
+			again := s.Row()
 			if _, err := decodeSummary(again.Key, again.Value); err != nil {
 				t.Errorf("a record can't be read when it is written again: %v", err)
 			}

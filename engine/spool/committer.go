@@ -65,7 +65,8 @@ type write struct {
 	fresh     int // of changes, from the first: rows that are new, which a Put that is refused leaves none of
 	bytes     int
 	refusable bool
-	done      func(error) // called once by the committer's goroutine; must not block; may be nil
+	undo      func() []plugin.Change // what to write back in place of what the others have deleted; nil: nothing
+	done      func(error)            // called once by the committer's goroutine; must not block; may be nil
 }
 
 // NewCommitter returns a committer that writes under a fence. Run makes it work.
@@ -98,10 +99,16 @@ func (c *Committer) Written() time.Time { return time.UnixMicro(c.written.Load()
 // isn't called. Else done gets nil once all are on disk, or a *message.Failure:
 // then none of the rows stays that it created, unless it is plugin.ErrUnknown.
 func (c *Committer) Put(changes []plugin.Change, fresh int, done func(error)) error {
+	return c.put(changes, fresh, nil, done)
+}
+
+// put is Put for changes of which some delete rows: where it is taken back, undo
+// says what was there. It is called on the goroutine on which done is.
+func (c *Committer) put(changes []plugin.Change, fresh int, undo func() []plugin.Change, done func(error)) error {
 	if c.Failing() {
 		return message.FailForNow(message.StorageDown, "the storage fails")
 	}
-	return c.add(write{changes: changes, fresh: fresh, bytes: size(changes), refusable: true, done: done})
+	return c.add(write{changes: changes, fresh: fresh, bytes: size(changes), refusable: true, undo: undo, done: done})
 }
 
 // Move commits changes behind everything that came before. done, which may be
@@ -277,7 +284,11 @@ func takeBack(batch []write, cause error) []write {
 	for i, w := range batch {
 		rest[i] = w
 		if w.refusable {
-			rest[i] = write{changes: deletions(w.changes[:w.fresh]), done: func(err error) { w.done(takenBack(err, cause)) }}
+			back := deletions(w.changes[:w.fresh])
+			if w.undo != nil {
+				back = append(back, w.undo()...)
+			}
+			rest[i] = write{changes: back, done: func(err error) { w.done(takenBack(err, cause)) }}
 		}
 	}
 	return rest

@@ -23,6 +23,8 @@ const (
 	tableSecrets  = "secrets"  // name → octets
 	tableWindows  = "windows"  // digest of the key → Window, until it is over
 	tableSeen     = "seen"     // when it was noted, digest of the key → what became of it
+	tableNames    = "names"    // account, name → id, of what has a name that isn't its own
+	tableParts    = "parts"    // id, number → PartRow, until the message is complete or its time is over
 )
 
 // Bounds of a page when memory is rebuilt, in rows. The first one is small; the

@@ -73,7 +73,8 @@ type State struct {
 	HandedOver  bool           // the next hop is responsible and reports later
 	Deliveries  []Delivery
 	Fallback    bool // the plan's fallback is at work
-	Earlier     int  // of Attempts, those that no longer count: before the fallback, or before it was set aside
+	Earlier     int  // of Attempts, those that don't count: before the fallback, before it was set aside, or throttled
+	Hurried     bool // an operator has sent it before its time
 }
 
 // Delivery is one device's, or next hop's, part of a message.
@@ -84,7 +85,7 @@ type Delivery struct {
 	Refused   message.Reason // for good; empty: not refused
 	Unknown   bool           // the last attempt wasn't answered
 	Parts     []Part         // that the peer has taken and reports, in their order
-	Progress  []byte         // what the transport needs to go on, see plugin.Route
+	Progress  []byte         // what the transport needs to go on, see plugin.Route; empty: all of it was taken, or nothing
 }
 
 // Part is one of the parts in which a message went to a peer.
@@ -346,6 +347,7 @@ func encodeState(s State) []byte {
 	}
 	w.bool(s.Fallback)
 	w.uint(uint64(s.Earlier))
+	w.bool(s.Hurried)
 	return w.b
 }
 
@@ -358,6 +360,9 @@ func decodeState(b []byte) (State, error) {
 	}
 	if version > 1 {
 		s.Fallback, s.Earlier = r.bool(), int(r.uint())
+	}
+	if version > 2 {
+		s.Hurried = r.bool()
 	}
 	return s, r.done()
 }

@@ -54,7 +54,7 @@ func (n *otherNode) end(key string, id message.ID, received, at time.Time) {
 		ID: id, PublicID: message.NewPublicID(), State: StateDelivered, Received: received, Expiry: received.Add(time.Hour), Ended: at,
 		Submission: DigestKey(key),
 	}
-	changes := []plugin.Change{s.row()}
+	changes := []plugin.Change{s.Row()}
 	seen := Seen{Digest: s.Submission, ID: id, PublicID: s.PublicID, At: received, Noted: at, State: plugin.OutcomeDelivered}
 	if seen.Late() {
 		changes = append(changes, seen.row())
@@ -370,7 +370,7 @@ func BenchmarkCatchUp(b *testing.B) {
 	s := sampleSummary()
 	for i := range 100_000 {
 		s.ID, s.Received, s.Submission = ids.New(now), now, DigestKey(fmt.Sprint(i))
-		if err := storage.Apply(b.Context(), fence, []plugin.Change{s.row()}); err != nil {
+		if err := storage.Apply(b.Context(), fence, []plugin.Change{s.Row()}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -25,15 +25,18 @@ const (
 	StateDelivered   StateName = "delivered"
 	StateFailed      StateName = "failed"
 	StateDiscarded   StateName = "discarded"
-	StateUnknown     StateName = "unknown"   // of a delivery: the attempt wasn't answered
 	StateScheduled   StateName = "scheduled" // its time hasn't come
+	StateUnknown     StateName = "unknown"   // of a delivery: the attempt wasn't answered
 )
 
 // StateNames lists every state. Rows hold the index: new ones go to the end.
 var StateNames = [...]StateName{
 	StateWaiting, StateSending, StateQuarantined, StateHandedOver, StateDelivered, StateFailed, StateDiscarded,
-	StateUnknown, StateScheduled,
+	StateScheduled, StateUnknown,
 }
+
+// MessageStates are those that a message may be in: all but unknown.
+var MessageStates = StateNames[:len(StateNames)-1]
 
 // Summary is all that is known of a message except what it says.
 type Summary struct {
@@ -111,24 +114,24 @@ func (d Delivery) Summary() DeliverySummary {
 	switch {
 	case d.Delivered:
 		s.State = StateDelivered
-	case d.Refused != "":
-		s.State = StateFailed
 	case d.Unknown:
 		s.State = StateUnknown
+	case d.Refused != "":
+		s.State = StateFailed
 	case len(d.Parts) > 0:
 		s.State = StateHandedOver
 	}
 	return s
 }
 
-// Record writes the record of a message that was never in the spool. seen may be
-// nil, see Fate.
-func (s *Spool) Record(ended *Summary, seen *Seen) {
-	changes := []plugin.Change{ended.row()}
+// Record writes the record of a message that was never in the spool, and other
+// changes with it. seen may be nil, see Fate.
+func (s *Spool) Record(ended *Summary, seen *Seen, also ...plugin.Change) {
+	changes := []plugin.Change{ended.Row()}
 	if seen != nil {
 		changes = append(changes, seen.row())
 	}
-	s.committer.Move(changes, nil)
+	s.committer.Move(append(changes, also...), nil)
 }
 
 // History reads up to n records of ended messages with from <= id < to, in the
@@ -138,8 +141,9 @@ func (s *Spool) History(ctx context.Context, from, to message.ID, n int) ([]Summ
 }
 
 // Forget deletes up to n records of messages with from <= id that were received
-// before a time. It returns how many, and the last one's id.
-func (s *Spool) Forget(ctx context.Context, from message.ID, before time.Time, n int) (int, message.ID, error) {
+// before a time, and what led to them from other names than their own. It returns
+// how many, and the last one's id.
+func (s *Spool) Forget(ctx context.Context, names *Names, from message.ID, before time.Time, n int) (int, message.ID, error) {
 	to := firstID(before)
 	rows, err := s.storage.Scan(ctx, tableHistory, from[:], to[:], n)
 	if err != nil {
@@ -148,7 +152,15 @@ func (s *Spool) Forget(ctx context.Context, from message.ID, before time.Time, n
 	if len(rows) == 0 {
 		return 0, from, nil
 	}
-	return len(rows), message.ID(rows[len(rows)-1].Key), s.committer.wait(ctx, deletions(rows))
+	deleted := deletions(rows)
+	for _, row := range rows {
+		unnamed, err := s.unnamed(ctx, names, row)
+		if err != nil {
+			return 0, from, fmt.Errorf("sweep the history: %w", err)
+		}
+		deleted = append(deleted, unnamed...)
+	}
+	return len(rows), message.ID(rows[len(rows)-1].Key), s.committer.wait(ctx, deleted)
 }
 
 // firstID is less than each id made at t or later, and greater than all before
@@ -169,9 +181,10 @@ func end(id message.ID) []byte {
 // no rewriting, version 2 not of the sender's account; their rows are still read.
 const historyFormat = 3
 
-// row is written for each message and so allocates nothing but itself. What
-// the id tells isn't repeated; times are told from the receipt.
-func (s *Summary) row() plugin.Change {
+// Row is the record on disk. It is written for each message and so allocates
+// nothing but itself. What the id tells isn't repeated; times are told from the
+// receipt.
+func (s *Summary) Row() plugin.Change {
 	w := writer{b: make([]byte, 0, len(message.ID{})+s.rowSize())}
 	w.id(s.ID)
 	w.uint(historyFormat)

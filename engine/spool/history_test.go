@@ -29,7 +29,7 @@ func sampleSummary() Summary {
 
 func TestSummarySurvives(t *testing.T) {
 	want := sampleSummary()
-	row := want.row()
+	row := want.Row()
 	got, err := decodeSummary(row.Key, row.Value)
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
@@ -54,7 +54,7 @@ func TestRecordTellsOfItsSubmission(t *testing.T) {
 	} {
 		s := sampleSummary()
 		s.State = state
-		row := s.row()
+		row := s.Row()
 		got, err := decodeSubmission(row.Key, row.Value, func(Digest) bool { return false })
 		want.Digest, want.ID, want.PublicID, want.At, want.Noted = s.Submission, s.ID, s.PublicID, s.Received, s.Ended
 		if got != want || err != nil {
@@ -66,11 +66,11 @@ func TestRecordTellsOfItsSubmission(t *testing.T) {
 // TestSummaryTakesOneAllocation: it is written for each message.
 func TestSummaryTakesOneAllocation(t *testing.T) {
 	s := sampleSummary()
-	if n := testing.AllocsPerRun(100, func() { s.row() }); n != 1 {
+	if n := testing.AllocsPerRun(100, func() { s.Row() }); n != 1 {
 		t.Errorf("%v allocations", n)
 	}
 	s.From.User, s.Labels["long"] = strings.Repeat("u", 200), strings.Repeat("l", 1000)
-	if row := s.row(); cap(row.Value) != s.rowSize() {
+	if row := s.Row(); cap(row.Value) != s.rowSize() {
 		t.Error("a row outgrows its estimate")
 	}
 }
@@ -79,7 +79,7 @@ func BenchmarkSummaryRow(b *testing.B) {
 	s := sampleSummary()
 	b.ReportAllocs()
 	for b.Loop() {
-		s.row()
+		s.Row()
 	}
 }
 
@@ -155,7 +155,7 @@ func TestSummaryShowsBothAddresses(t *testing.T) {
 		t.Errorf("by its fallback it is sent as %s", s.SentAs)
 	}
 	s.State, s.Ended = StateDelivered, s.Received
-	row := s.row()
+	row := s.Row()
 	if got, err := decodeSummary(row.Key, row.Value); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, s)
 	}
@@ -285,16 +285,16 @@ func TestHistoryIsForgottenInOrder(t *testing.T) {
 		c, stop, done := run(t, storage.fakeStorage)
 		s := New(storage, c)
 		var ids message.Generator
-		now := time.Now()
+		now, names := time.Now(), NewNames([32]byte{})
 		for i := range 10 {
 			s.Record(&Summary{ID: ids.New(now.Add(time.Duration(i) * time.Minute)), State: StateDelivered, Received: now, Expiry: now, Ended: now}, nil)
 		}
 		synctest.Wait()
-		n, last, err := s.Forget(t.Context(), message.ID{}, now.Add(5*time.Minute), 3)
+		n, last, err := s.Forget(t.Context(), names, message.ID{}, now.Add(5*time.Minute), 3)
 		if n != 3 || err != nil {
 			t.Fatal(n, err)
 		}
-		n, _, err = s.Forget(t.Context(), last, now.Add(5*time.Minute), 3)
+		n, _, err = s.Forget(t.Context(), names, last, now.Add(5*time.Minute), 3)
 		if n != 2 || err != nil {
 			t.Fatal(n, err)
 		}

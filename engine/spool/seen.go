@@ -53,7 +53,7 @@ type Seen struct {
 	Digest   Digest
 	ID       message.ID // on disk only: memory needn't tell
 	PublicID string
-	At       time.Time // when it was received
+	At       time.Time // when it was received; read back from table seen: Noted
 	Noted    time.Time // when that became of it; on disk only
 	State    plugin.OutcomeState
 	Reason   message.Reason // why, if it failed
@@ -62,7 +62,8 @@ type Seen struct {
 // seenRow is Seen without pointers, so that the garbage collector passes over
 // millions of them.
 type seenRow struct {
-	public [16]byte // the public id's octets
+	public [16]byte // the public id's octets, or a short one's characters
+	short  bool
 	state  plugin.OutcomeState
 	reason uint8 // index in message.Reasons, plus one
 }
@@ -302,19 +303,26 @@ func decodeSeen(key, value []byte) (Seen, error) {
 		Digest: Digest(key[8:]), Noted: time.Unix(int64(binary.BigEndian.Uint64(key)), 0),
 		ID: r.id(), PublicID: r.string(), State: plugin.OutcomeState(r.uint()), Reason: message.Reason(r.string()),
 	}
-	s.At = s.ID.Time()
+	s.At = s.Noted // the first of several parts may have come long before
 	return s, r.done()
 }
 
 func newSeenRow(s Seen) seenRow {
 	row := seenRow{state: s.State}
-	base64.RawURLEncoding.Decode(row.public[:], []byte(s.PublicID))
+	if row.short = len(s.PublicID) == shortName; row.short {
+		copy(row.public[:], s.PublicID)
+	} else {
+		base64.RawURLEncoding.Decode(row.public[:], []byte(s.PublicID))
+	}
 	row.reason = uint8(slices.Index(message.Reasons[:], s.Reason) + 1)
 	return row
 }
 
 func (r seenRow) seen(d Digest) Seen {
 	s := Seen{Digest: d, PublicID: base64.RawURLEncoding.EncodeToString(r.public[:]), State: r.state}
+	if r.short {
+		s.PublicID = string(r.public[:shortName])
+	}
 	if r.reason > 0 {
 		s.Reason = message.Reasons[r.reason-1]
 	}

@@ -31,9 +31,9 @@ func TestSeenForTenMinutes(t *testing.T) {
 }
 
 func TestSeenRowSurvives(t *testing.T) {
-	received := time.UnixMilli(1_800_000_000_123)
-	want := Seen{Digest: DigestKey("a"), ID: firstID(received), PublicID: message.NewPublicID(), At: received,
-		Noted: time.Unix(1_800_000_100, 0), State: plugin.OutcomeFailed, Reason: message.Gone}
+	noted := time.Unix(1_800_000_100, 0)
+	want := Seen{Digest: DigestKey("a"), ID: firstID(noted.Add(-time.Hour)), PublicID: message.NewPublicID(), At: noted,
+		Noted: noted, State: plugin.OutcomeFailed, Reason: message.Gone}
 	row := want.row()
 	got, err := decodeSeen(row.Key, row.Value)
 	if err != nil || got != want {

@@ -12,8 +12,8 @@ import (
 // Sheets say how the engine's tables read. None shows what a message says.
 func Sheets() []plugin.Sheet {
 	return []plugin.Sheet{
-		waitingSheet(), attemptsSheet(), endedSheet(), bindingsSheet(), windowsSheet(),
-		{Table: tableOutbox}, {Table: tableSeen}, {Table: tableSecrets},
+		waitingSheet(), attemptsSheet(), endedSheet(), bindingsSheet(), windowsSheet(), partsSheet(),
+		{Table: tableOutbox}, {Table: tableSeen}, {Table: tableSecrets}, {Table: tableNames},
 	}
 }
 
@@ -189,6 +189,38 @@ func windowsSheet() plugin.Sheet {
 	}
 	const doc = "a window of a rate limit, of more than a minute, until a moment after it is over"
 	return plugin.Sheet{Table: tableWindows, Name: "windows", Doc: doc, Columns: columns, Read: read}
+}
+
+func partsSheet() plugin.Sheet {
+	columns := columnsOf(`
+	id         id     the message that it is a part of
+	public_id  text   the id that peers are told
+	account    text   that handed it in
+	sender     text   who sent it
+	recipient  text   to whom
+	reference  number that the sender has given to all parts of the message
+	total      number how many there are
+	number     number which one this is, from 1
+	size       number octets of the body
+	received   moment when it came in
+	until      moment how long the other parts are awaited
+	transport  text   through which it came in
+	peer       text   who was at the other end
+	`)
+	read := func(row plugin.Change) ([]any, error) {
+		p, err := decodePart(row.Key, row.Value)
+		if err != nil {
+			return nil, err
+		}
+		m, part := p.Arrival.Message, p.Arrival.Part
+		return []any{
+			m.ID, text(m.PublicID), text(p.Arrival.Account.ID), text(m.From.String()), text(m.Recipient.String()),
+			int64(part.Reference), int64(part.Total), int64(part.Number), int64(len(m.Body)),
+			moment(m.Received), moment(p.Until), text(m.Transport), text(m.Peer),
+		}, nil
+	}
+	const doc = "a part of a message whose other parts are awaited"
+	return plugin.Sheet{Table: tableParts, Name: "parts", Doc: doc, Columns: columns, Read: read}
 }
 
 func deliveriesText(parts []DeliverySummary) any {

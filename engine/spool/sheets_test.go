@@ -43,10 +43,13 @@ func sheetRows() map[string]plugin.Change {
 		Device: "<urn:uuid:1>", Q: 1000, Expires: e.Expiry, CallID: "c", CSeq: 1,
 	}
 	id := e.Message.ID
+	part := samplePart()
+	part.Arrival.Message.Body, part.Arrival.Message.DisplayName = e.Message.Body, secretText
 	return map[string]plugin.Change{
+		"parts":    part.row(),
 		"waiting":  {Table: tableMessages, Key: id[:], Value: encodeEntry(e)},
 		"attempts": {Table: tableStates, Key: id[:], Value: encodeState(state)},
-		"ended":    s.row(),
+		"ended":    s.Row(),
 		"windows":  w.row(),
 		"bindings": {Table: tableBindings, Key: bindingKey(b), Value: encodeBinding(b)},
 	}

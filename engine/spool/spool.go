@@ -32,38 +32,68 @@ type With struct {
 	Reservation []plugin.Change // rows that make its reservation durable
 	Charge      *plugin.Record  // goes to the outbox at once; nil: when its fate is known
 	Windows     []Window        // in which it was counted
+	Also        []plugin.Change // rows that are as new as it is
+	Parts       *Joined         // that it was joined from; nil: it came whole
 }
 
 // Put writes a new message. An error is a *message.Failure: nothing is written,
 // and done isn't called. Else done gets nil once it is on disk, or a
 // *message.Failure: then nothing is left of it, but that Windows may have been
-// written.
+// written, and its parts are there as before.
 func (s *Spool) Put(e *Entry, with With, done func(error)) error {
+	changes, fresh, err := rows(e, with)
+	if err != nil {
+		return err
+	}
+	var undo func() []plugin.Change
+	if with.Parts != nil {
+		undo = with.Parts.undo
+	}
+	return s.committer.put(changes, fresh, undo, done)
+}
+
+// Rows are what Put writes, for a message that takes another one's place: see
+// MoveWith. An error is a *message.Failure.
+func Rows(e *Entry, with With) ([]plugin.Change, error) {
+	changes, _, err := rows(e, with)
+	return changes, err
+}
+
+// rows are those of a new message; the first ones, as many as fresh, are new, too.
+func rows(e *Entry, with With) (changes []plugin.Change, fresh int, err error) {
 	row := encodeEntry(e)
 	if len(row) > plugin.MaxValue {
-		return message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row), plugin.MaxValue)
+		return nil, 0, message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row), plugin.MaxValue)
 	}
-	n := 1 + len(with.Reservation) + len(with.Windows)
+	n := 1 + len(with.Reservation) + len(with.Windows) + len(with.Also)
 	if with.Charge != nil {
 		n++
 	}
-	changes := make([]plugin.Change, 0, n)
+	changes = make([]plugin.Change, 0, n)
 	changes = append(changes, plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: row})
 	changes = append(changes, with.Reservation...)
+	changes = append(changes, with.Also...)
 	if with.Charge != nil {
-		changes = append(changes, outboxRow(e.Message.ID[:], with.Charge))
+		changes = append(changes, outboxRow(with.Charge))
 	}
-	fresh := len(changes)
+	if with.Parts != nil {
+		changes = append(changes, with.Parts.seenRows()...)
+	}
+	fresh = len(changes)
 	for i := range with.Windows {
 		changes = append(changes, with.Windows[i].row())
 	}
-	return s.committer.Put(changes, fresh, done)
+	if with.Parts != nil {
+		changes = append(changes, with.Parts.deletions()...)
+	}
+	return changes, fresh, nil
 }
 
-func outboxRow(key []byte, r *plugin.Record) plugin.Change {
+func outboxRow(r *plugin.Record) plugin.Change {
 	w := &writer{}
 	encodeRecord(w, *r)
-	return plugin.Change{Table: tableOutbox, Key: key, Value: w.b}
+	const key = len(message.ID{}) // which the record begins with
+	return plugin.Change{Table: tableOutbox, Key: w.b[:key:key], Value: w.b}
 }
 
 // Fate is what a Move says of a message.
@@ -84,9 +114,12 @@ type Fate struct {
 
 // Move writes what happened to a message, in one transaction with the record
 // that charges for it. done may be nil.
-func (s *Spool) Move(f Fate, done func(error)) {
+func (s *Spool) Move(f Fate, done func(error)) { s.MoveWith(f, nil, done) }
+
+// MoveWith is Move, and writes other changes in the same transaction.
+func (s *Spool) MoveWith(f Fate, also []plugin.Change, done func(error)) {
 	key := bytes.Clone(f.ID[:]) // f stays on the stack, and what it points to
-	changes := make([]plugin.Change, 0, 5)
+	changes := make([]plugin.Change, 0, 5+len(also))
 	if f.Final {
 		changes = append(changes, plugin.Change{Table: tableMessages, Key: key})
 		if f.State.stored() {
@@ -96,21 +129,21 @@ func (s *Spool) Move(f Fate, done func(error)) {
 		changes = append(changes, plugin.Change{Table: tableStates, Key: key, Value: encodeState(f.State)})
 	}
 	if f.Ended != nil {
-		changes = append(changes, f.Ended.row())
+		changes = append(changes, f.Ended.Row())
 	}
 	if f.Seen != nil {
 		changes = append(changes, f.Seen.row())
 	}
 	if f.Record != nil {
-		changes = append(changes, outboxRow(key, f.Record))
+		changes = append(changes, outboxRow(f.Record))
 	}
-	s.committer.Move(changes, done)
+	s.committer.Move(append(changes, also...), done)
 }
 
 // stored tells whether there is a row for the state: a message that went at
 // the first attempt never had one.
 func (s State) stored() bool {
-	return s.Attempts > 0 || s.Fallback || s.HandedOver || s.Quarantined != "" || len(s.Deliveries) > 0
+	return s.Attempts > 0 || s.Fallback || s.HandedOver || s.Hurried || s.Quarantined != "" || len(s.Deliveries) > 0
 }
 
 // Settled removes records from the outbox, in one transaction with what

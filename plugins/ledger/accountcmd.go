@@ -31,11 +31,11 @@ func setupAdd(flags *flag.FlagSet) plugin.Run {
 	file := flags.String("password-file", "", "read the password from the first line of `FILE`; - is standard input")
 	flags.StringVar(&e.Password, "password", "", "the `SECRET` itself")
 	flags.StringVar(&e.Balance, "balance", "0.00", "the `AMOUNT` that it starts with")
-	flags.Func("identity", "a further `ADDRESS` or number of the account; may be repeated", func(s string) error {
+	flags.Func("identity", "a further `ADDRESS`, number or name of the account; may be repeated", func(s string) error {
 		e.Identities = append(e.Identities, s)
 		return nil
 	})
-	flags.Func("attribute", "`NAME=VALUE` for the policies; may be repeated", func(s string) error {
+	flags.Func("attribute", "`NAME=VALUE` for the policies, and for SMPP; may be repeated", func(s string) error {
 		return setAttribute(e.Attributes, s)
 	})
 	return func(ctx context.Context, in plugin.Invocation) (err error) {
@@ -43,7 +43,7 @@ func setupAdd(flags *flag.FlagSet) plugin.Run {
 			return err
 		}
 		var made string
-		if e.Password, made, err = choosePassword(in, e.Password, *file); err != nil {
+		if e.Password, made, err = choosePassword(in, e, *file); err != nil {
 			return err
 		}
 		if _, err := e.account(); err != nil {
@@ -68,7 +68,8 @@ func printAdded(out io.Writer, added addedAccount) error {
 
 // choosePassword returns the password of a new account; made is the same if it
 // was made here.
-func choosePassword(in plugin.Invocation, given, file string) (password, made string, err error) {
+func choosePassword(in plugin.Invocation, e entry, file string) (password, made string, err error) {
+	given := e.Password
 	switch {
 	case given != "" && file != "":
 		return "", "", plugin.Usage("expected either --password or --password-file")
@@ -82,6 +83,9 @@ func choosePassword(in plugin.Invocation, given, file string) (password, made st
 		return password, "", nil
 	}
 	made = newPassword()
+	if e.isSMPP() {
+		made = made[:maxBindPassword]
+	}
 	return made, made, nil
 }
 

@@ -36,7 +36,7 @@ func TestAdminAnswers(t *testing.T) {
 		{"add with debts", "POST", "/v1/accounts", `{"aor":"b@a.example","password":"x","balance":"-1"}`, 400, `balance: expected an amount from 0 to 2305843009.213693952`},
 		{"add with a wrong balance", "POST", "/v1/accounts", `{"aor":"b@a.example","password":"x","balance":"1,00"}`, 400, `balance: not an amount: expected a decimal number such as 10.00`},
 		{"add with a number as balance", "POST", "/v1/accounts", `{"aor":"b@a.example","password":"x","balance":1.5}`, 400, `balance: expected a string, not a number`},
-		{"add with a wrong identity", "POST", "/v1/accounts", `{"aor":"b@a.example","password":"x","identities":["hello"]}`, 400, `identities: \"hello\" is neither user@domain nor a telephone number`},
+		{"add with a wrong identity", "POST", "/v1/accounts", `{"aor":"b@a.example","password":"x","identities":["he llo"]}`, 400, `identities: \"he llo\" is neither user@domain nor a telephone number`},
 		{"add with one identity", "POST", "/v1/accounts", `{"aor":"b@a.example","password":"x","identities":"hello"}`, 400, `identities: expected an array, not a string`},
 		{"add with too many identities", "POST", "/v1/accounts", `{"aor":"b@a.example","password":"x","identities":["1"` + strings.Repeat(`,"1"`, 64) + `]}`, 400, `identities: more than 64`},
 		{"add with a wrong attribute", "POST", "/v1/accounts", `{"aor":"b@a.example","password":"x","attributes":{"a b":"c"}}`, 400, `attributes: \"a b\" is no name: expected`},

@@ -241,6 +241,19 @@ func (b *book) find(address message.Address) *account {
 	return b.names[address]
 }
 
+// findNumber returns whose telephone number this is, with or without the "+" of an
+// international one, or nil.
+func (b *book) findNumber(number string) *account {
+	if !isNumber(number) {
+		return nil
+	}
+	digits := strings.TrimPrefix(number, "+")
+	if a := b.find(message.Address{User: "+" + digits}); a != nil {
+		return a
+	}
+	return b.find(message.Address{User: digits})
+}
+
 // findOwn returns whose own address this is, or nil.
 func (b *book) findOwn(address message.Address) *account {
 	if a := b.find(address); a != nil && a.identities[0] == address {
@@ -259,6 +272,9 @@ func (b *book) findSystemID(systemID string) *account {
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
+	if a := b.names[message.Address{User: systemID}]; a != nil {
+		return a
+	}
 	if a := b.users[systemID]; a != nil && a.namesake == nil {
 		return a
 	}

@@ -16,7 +16,10 @@ func accountCommands() []plugin.Command {
 		{Path: "account add", Args: "ADDRESS", Short: "add an account", Setup: setupAdd,
 			Long: "Adds an account. The password comes from --password-file (- is standard input), from the\n" +
 				"environment variable IMGATE_PASSWORD, or from --password, which others on this machine can see in\n" +
-				"the list of processes. Without any of them one is made and printed."},
+				"the list of processes. Without any of them one is made and printed.\n\n" +
+				"An ESME binds over SMPP as the part of its address before the @, if no other account has that, or as an\n" +
+				"identity without a domain. The attributes smpp.binds, smpp.networks, smpp.senders, smpp.rate and\n" +
+				"smpp.window say what it may: see docs/smpp.md."},
 		{Path: "account list", Short: "list accounts with their balances", Setup: setupList,
 			Long: "Lists accounts in the order of their addresses. An account must satisfy all the flags that are given."},
 		{Path: "account show", Args: "ADDRESS", Short: "show an account", Setup: setupShow,

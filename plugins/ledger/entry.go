@@ -17,13 +17,15 @@ const (
 	maxPassword   = 128 // octets
 	maxIdentities = 64  // besides its own address
 	maxNumber     = 32  // digits of a telephone number or short code
+	maxName       = 15  // octets of a name without a domain
 	maxAttributes = 32
 	maxAttribute  = 256 // octets of an attribute's value
 )
 
 // entry is an account as it is handed in, by the admin API and by CSV. Balance
-// is an amount such as "10.00". Identities are further addresses, user@domain or
-// telephone numbers, at most 64 of them.
+// is an amount such as "10.00". Identities are further addresses, at most 64 of
+// them: user@domain, telephone numbers, and names without a domain, as SMS have them
+// for a sender and SMPP for who binds.
 type entry struct {
 	AOR        string            `json:"aor"`
 	Password   string            `json:"password"`
@@ -38,7 +40,7 @@ func (e entry) account() (*account, error) {
 	names, badNames := e.names()
 	balance, badBalance := e.balance()
 	attributes, badAttributes := e.attributes()
-	if err := errors.Join(badNames, checkPassword(e.Password), badBalance, badAttributes); err != nil {
+	if err := errors.Join(badNames, checkPassword(e.Password), badBalance, badAttributes, e.checkSMPP()); err != nil {
 		return nil, err
 	}
 	return &account{
@@ -116,7 +118,7 @@ func (e entry) identities(own message.Address) ([]message.Address, error) {
 	return all, nil
 }
 
-var attributeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
+var attributeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
 
 func (e entry) attributes() (map[string]string, error) {
 	if len(e.Attributes) > maxAttributes {
@@ -129,7 +131,7 @@ func (e entry) attributes() (map[string]string, error) {
 	for name, value := range e.Attributes {
 		switch {
 		case !attributeName.MatchString(name):
-			return nil, fmt.Errorf("attributes: %q is no name: expected up to 64 letters, digits, _ and -, a letter first", name)
+			return nil, fmt.Errorf("attributes: %q is no name: expected up to 64 letters, digits, ., _ and -, a letter first", name)
 		case len(value) > maxAttribute:
 			return nil, fmt.Errorf("attributes: %s is longer than %d octets", name, maxAttribute)
 		case strings.ContainsFunc(value, unicode.IsControl) || !utf8.ValidString(value):
@@ -153,24 +155,27 @@ func setAttribute(all map[string]string, s string) error {
 	return nil
 }
 
-var errBadIdentity = errors.New("neither user@domain nor a telephone number")
+var errBadIdentity = errors.New("neither user@domain nor a telephone number, nor a name of at most 15 letters, digits, ., _, & and -, a letter first")
 
-// parseIdentity reads an address-of-record or a telephone number.
+var nameWithoutDomain = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._&-]*$`)
+
+// parseIdentity reads an address-of-record, a telephone number, or a name without a
+// domain.
 func parseIdentity(s string) (message.Address, error) {
-	if !strings.Contains(s, "@") {
-		return parseNumber(s)
+	if strings.Contains(s, "@") {
+		a, err := message.ParseAddress(s)
+		if err != nil {
+			return a, errBadIdentity
+		}
+		return a, nil
 	}
-	a, err := message.ParseAddress(s)
-	if err != nil {
-		return a, errBadIdentity
-	}
-	return a, nil
-}
-
-func parseNumber(s string) (message.Address, error) {
-	digits := strings.TrimPrefix(s, "+")
-	if digits == "" || len(digits) > maxNumber || strings.Trim(digits, "0123456789") != "" {
+	if !isNumber(s) && (len(s) > maxName || !nameWithoutDomain.MatchString(s)) {
 		return message.Address{}, errBadIdentity
 	}
 	return message.Address{User: s}, nil
+}
+
+func isNumber(s string) bool {
+	digits := strings.TrimPrefix(s, "+")
+	return digits != "" && len(digits) <= maxNumber && strings.Trim(digits, "0123456789") == ""
 }

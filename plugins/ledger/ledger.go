@@ -31,6 +31,11 @@ package ledger
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -45,11 +50,31 @@ var Accounts = plugin.DefineAccounts("ledger", "accounts in the gateway's own st
 var Charging = plugin.DefineCharging("ledger", "prepaid balances in the gateway's own storage, a price per event, CDRs",
 	ChargingConfig{Price: plugin.Unit / 100, Currency: "EUR", Retention: defaultRetention}, openCharging).With(cdrCommand()).Showing(sheets()...)
 
-// AccountsConfig is empty: accounts are added with commands or the admin API.
-type AccountsConfig struct{}
+// AccountsConfig is what operators can set. Accounts are added with commands or the
+// admin API.
+type AccountsConfig struct {
+	NumberDomains []string `yaml:"number_domains" doc:"domains in which a telephone number is whoever's it is without a domain: NUMBER@sms.example.com is the account that has NUMBER"`
+}
 
-// Validate has nothing to refuse.
-func (AccountsConfig) Validate() error { return nil }
+// maxNumberDomains bounds what is looked through for each recipient.
+const maxNumberDomains = 100
+
+var domainName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+
+// Validate names every domain that is none.
+func (c AccountsConfig) Validate() error {
+	var wrong []error
+	for i, domain := range c.NumberDomains {
+		if i == maxNumberDomains {
+			wrong = append(wrong, &plugin.InvalidKey{Key: "number_domains", Expected: fmt.Sprintf("at most %d", maxNumberDomains)})
+			break
+		}
+		if !domainName.MatchString(domain) {
+			wrong = append(wrong, &plugin.InvalidKey{Key: fmt.Sprintf("number_domains.%d", i), Expected: "a domain, such as sms.example.com"})
+		}
+	}
+	return errors.Join(wrong...)
+}
 
 // technology is the name under which the two plugins share their book.
 const technology = "ledger"
@@ -67,18 +92,24 @@ func openShared(ctx context.Context, env plugin.Env) (*book, error) {
 
 type accounts struct {
 	book     *book
+	domains  []string // where a number is whoever's it is; in lower case
 	refusals refusals
 	keeper   *housekeeper
 }
 
-func openAccounts(ctx context.Context, env plugin.Env, _ AccountsConfig) (plugin.Accounts, error) {
+func openAccounts(ctx context.Context, env plugin.Env, c AccountsConfig) (plugin.Accounts, error) {
 	b, err := openShared(ctx, env)
 	if err != nil {
 		return nil, err
 	}
 	b.meters.watch(env.Metrics)
+	domains := make([]string, len(c.NumberDomains))
+	for i, domain := range c.NumberDomains {
+		domains[i] = strings.ToLower(domain)
+	}
 	return &accounts{
 		book:     b,
+		domains:  domains,
 		refusals: newRefusals(env.Metrics, message.Unauthenticated, message.Forbidden),
 		keeper:   keepHouse(ctx, env.Log, b.expireCredits),
 	}, nil
@@ -96,9 +127,12 @@ func (a *accounts) Verify(_ context.Context, c plugin.Credentials) (plugin.Accou
 	return found.public(), nil
 }
 
-// Lookup finds the account that owns an address.
+// Lookup finds the account that owns an address, or the number in it.
 func (a *accounts) Lookup(_ context.Context, address message.Address) (plugin.Account, error) {
 	found := a.book.find(address)
+	if found == nil && slices.Contains(a.domains, address.Host) {
+		found = a.book.findNumber(address.User)
+	}
 	if found == nil {
 		return plugin.Account{}, message.Fail(message.UnknownRecipient, "no account has this address")
 	}

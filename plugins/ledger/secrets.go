@@ -69,9 +69,10 @@ func (b *book) verifyDigest(d *plugin.Digest) *account {
 	return a
 }
 
-// verifyPassword takes a system_id that is an address-of-record, or its user
-// part where only one account has it: SMPP has room for 15 characters (SMPP 3.4
-// §4.1.1). The user part of two accounts is good for neither.
+// verifyPassword takes a system_id that is an identity without a domain, an
+// address-of-record, or its user part where only one account has it: SMPP has room
+// for 15 characters (SMPP 3.4 §4.1.1). The user part of two accounts is good for
+// neither.
 func (b *book) verifyPassword(p *plugin.Password) *account {
 	a := b.findSystemID(p.SystemID)
 	own, want := decoyAddress, &b.decoy.sha256
@@ -127,6 +128,6 @@ func sha256Hex(text []byte) []byte {
 	return hex.AppendEncode(nil, sum[:])
 }
 
-// decoyAddress is whose secret is compared when there is no account. Nobody can
-// have it: its host is empty.
+// decoyAddress is whose secret is compared when there is no account. It is nobody's
+// own address: its host is empty.
 var decoyAddress = message.Address{User: "nobody"}

@@ -98,7 +98,8 @@ func (d *Door) answerMessage(ctx context.Context, x *wire.Exchange, p proof, tic
 // refuseMessage answers a message that isn't taken. That nobody has an address
 // of another domain only says that no service leads there.
 func (d *Door) refuseMessage(x *wire.Exchange, failure *message.Failure) {
-	if failure.Reason == message.UnknownRecipient && !failure.Temporary && !d.names.include(x.URI) {
+	elsewhere := x.URI.Host != "" && !d.names.include(x.URI) // a number alone is nowhere
+	if failure.Reason == message.UnknownRecipient && !failure.Temporary && elsewhere {
 		d.metrics.refused[failure.Reason].Inc()
 		d.answer(x, wire.Reply{Status: 403, Phrase: "Relaying Denied"})
 		return

@@ -298,7 +298,8 @@ func TestRules(t *testing.T) {
 		{"Max-Forwards: 70", "Content-Disposition: recipient-list;handling=required", "415 Unsupported Content-Disposition"},
 		{"Max-Forwards: 70", "Content-Disposition: recipient-list ;handling=Optional", "202 Accepted"},
 		{"MESSAGE sip:", "MESSAGE sips:", "416 Unsupported URI Scheme"},
-		{"MESSAGE sip:1002@sip.example.com", "MESSAGE tel:+1555", "416 Unsupported URI Scheme"},
+		{"MESSAGE sip:1002@sip.example.com", "MESSAGE im:1002@sip.example.com", "416 Unsupported URI Scheme"},
+		{"MESSAGE sip:1002@sip.example.com", "MESSAGE tel:+x", "400 Bad Request-URI"},
 	} {
 		request := c.request("MESSAGE", bob, c.credentials("MESSAGE", bob), "hello")
 		c.send(strings.Replace(request, test.old, test.new, 1))

@@ -171,8 +171,23 @@ func invoke(ctx context.Context, load *source, t terminal, d plugin.Definition, 
 	return run(ctx, plugin.Invocation{
 		Args: args, In: t.in, Out: t.out, Err: t.err,
 		Admin:    admin,
-		Settings: settingsOf(config, d),
+		Settings: settingsOf(config, d), Protocols: protocolsOf(config, load.plugins),
 	})
+}
+
+// protocolsOf returns the protocols of the program's transports, by the names of
+// the plugins and of the configured instances.
+func protocolsOf(config engine.Config, plugins []plugin.Definition) map[string]string {
+	spoken := map[string]string{}
+	for _, d := range plugins {
+		if d.Kind == plugin.KindTransport {
+			spoken[d.Name] = d.Protocol
+		}
+	}
+	for _, instance := range config.Transports {
+		spoken[instance.Name] = instance.Plugin.Protocol
+	}
+	return spoken
 }
 
 // settingsOf returns the settings of the first instance of a plugin, or its

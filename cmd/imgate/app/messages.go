@@ -33,7 +33,7 @@ func messageCommand(load *source) *cobra.Command {
 			verb: "cancel", done: "cancelled", short: "end messages that aren't delivered yet; who paid gets it back",
 		}),
 		messageChangeCommand(load, change{
-			verb: "requeue", done: "requeued", short: "try messages again now that wait or are in quarantine",
+			verb: "requeue", done: "requeued", short: "try messages again now that wait or are in quarantine, or send what is scheduled",
 		}),
 	)
 	return group
@@ -59,7 +59,7 @@ func addMessageFilter(command *cobra.Command) *messageFilter {
 // messageStates are the words for --state.
 func messageStates() []string {
 	var states []string
-	for _, name := range spool.StateNames {
+	for _, name := range spool.MessageStates {
 		states = append(states, string(name))
 	}
 	return states
@@ -180,7 +180,7 @@ func printMessage(out io.Writer, m spool.Summary) error {
 	for _, field := range [][2]string{
 		{"ID", m.ID.String()}, {"public ID", m.PublicID}, {"state", string(m.State)}, {"reason", string(m.Reason)},
 		{"from", m.From.String()}, {"to", m.To.String()}, {"sent as", m.SentAs.String()}, {"came for", m.OriginalTo.String()}, {"type", m.Type}, {"size", grouped(int64(m.Size)) + " octets"},
-		{"came in through", m.Transport}, {"from peer", m.Peer},
+		{"came in through", m.Transport}, {"from peer", m.Peer}, {"from account", m.Account},
 		{"service", m.Service}, {"policy revision", m.Revision},
 		{"received", shownTime(m.Received)}, {"kept until", shownTime(m.Expiry)},
 		{"attempts", grouped(int64(m.Attempts))}, {"next attempt", shownTime(m.Next)}, {"ended", shownTime(m.Ended)},

@@ -64,7 +64,7 @@ What a policy doesn't say, and what is undefined for a message, has the default.
 const questionText = `The document input. A name that it doesn't have is an error when the policies are loaded.`
 
 // limitKeys are the paths by which a limit may count.
-const limitKeys = "message.type, message.class, sender.account, sender.address, sender.user, sender.domain, sender.attributes.NAME, recipient.account, recipient.address, " +
+const limitKeys = "message.type, message.class, sender.account, sender.address, sender.user, sender.domain, sender.number, sender.attributes.NAME, recipient.account, recipient.address, " +
 	"recipient.user, recipient.domain, recipient.attributes.NAME, match.domain, match.prefix, match.attributes.NAME, transport, protocol, peer"
 
 // policyParts are what isn't in the plan or the question.
@@ -72,10 +72,10 @@ var policyParts = []struct{ title, text string }{
 	{"match", `Which recipients the service is for. It may be left out if rows of a data file name the service.
 
 domains: a list of patterns of the recipient's domain: "sip.example.com" is that domain, "*.example.com" every one below it, "/sip[0-9]+\.example\.com/" a
-regular expression (RE2) over the whole domain, "*" any domain, or none. Left out: "*". prefixes: what the recipient's number begins with, in digits; a leading + doesn't
+regular expression (RE2) over the whole domain, "*" any domain, or none, "" none: a number without a domain. Left out: "*". prefixes: what the recipient's number begins with, in digits; a leading + doesn't
 count. Left out: any number, or none. priority: a whole number; left out: 0.
 
-Of several services that match, the one with the highest priority decides, then by the kind of the pattern: exact, the longest suffix, expression, any; then
+Of several services that match, the one with the highest priority decides, then by the kind of the pattern: exact (and none), the longest suffix, expression, any; then
 by the longest prefix. A tie is an error when the policies are loaded, and so is what can never be chosen because an identical or
 wider match always goes before it. ` + "`imgate policy domains ADDRESS`" + ` shows who takes an address, and why not the others.`},
 	{"Rows", `Data files, *.yaml, *.yml and *.json beside the policies, are read as data.NAME by their top-level names. The name domains is kept for rows: it maps patterns of
@@ -122,6 +122,7 @@ var reasonTerms = []term{
 	{"forbidden", "Known, but not allowed."},
 	{"unknown-recipient", "Nobody has this address."},
 	{"declined", "The recipient doesn't want it."},
+	{"incomplete", "Parts of the message never came."},
 	{"unavailable", "The recipient can't be reached now."},
 	{"no-answer", "Reached by all appearances, and silent."},
 	{"busy", "The recipient is busy."},

@@ -153,11 +153,13 @@ func TestPolicyFieldsAreExplained(t *testing.T) {
 // what is asked of tests.
 func TestPolicyCommandsReadTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
-	service := "package imgate.services.here\n\nmatch := {\"domains\": [\"*\"]}\n\nplan.store := sprintf(\"%ds\", [input.message.size])\n"
+	service := "package imgate.services.here\n\nmatch := {\"domains\": [\"*\"]}\n\nplan.store := sprintf(\"%ds\", [input.message.size])\n\n" +
+		"plan.transports  := [\"vendor\"]\n\nplan.mime.loop := [\"text/plain\"]\n"
+	question := write(t, "question.json", `{"message": {"type": "text/html"}}`)
 	if err := os.WriteFile(filepath.Join(dir, "here.rego"), []byte(service), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	config := write(t, "imgate.yaml", fmt.Sprintf("policy: {plugin: rego, dir: %q, coverage: 50.0}\ntransports: {sip: {plugin: sip, domains: [a.example.com]}}\n", dir))
+	config := write(t, "imgate.yaml", fmt.Sprintf("policy: {plugin: rego, dir: %q, coverage: 50.0}\ntransports: {vendor: {plugin: loop}, sip: {plugin: sip, domains: [a.example.com]}}\n", dir))
 	for _, c := range []struct {
 		args   []string
 		status int
@@ -170,6 +172,7 @@ func TestPolicyCommandsReadTheConfiguration(t *testing.T) {
 		{[]string{"policy", "fmt", "--check"}, exitError, "here.rego"},
 		{[]string{"policy", "nothing"}, exitUsage, "unknown command"},
 		{[]string{"policy", "eval"}, exitUsage, "expected a message"},
+		{[]string{"policy", "eval", "--message", question}, exitOK, "unsupported-type: text/html may not go over vendor"},
 	} {
 		got := imgate(t.Context(), standard.Plugins, append(c.args, "--config", config)...)
 		if got.status != c.status || !strings.Contains(got.out+got.err, c.want) {

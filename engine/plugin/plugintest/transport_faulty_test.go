@@ -317,6 +317,8 @@ func sendFaults() []fault[TransportHarness] {
 		refuses   = "a peer's refusal is a failure, for good or for now as the peer says"
 		silent    = "Send ends soon after its context, with a temporary failure"
 		atOnce    = "several attempts run at the same time"
+		receipts  = "a receipt has names of 1 to 64 octets for at most 255 parts"
+		noParts   = "what a peer refuses whole comes back without parts"
 		syntax    = "nothing in a message becomes syntax"
 		reference = "repeats of a delivery have its reference, and no other delivery has"
 	)
@@ -328,7 +330,6 @@ func sendFaults() []fault[TransportHarness] {
 				m.From.User = "gateway"
 			}
 		}),
-		doorFault("returns an empty receipt", sends, func(d *postDoor) { d.outcome = emptyReceipt }),
 		doorFault("counts the hops in the message itself", leaves, func(d *postDoor) { d.write = countHops }),
 		doorFault("returns a plain error when refused", refuses, func(d *postDoor) { d.outcome = plainRefusal }),
 		refusalFault("never gives up", refuses, true),
@@ -337,6 +338,10 @@ func sendFaults() []fault[TransportHarness] {
 		doorFault("returns the end of Send's context", silent, func(d *postDoor) { d.await = awaitPlainly }),
 		doorFault("waits longer than it may", silent, func(d *postDoor) { d.await = awaitTooLong }),
 		doorFault("sends one message after the other", atOnce, func(d *postDoor) { d.send = oneByOne() }),
+		receiptFault("names the parts without a name", receipts, ""),
+		receiptFault("has long names", receipts, strings.Repeat("x", plugin.MaxPeerID+1)),
+		receiptFault("has many parts", receipts, strings.Split(strings.Repeat("x", plugin.MaxParts+1), "")...),
+		doorFault("names parts when refused", noParts, func(d *postDoor) { d.outcome = alwaysParts }),
 		rawFault("writes the display name as it is", "Name"),
 		rawFault("writes the content type as it is", "Type"),
 		rawFault("writes headers as they are", "Subject"),
@@ -357,9 +362,22 @@ func writeFault(name, breaks string, spoil func(*message.Message, *plugin.Route)
 	})
 }
 
-func emptyReceipt(r Reply) (plugin.Receipt, error) {
+// receiptFault returns receipts with some names when it should.
+func receiptFault(name, breaks string, peerIDs ...string) fault[TransportHarness] {
+	return doorFault(name, breaks, func(d *postDoor) {
+		d.outcome = func(r Reply) (plugin.Receipt, error) {
+			receipt, err := soundOutcome(r)
+			if err == nil {
+				receipt = plugin.Receipt{PeerIDs: peerIDs}
+			}
+			return receipt, err
+		}
+	})
+}
+
+func alwaysParts(r Reply) (plugin.Receipt, error) {
 	_, err := soundOutcome(r)
-	return plugin.Receipt{}, err
+	return plugin.Receipt{PeerIDs: []string{"x"}, Progress: []byte{1}}, err
 }
 
 func countHops(m *message.Message, route plugin.Route) letter {

@@ -156,9 +156,9 @@ exact sip.example.com dir/exact.rego:3 false: the recipient has no domain`,
 }
 
 func TestWarnings(t *testing.T) {
-	texts := map[string]string{"a": regotest.Header + "plan.transports := [\"sip\", \"smp\"] if input.recipient.local\n\n" +
+	texts := map[string]string{"a": regotest.Header + "plan.transports := [\"sip\", \"smp\", \"satellite\"] if input.recipient.local\n\n" +
 		"plan.fallback := {\"transports\": [\"backup\"]}\n\nplan.store := \"2h\"\n"}
-	p, err := loadedWith(t, time.Second, Environment{Transports: []string{"sip", "smpp"}}, texts)
+	p, err := loadedWith(t, time.Second, Environment{Transports: []string{"sip", "smpp"}}, texts) // and what isn't here, and looks like nothing that is, is another node's
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,6 +73,7 @@ var wholeInput = group("input",
 			}
 			return ast.InternedTerm(*m.Message.Expires)
 		}),
+		intLeaf("missing", func(m *matter) int { return m.Message.Missing }),
 		leaf("text", func(m *matter) *ast.Term {
 			if m.Message.Text == nil {
 				return nil
@@ -85,6 +86,8 @@ var wholeInput = group("input",
 		textLeaf("address", func(m *matter) string { return m.Sender.Address }),
 		textLeaf("user", func(m *matter) string { return m.Sender.User }),
 		textLeaf("domain", func(m *matter) string { return m.Sender.Domain }),
+		textLeaf("number", func(m *matter) string { return m.Sender.Number }),
+		boolLeaf("local", func(m *matter) bool { return m.Sender.Local }),
 		tableLeaf("attributes", func(m *matter) map[string]string { return m.Sender.Attributes }),
 	),
 	group("recipient",

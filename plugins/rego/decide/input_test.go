@@ -19,7 +19,8 @@ import (
 func full() plugin.Question {
 	q := regotest.Typical()
 	expires, text := 3600, "hello \u00e4\n"
-	q.Message.Expires, q.Message.Text, q.Message.Segments = &expires, &text, 2
+	q.Message.Expires, q.Message.Text, q.Message.Segments, q.Message.Missing = &expires, &text, 2, 1
+	q.Sender.Number, q.Sender.Local = "+447700900001", true
 	q.Sender.Attributes = map[string]string{"b": "2", "a": "\u00e4\n", "": "empty"}
 	q.Recipient.Account, q.Recipient.Attributes = "1002", map[string]string{"language": "de"}
 	q.Clock = plugin.ClockAt(q.Time, time.FixedZone("Somewhere/Else", 3600))

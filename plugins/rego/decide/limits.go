@@ -43,6 +43,7 @@ var (
 		"sender.address":    func(m *matter) string { return m.Sender.Address },
 		"sender.user":       func(m *matter) string { return m.Sender.User },
 		"sender.domain":     func(m *matter) string { return m.Sender.Domain },
+		"sender.number":     func(m *matter) string { return m.Sender.Number },
 		"recipient.address": func(m *matter) string { return m.Recipient.Address },
 		"recipient.user":    func(m *matter) string { return m.Recipient.User },
 		"recipient.domain":  func(m *matter) string { return m.Recipient.Domain },

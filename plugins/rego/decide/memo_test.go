@@ -3,7 +3,9 @@ package decide
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -141,5 +143,22 @@ func BenchmarkEvaluate(b *testing.B) {
 		if _, err := p.Decide(ctx, q, plugin.Given{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestShippedServicesAreRemembered: those that see thousands of messages a second
+// read nothing that differs from one to the next.
+func TestShippedServicesAreRemembered(t *testing.T) {
+	found := 0
+	for _, s := range open(t).services {
+		if s.name != "onnet" && s.name != "sms" {
+			continue
+		}
+		if found++; s.memo == nil {
+			t.Errorf("%s reads %v", s.name, slices.Sorted(maps.Keys(s.paths)))
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d services were found", found)
 	}
 }

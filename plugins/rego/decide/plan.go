@@ -24,9 +24,11 @@ var (
 	unknownOutcomes = []plugin.UnknownOutcome{plugin.UnknownRetry, plugin.UnknownFallback, plugin.UnknownFail}
 	refusals        = []message.Reason{
 		message.Rejected, message.Blocked, message.Forbidden,
-		message.UnknownRecipient, message.Declined, message.Unavailable,
+		message.UnknownRecipient, message.Declined, message.Unavailable, message.Incomplete,
 	}
-	failures = []message.Reason{
+	alphabets       = []plugin.Alphabet{plugin.GSM7, plugin.GSM7National, plugin.Latin1, plugin.UCS2}
+	transliterating = []plugin.Transliterate{plugin.TransliterateConfigured, plugin.TransliterateNever, plugin.TransliterateAlways}
+	failures        = []message.Reason{
 		message.Unavailable, message.NoAnswer, message.Busy, message.Declined, message.Gone,
 		message.Undelivered, message.UnknownRecipient, message.Forbidden, message.UnsupportedType,
 		message.TooLarge, message.LimitReached, message.Overloaded, message.Draining, message.Standby,
@@ -36,10 +38,11 @@ var (
 
 // How the values of a plan are read.
 var (
-	names       = list(maxEntries, `["sip"]`, shortText)
-	mimeTypes   = list(maxEntries, `["text/plain"]`, mimeType)
-	failureList = list(len(failures), `["unavailable"]`, oneOf(failures))
-	pauses      = list(plugin.MaxPauses, `["30s", "5m"]`, duration(plugin.MinPause, plugin.MaxStore))
+	names        = list(maxEntries, `["sip"]`, shortText)
+	mimeTypes    = list(maxEntries, `["text/plain"]`, mimeType)
+	failureList  = list(len(failures), `["unavailable"]`, oneOf(failures))
+	alphabetList = list(len(alphabets), `["gsm7", "ucs2"]`, oneOf(alphabets))
+	pauses       = list(plugin.MaxPauses, `["30s", "5m"]`, duration(plugin.MinPause, plugin.MaxStore))
 )
 
 // planAttributes are those of plugin.Plan, under their names in JSON.
@@ -56,6 +59,7 @@ var planAttributes = attributes[plugin.Plan]{
 	"retry":            documentOf(func(p *plugin.Plan) *plugin.PlanRetry { return &p.Retry }, retryAttributes),
 	"fallback":         documentOf(func(p *plugin.Plan) *plugin.PlanFallback { return &p.Fallback }, fallbackAttributes),
 	"rewrite":          documentOf(func(p *plugin.Plan) *plugin.PlanRewrite { return &p.Rewrite }, rewriteAttributes),
+	"text":             documentOf(func(p *plugin.Plan) *plugin.PlanText { return &p.Text }, textAttributes),
 	"labels":           tableOf(func(p *plugin.Plan) *map[string]string { return &p.Labels }, longText),
 }
 
@@ -84,6 +88,11 @@ var fallbackAttributes = attributes[plugin.PlanFallback]{
 var rewriteAttributes = attributes[plugin.PlanRewrite]{
 	"sender":    valueOf(func(r *plugin.PlanRewrite) *message.Address { return &r.Sender }, address),
 	"recipient": valueOf(func(r *plugin.PlanRewrite) *message.Address { return &r.Recipient }, address),
+}
+
+var textAttributes = attributes[plugin.PlanText]{
+	"alphabets":     valueOf(func(t *plugin.PlanText) *[]plugin.Alphabet { return &t.Alphabets }, alphabetList),
+	"transliterate": valueOf(func(t *plugin.PlanText) *plugin.Transliterate { return &t.Transliterate }, oneOf(transliterating)),
 }
 
 // decodePlan reads what a service's plan evaluated to, strictly: what the

@@ -28,6 +28,7 @@ func TestDecodePlan(t *testing.T) {
 		"retry": {"attempts": 5, "backoff": ["1s", "1m30s"], "reasons": ["busy", "no-answer"], "unknown": "fallback"},
 		"fallback": {"transports": ["backup"], "reasons": ["undelivered"], "sender": "100@SMS.example.com"},
 		"rewrite": {"sender": "+447700900000", "recipient": ""},
+		"text": {"alphabets": ["gsm7", "gsm7-national", "latin1", "ucs2"], "transliterate": "always"},
 		"labels": {"team": "größe", "empty": ""}
 	}`))
 	if err != nil {
@@ -50,7 +51,10 @@ func TestDecodePlan(t *testing.T) {
 			Sender: message.Address{User: "100", Host: "sms.example.com"},
 		},
 		Rewrite: plugin.PlanRewrite{Sender: message.Address{User: "+447700900000"}},
-		Labels:  map[string]string{"team": "größe", "empty": ""},
+		Text: plugin.PlanText{
+			Alphabets: []plugin.Alphabet{plugin.GSM7, plugin.GSM7National, plugin.Latin1, plugin.UCS2}, Transliterate: plugin.TransliterateAlways,
+		},
+		Labels: map[string]string{"team": "größe", "empty": ""},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -59,13 +63,16 @@ func TestDecodePlan(t *testing.T) {
 
 func TestDecodePlanFillsIn(t *testing.T) {
 	for document, change := range map[string]func(*plugin.Plan){
-		`{}`:                               func(*plugin.Plan) {},
-		`{"charging": {"mode": "event"}}`:  func(p *plugin.Plan) { p.Charging.Mode = plugin.ChargeEvent },
-		`{"retry": {"attempts": 1}}`:       func(p *plugin.Plan) { p.Retry.Attempts = 1 },
-		`{"retry": {}, "fallback": {}}`:    func(*plugin.Plan) {},
-		`{"store": "720h"}`:                func(p *plugin.Plan) { p.Store = plugin.MaxStore },
-		`{"retry": {"reasons": []}}`:       func(p *plugin.Plan) { p.Retry.Reasons = []message.Reason{} },
-		`{"rewrite": {"sender": "1@a.b"}}`: func(p *plugin.Plan) { p.Rewrite.Sender = message.Address{User: "1", Host: "a.b"} },
+		`{}`:                                   func(*plugin.Plan) {},
+		`{"charging": {"mode": "event"}}`:      func(p *plugin.Plan) { p.Charging.Mode = plugin.ChargeEvent },
+		`{"retry": {"attempts": 1}}`:           func(p *plugin.Plan) { p.Retry.Attempts = 1 },
+		`{"retry": {}, "fallback": {}}`:        func(*plugin.Plan) {},
+		`{"text": {"alphabets": []}}`:          func(p *plugin.Plan) { p.Text.Alphabets = []plugin.Alphabet{} },
+		`{"text": {"transliterate": "never"}}`: func(p *plugin.Plan) { p.Text.Transliterate = plugin.TransliterateNever },
+		`{"reason": "incomplete"}`:             func(p *plugin.Plan) { p.Reason = message.Incomplete },
+		`{"store": "720h"}`:                    func(p *plugin.Plan) { p.Store = plugin.MaxStore },
+		`{"retry": {"reasons": []}}`:           func(p *plugin.Plan) { p.Retry.Reasons = []message.Reason{} },
+		`{"rewrite": {"sender": "1@a.b"}}`:     func(p *plugin.Plan) { p.Rewrite.Sender = message.Address{User: "1", Host: "a.b"} },
 		`{"processing": "discard", "transports": []}`: func(p *plugin.Plan) {
 			p.Processing, p.Transports = plugin.Discard, []string{}
 		},
@@ -101,50 +108,55 @@ func TestDecodePlanRefuses(t *testing.T) {
 		`{"mime": {"": []}}`:         "expected a name",
 		`{"mime": {"sip": ["text"]}}`: `plan.mime.sip.0: expected a MIME type without parameters, ` +
 			`such as "text/plain", got "text"`,
-		`{"mime": {"sip": ["text/*"]}}`:                         "plan.mime.sip.0",
-		`{"mime": {"sip": ["text/plain;charset=utf-8"]}}`:       "plan.mime.sip.0",
-		`{"mime": {"sip": ["/plain"]}}`:                         "plan.mime.sip.0",
-		`{"mime": {"sip": ["a/b/c"]}}`:                          "plan.mime.sip.0",
-		`{"charging": "event"}`:                                 "plan.charging: expected an object",
-		`{"charging": {"mode": "monthly"}}`:                     `plan.charging.mode: expected one of none, event`,
-		`{"charging": {"unit_size": -1}}`:                       "plan.charging.unit_size: expected a whole number from 0 to 1048576, got -1",
-		`{"charging": {"unit_size": 1.5}}`:                      "plan.charging.unit_size: expected a whole number",
-		`{"charging": {"unit_size": 1e999}}`:                    "plan.charging.unit_size: expected a whole number",
-		`{"charging": {"price": 1}}`:                            "plan.charging.price: no such attribute",
-		`{"charging": {"account": true}}`:                       "plan.charging.account: expected text",
-		`{"store": 3600}`:                                       "plan.store: expected a duration from 0s to 720h with its unit",
-		`{"store": "3600"}`:                                     "plan.store: expected a duration",
-		`{"store": "721h"}`:                                     "plan.store: expected a duration",
-		`{"store": "-1h"}`:                                      "plan.store: expected a duration",
-		`{"answer": "later"}`:                                   "plan.answer: expected one of",
-		`{"answer_within": "16s"}`:                              "plan.answer_within: expected a duration from 1ms to 15s",
-		`{"retry": ["5s"]}`:                                     "plan.retry: expected an object",
-		`{"retry": {"backoff": "5s"}}`:                          `plan.retry.backoff: expected a list such as ["30s", "5m"], got "5s"`,
-		`{"retry": {"backoff": ["100ms"]}}`:                     "plan.retry.backoff.0: expected a duration from 1s",
-		`{"retry": {"backoff": [` + many(33, `"%ds"`) + `]}}`:   "plan.retry.backoff: expected a list of at most 32",
-		`{"retry": {"backoff": []}}`:                            "plan.retry.backoff: expected at least one pause",
-		`{"retry": {"attempts": 1001}}`:                         "plan.retry.attempts: expected a whole number from 0 to 1000, got 1001",
-		`{"retry": {"reasons": ["blocked"]}}`:                   "plan.retry.reasons.0: expected one of unavailable, no-answer,",
-		`{"retry": {"unknown": "maybe"}}`:                       `plan.retry.unknown: expected one of retry, fallback, fail, got "maybe"`,
-		`{"retry": {"pauses": []}}`:                             "plan.retry.pauses: no such attribute, expected one of attempts, backoff, reasons, unknown",
-		`{"fallback": {"transport": "x"}}`:                      "plan.fallback.transport: no such attribute, expected one of reasons, sender, transports",
-		`{"fallback": {"sender": "@x"}}`:                        `plan.fallback.sender: expected an address, such as "100@sip.example.com", or a number, got "@x"`,
-		`{"rewrite": {"sender": "a@b@c"}}`:                      "plan.rewrite.sender: expected an address",
-		`{"rewrite": {"sender": "sip:1@b.c"}}`:                  "plan.rewrite.sender: expected an address",
-		`{"rewrite": {"sender": "a@"}}`:                         "plan.rewrite.sender: expected an address",
-		`{"rewrite": {"sender": "a@b c"}}`:                      "plan.rewrite.sender: expected an address",
-		`{"rewrite": {"sender": "a\r\n"}}`:                      "plan.rewrite.sender: expected an address",
-		`{"rewrite": {"sender": 44}}`:                           "plan.rewrite.sender: expected an address",
-		`{"rewrite": {"to": "1"}}`:                              "plan.rewrite.to: no such attribute, expected one of recipient, sender",
-		`{"charging": {"when": "never"}}`:                       "plan.charging.when: expected one of acceptance, handover, delivery",
-		`{"charging": {"units": 1001}}`:                         "plan.charging.units: expected a whole number from 0 to 1000",
-		`{"external_routing": "yes"}`:                           "plan.external_routing: expected true or false",
-		`{"external_routing": true}`:                            "plan.external_routing: the authorisation says where it goes",
-		`{"transports": []}`:                                    "plan.transports: expected at least one",
-		`{"transports": [` + many(65, `"%d"`) + `]}`:            "plan.transports: expected a list",
-		`{"labels": {` + many(65, `"%d": ""`) + `}}`:            "plan.labels: expected an object of at most 64",
-		`{"labels": {"a": "` + strings.Repeat("x", 257) + `"}}`: "plan.labels.a: expected text of at most 256 octets",
-		`{"labels": {"a": {}}}`:                                 "plan.labels.a: expected text of at most 256 octets without control characters, got a value of type object",
+		`{"mime": {"sip": ["text/*"]}}`:                                     "plan.mime.sip.0",
+		`{"mime": {"sip": ["text/plain;charset=utf-8"]}}`:                   "plan.mime.sip.0",
+		`{"mime": {"sip": ["/plain"]}}`:                                     "plan.mime.sip.0",
+		`{"mime": {"sip": ["a/b/c"]}}`:                                      "plan.mime.sip.0",
+		`{"charging": "event"}`:                                             "plan.charging: expected an object",
+		`{"charging": {"mode": "monthly"}}`:                                 `plan.charging.mode: expected one of none, event`,
+		`{"charging": {"unit_size": -1}}`:                                   "plan.charging.unit_size: expected a whole number from 0 to 1048576, got -1",
+		`{"charging": {"unit_size": 1.5}}`:                                  "plan.charging.unit_size: expected a whole number",
+		`{"charging": {"unit_size": 1e999}}`:                                "plan.charging.unit_size: expected a whole number",
+		`{"charging": {"price": 1}}`:                                        "plan.charging.price: no such attribute",
+		`{"charging": {"account": true}}`:                                   "plan.charging.account: expected text",
+		`{"store": 3600}`:                                                   "plan.store: expected a duration from 0s to 720h with its unit",
+		`{"store": "3600"}`:                                                 "plan.store: expected a duration",
+		`{"store": "721h"}`:                                                 "plan.store: expected a duration",
+		`{"store": "-1h"}`:                                                  "plan.store: expected a duration",
+		`{"answer": "later"}`:                                               "plan.answer: expected one of",
+		`{"answer_within": "16s"}`:                                          "plan.answer_within: expected a duration from 1ms to 15s",
+		`{"retry": ["5s"]}`:                                                 "plan.retry: expected an object",
+		`{"retry": {"backoff": "5s"}}`:                                      `plan.retry.backoff: expected a list such as ["30s", "5m"], got "5s"`,
+		`{"retry": {"backoff": ["100ms"]}}`:                                 "plan.retry.backoff.0: expected a duration from 1s",
+		`{"retry": {"backoff": [` + many(33, `"%ds"`) + `]}}`:               "plan.retry.backoff: expected a list of at most 32",
+		`{"retry": {"backoff": []}}`:                                        "plan.retry.backoff: expected at least one pause",
+		`{"retry": {"attempts": 1001}}`:                                     "plan.retry.attempts: expected a whole number from 0 to 1000, got 1001",
+		`{"retry": {"reasons": ["blocked"]}}`:                               "plan.retry.reasons.0: expected one of unavailable, no-answer,",
+		`{"retry": {"unknown": "maybe"}}`:                                   `plan.retry.unknown: expected one of retry, fallback, fail, got "maybe"`,
+		`{"retry": {"pauses": []}}`:                                         "plan.retry.pauses: no such attribute, expected one of attempts, backoff, reasons, unknown",
+		`{"fallback": {"transport": "x"}}`:                                  "plan.fallback.transport: no such attribute, expected one of reasons, sender, transports",
+		`{"fallback": {"sender": "@x"}}`:                                    `plan.fallback.sender: expected an address, such as "100@sip.example.com", or a number, got "@x"`,
+		`{"rewrite": {"sender": "a@b@c"}}`:                                  "plan.rewrite.sender: expected an address",
+		`{"rewrite": {"sender": "sip:1@b.c"}}`:                              "plan.rewrite.sender: expected an address",
+		`{"rewrite": {"sender": "a@"}}`:                                     "plan.rewrite.sender: expected an address",
+		`{"rewrite": {"sender": "a@b c"}}`:                                  "plan.rewrite.sender: expected an address",
+		`{"rewrite": {"sender": "a\r\n"}}`:                                  "plan.rewrite.sender: expected an address",
+		`{"rewrite": {"sender": 44}}`:                                       "plan.rewrite.sender: expected an address",
+		`{"rewrite": {"to": "1"}}`:                                          "plan.rewrite.to: no such attribute, expected one of recipient, sender",
+		`{"text": {"alphabets": "gsm7"}}`:                                   `plan.text.alphabets: expected a list such as ["gsm7", "ucs2"], got "gsm7"`,
+		`{"text": {"alphabets": ["ucs-2"]}}`:                                `plan.text.alphabets.0: expected one of gsm7, gsm7-national, latin1, ucs2, got "ucs-2"`,
+		`{"text": {"alphabets": ["ucs2", "ucs2", "ucs2", "ucs2", "ucs2"]}}`: "plan.text.alphabets: expected a list of at most 4",
+		`{"text": {"transliterate": true}}`:                                 "plan.text.transliterate: expected one of configured, never, always, got true",
+		`{"text": {"alphabet": "gsm7"}}`:                                    "plan.text.alphabet: no such attribute, expected one of alphabets, transliterate",
+		`{"charging": {"when": "never"}}`:                                   "plan.charging.when: expected one of acceptance, handover, delivery",
+		`{"charging": {"units": 1001}}`:                                     "plan.charging.units: expected a whole number from 0 to 1000",
+		`{"external_routing": "yes"}`:                                       "plan.external_routing: expected true or false",
+		`{"external_routing": true}`:                                        "plan.external_routing: the authorisation says where it goes",
+		`{"transports": []}`:                                                "plan.transports: expected at least one",
+		`{"transports": [` + many(65, `"%d"`) + `]}`:                        "plan.transports: expected a list",
+		`{"labels": {` + many(65, `"%d": ""`) + `}}`:                        "plan.labels: expected an object of at most 64",
+		`{"labels": {"a": "` + strings.Repeat("x", 257) + `"}}`:             "plan.labels.a: expected text of at most 256 octets",
+		`{"labels": {"a": {}}}`:                                             "plan.labels.a: expected text of at most 256 octets without control characters, got a value of type object",
 	} {
 		_, err := decodePlan(regotest.Value(t, document))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -187,6 +199,9 @@ func TestPlanAttributesAreThoseOfTheSchema(t *testing.T) {
 	same("when", words(chargingMoments), sub("charging")["when"].Enum)
 	same("unknown", words(unknownOutcomes), sub("retry")["unknown"].Enum)
 	same("retry.reasons", words(failures), sub("retry")["reasons"].Items.Enum)
+	same("text", textAttributes.String(), slices.Sorted(maps.Keys(sub("text"))))
+	same("text.alphabets", words(alphabets), sub("text")["alphabets"].Items.Enum)
+	same("text.transliterate", words(transliterating), sub("text")["transliterate"].Enum)
 	same("fallback.reasons", words(failures), sub("fallback")["reasons"].Items.Enum)
 }
 
@@ -201,6 +216,7 @@ func TestPlanJSON(t *testing.T) {
 	for _, want := range []string{
 		`"store":"1h"`, `"answer_within":"3s"`, `"backoff":["5s","15s","1m","5m","15m"]`, `"service":"a"`,
 		`"sender":"1@b.c"`, `"recipient":""`, `"limits":{"l":{"count":2,"key":"a/l/1","per":"1m"}}`, `"mime":{}`, `"reasons":[]`,
+		`"text":{"alphabets":[],"transliterate":"configured"}`,
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%s\nwant in it %s", text, want)

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/open-policy-agent/opa/v1/ast"
 	opa "github.com/open-policy-agent/opa/v1/rego"
 
@@ -134,8 +135,9 @@ func unmatchable(services []*service, m *match.Matcher) []error {
 	return errs
 }
 
-// strangeTransports reports transports that plans name and that this node
-// doesn't have.
+// strangeTransports reports lists of transports of which this node has none, and
+// names that are nearly one that it has. Else a list may name what other nodes
+// have: what isn't here is passed over.
 func strangeTransports(declared []*declaration, env Environment) (doubts []string) {
 	if env.Transports == nil {
 		return nil
@@ -155,12 +157,24 @@ func (e Environment) strangeIn(rule *ast.Rule) (doubts []string) {
 	if constantPart(rule.Head, &plan) != nil {
 		return nil
 	}
-	for _, name := range slices.Concat(plan.Transports, plan.Fallback.Transports) {
-		if !slices.Contains(e.Transports, name) {
-			doubts = append(doubts, fmt.Sprintf("%s: there is no transport %q here, there are %s", Position(rule.Location), name, words(e.Transports)))
+	for _, list := range [][]string{plan.Transports, plan.Fallback.Transports} {
+		someHere := slices.ContainsFunc(list, e.has)
+		for _, name := range list {
+			if !e.has(name) && (!someHere || e.nearlyHas(name)) {
+				doubts = append(doubts, fmt.Sprintf("%s: there is no transport %q here, there are %s", Position(rule.Location), name, words(e.Transports)))
+			}
 		}
 	}
 	return doubts
+}
+
+func (e Environment) has(transport string) bool { return slices.Contains(e.Transports, transport) }
+
+// nearlyHas tells whether a name may be a slip of a transport's.
+func (e Environment) nearlyHas(name string) bool {
+	return slices.ContainsFunc(e.Transports, func(transport string) bool {
+		return levenshtein.ComputeDistance(name, transport) <= min(farthest, len(name)/2)
+	})
 }
 
 // noService reports the packages that were probably meant to be one.

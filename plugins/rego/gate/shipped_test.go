@@ -65,6 +65,11 @@ func openShipped(t *testing.T, config source.Config) *decide.Policy {
 	return v.Policy
 }
 
+// stranger makes the recipient nobody of ours.
+func stranger(q *plugin.Question) {
+	q.Recipient.Local, q.Recipient.Registered, q.Recipient.Devices = false, false, 0
+}
+
 // TestShippedSideBySide asks all services that we ship, in one directory with
 // the data that they are shipped with.
 func TestShippedSideBySide(t *testing.T) {
@@ -78,16 +83,28 @@ func TestShippedSideBySide(t *testing.T) {
 		{"a subscriber", "1002@sip.example.com", "onnet", nil, plugin.Given{}, func(p plugin.Plan) bool {
 			return p.Processing == plugin.Deliver && p.Charging.Mode == plugin.ChargeEvent
 		}},
-		{"an SMS", "+447700900123@sms.example.com", "sms", nil, plugin.Given{}, func(p plugin.Plan) bool {
-			return p.Charging.Destination == "sms" && p.Charging.Units == 1 && p.Charging.When == plugin.OnHandover &&
+		{"an SMS", "+447700900123@sms.example.com", "sms", stranger, plugin.Given{}, func(p plugin.Plan) bool {
+			return p.Charging.Destination == "sms" && p.Charging.Mode == plugin.ChargeEvent && p.Charging.Units == 1 && p.Charging.When == plugin.OnHandover &&
 				p.Answer == plugin.AnswerAccepted && p.Retry.Attempts == 30 && slices.Equal(p.Transports, []string{"smpp"})
 		}},
-		{"a premium number", "+449012345678@sms.example.com", "sms", nil, plugin.Given{}, func(p plugin.Plan) bool {
+		{"a premium number", "+449012345678@sms.example.com", "sms", stranger, plugin.Given{}, func(p plugin.Plan) bool {
 			return p.Charging.Destination == "premium"
 		}},
-		{"no number", "alice@sms.example.com", "sms", nil, plugin.Given{}, func(p plugin.Plan) bool {
-			return p.Processing == plugin.Reject && p.Reason == message.UnknownRecipient
+		{"no number", "alice@sms.example.com", "onnet", stranger, plugin.Given{}, func(p plugin.Plan) bool {
+			return !slices.Contains(p.Transports, "smpp") // and so nobody has the address
 		}},
+		{"an ESME's SMS", "+449012345678", "sms", stranger, plugin.Given{}, func(p plugin.Plan) bool {
+			return p.Charging.Destination == "premium" && p.Charging.Mode == plugin.ChargeEvent && slices.Equal(p.Transports, []string{"smpp"})
+		}},
+		{"from a phone to one of ours", "+447700900001", "sms", func(q *plugin.Question) {
+			q.Sender.Local = false
+		}, plugin.Given{}, func(p plugin.Plan) bool {
+			return p.Processing == plugin.Deliver && p.Charging.Mode == plugin.ChargeNone && slices.Equal(p.Transports, []string{"sip", "smpp-server"})
+		}},
+		{"from a phone to nobody", "+447700900123", "sms", func(q *plugin.Question) {
+			stranger(q)
+			q.Sender.Local = false
+		}, plugin.Given{}, func(p plugin.Plan) bool { return p.Processing == plugin.Reject && p.Reason == message.UnknownRecipient }},
 		{"over the border", "7@blue.example.com", "border", func(q *plugin.Question) {
 			q.Sender.Attributes = map[string]string{"environment": "red"}
 		}, plugin.Given{}, func(p plugin.Plan) bool { return p.Processing == plugin.Reject && p.Reason == message.Blocked }},
@@ -147,6 +164,7 @@ func TestShippedPlan(t *testing.T) {
 		},
 		"smpp": {"text/plain", "message/cpim"},
 	}
+	want.Transports = []string{"sip", "smpp-server"}
 	want.Charging.Mode = plugin.ChargeEvent
 	if !reflect.DeepEqual(plan, want) {
 		t.Errorf("got  %+v\nwant %+v", plan, want)
@@ -155,6 +173,11 @@ func TestShippedPlan(t *testing.T) {
 	q.Message.Class = "composing"
 	if plan, err := p.Decide(t.Context(), q, plugin.Given{}); err != nil || plan.Charging.Mode != plugin.ChargeNone {
 		t.Errorf("composing: got %+v, %v, want it free", plan.Charging, err)
+	}
+	q = regotest.Typical()
+	q.Sender.Local = false
+	if plan, err := p.Decide(t.Context(), q, plugin.Given{}); err != nil || plan.Charging.Mode != plugin.ChargeNone {
+		t.Errorf("from a vendor: got %+v, %v, want it free", plan.Charging, err)
 	}
 }
 

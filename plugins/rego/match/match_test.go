@@ -79,6 +79,8 @@ func TestMatch(t *testing.T) {
 		claiming(t, "uk", 0, nil, "+44"),
 		claiming(t, "london", 0, nil, "4420", "4421"),
 		claiming(t, "exact uk", 0, domains("sip.example.com"), "44"),
+		claiming(t, "austria", 0, domains(""), "43"),
+		claiming(t, "vienna", 0, domains("*"), "431"),
 		claiming(t, "urgent", 10, domains("*.urgent.example.com")),
 		claiming(t, "urgent number", 20, nil, "999"),
 		claiming(t, "regular numbers", 5, domains(`/voice\..*/`), "7", "77"),
@@ -105,6 +107,9 @@ func TestMatch(t *testing.T) {
 		"+447700900000":                 "uk",
 		"442071838750":                  "london",
 		"44":                            "uk",
+		"+43123":                        "austria", // no domain goes before any, whatever the prefix
+		"+43123@elsewhere.net":          "vienna",
+		"43":                            "austria",
 		"4":                             "any",
 		"44x":                           "any", // not a number
 		"447700900000@sip.example.com":  "exact uk",
@@ -283,7 +288,7 @@ func TestExpressionsAreBounded(t *testing.T) {
 
 func TestParseDomainRefuses(t *testing.T) {
 	for _, text := range []string{
-		"", ".", "*.", "**", "*.*", "*x", "a*b", "/", "//", "/(/", "a b", "a@b", "a/b", ".a", "*..a", "ä.example.com",
+		".", "*.", "**", "*.*", "*x", "a*b", "/", "//", "/(/", "a b", "a@b", "a/b", ".a", "*..a", "ä.example.com",
 		"a\n", strings.Repeat("a", maxPattern+1),
 	} {
 		if d, err := ParseDomain(text); err == nil {
@@ -303,6 +308,7 @@ func TestParsePrefixRefuses(t *testing.T) {
 func FuzzMatch(f *testing.F) {
 	f.Add("*.example.com", "44", "44@sip.example.com")
 	f.Add("/a|b/", "1", "1@b")
+	f.Add("", "44", "+447700900123")
 	f.Fuzz(func(t *testing.T, domain, prefix, address string) {
 		d, err := ParseDomain(domain)
 		if err != nil {

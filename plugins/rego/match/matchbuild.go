@@ -90,9 +90,9 @@ func (b *matcherBuilder) add(r *Row) bool {
 
 func (b *matcherBuilder) unknownService(r *Row) error {
 	if len(b.services) == 0 {
-		return fmt.Errorf("%s: %s: there is no service %q", r.Place, r.Domain.Text, r.Service)
+		return fmt.Errorf("%s: %s: there is no service %q", r.Place, r.Domain, r.Service)
 	}
-	return fmt.Errorf("%s: %s: there is no service %q, expected one of %s", r.Place, r.Domain.Text, r.Service, strings.Join(slices.Sorted(maps.Keys(b.services)), ", "))
+	return fmt.Errorf("%s: %s: there is no service %q, expected one of %s", r.Place, r.Domain, r.Service, strings.Join(slices.Sorted(maps.Keys(b.services)), ", "))
 }
 
 // claim enters a claim unless somebody has made the same.

@@ -1,6 +1,7 @@
 package match
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -22,7 +23,7 @@ var AnyNumber = []string{""}
 type PatternKind uint8
 
 const (
-	exactPattern      PatternKind = iota // sip.example.com
+	exactPattern      PatternKind = iota // sip.example.com; "": recipients without a domain alone
 	suffixPattern                        // *.example.com: below it, and not example.com
 	expressionPattern                    // /sip[0-9]+\.example\.com/: the whole domain
 	AnyPattern                           // *: also recipients without a domain
@@ -39,6 +40,9 @@ type DomainPattern struct {
 	Text       string // in lower case unless it is an expression
 	expression *domainExpression
 }
+
+// String is the pattern as errors show it.
+func (p DomainPattern) String() string { return cmp.Or(p.Text, `""`) }
 
 // length is what the longest suffix is told by.
 func (p DomainPattern) length() int {
@@ -67,7 +71,7 @@ func (p DomainPattern) covers(domain string) bool {
 	return true
 }
 
-const expectedDomain = `"sip.example.com", "*.example.com", "*" or an expression such as "/sip[0-9]+\\.example\\.com/"`
+const expectedDomain = `"sip.example.com", "*.example.com", "*", "" or an expression such as "/sip[0-9]+\\.example\\.com/"`
 
 // ParseDomain reads a domain as a match and a row have it. An error says what was
 // expected.
@@ -77,6 +81,8 @@ func ParseDomain(text string) (DomainPattern, error) {
 	switch {
 	case len(text) > maxPattern:
 		return DomainPattern{}, fmt.Errorf("expected at most %d octets, got %d", maxPattern, len(text))
+	case text == "":
+		return DomainPattern{Kind: exactPattern}, nil
 	case text == "*":
 		return DomainPattern{Kind: AnyPattern, Text: text}, nil
 	case len(text) > 2 && text[0] == '/' && text[len(text)-1] == '/':

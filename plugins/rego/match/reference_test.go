@@ -147,6 +147,8 @@ func randomRows(t testing.TB, random *rand.Rand) []Row {
 			text = pick(random, someExpressions)
 		case 4:
 			text = "*"
+		case 5:
+			text = ""
 		}
 		d, err := ParseDomain(text)
 		if err != nil {

@@ -1,6 +1,7 @@
 package match
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -74,8 +75,8 @@ func (r *rowReader) full(node *yaml.Node) bool {
 // domain reads the row or the rows of a domain pattern.
 func (r *rowReader) domain(key, value *yaml.Node) {
 	pattern, err := ParseDomain(key.Value)
-	if key.Kind != yaml.ScalarNode || err != nil {
-		r.fail(key, key.Value, "expected a domain: %s", expectedDomain)
+	if key.Kind != yaml.ScalarNode || key.Tag == "!!null" || err != nil {
+		r.fail(key, cmp.Or(key.Value, "domains"), "expected a domain: %s", expectedDomain)
 		return
 	}
 	value = followed(value)
@@ -92,19 +93,19 @@ func (r *rowReader) domain(key, value *yaml.Node) {
 func (r *rowReader) row(place *yaml.Node, pattern DomainPattern, value *yaml.Node) {
 	fields := map[string]yaml.Node{}
 	if value.Kind != yaml.MappingNode || value.Decode(&fields) != nil {
-		r.fail(place, pattern.Text, `expected a row such as {"service": "sms", "priority": 0}, each name once`)
+		r.fail(place, pattern.String(), `expected a row such as {"service": "sms", "priority": 0}, each name once`)
 		return
 	}
 	read := Row{Domain: pattern, Attributes: NoAttributes, Place: fmt.Sprintf("%s:%d", r.path, place.Line)}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		field := fields[name]
 		if err := r.field(&read, name, followed(&field)); err != nil {
-			r.fail(place, pattern.Text, "%s: %w", name, err)
+			r.fail(place, pattern.String(), "%s: %w", name, err)
 			return
 		}
 	}
 	if read.Service == "" {
-		r.fail(place, pattern.Text, "service: expected the name of a service")
+		r.fail(place, pattern.String(), "service: expected the name of a service")
 		return
 	}
 	if len(read.Prefixes) == 0 {

@@ -33,6 +33,7 @@ sip.Example.com: {service: onnet}
   - {service: onnet}
   - service: sms
     prefixes: ["1"]
+"": {service: sms, prefixes: ["44"]}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +48,7 @@ sip.Example.com: {service: onnet}
 		`d.yaml:8 /x[0-9]+/ sms [""] 5 {"deep": {"a": "b"}, "list": [1, 2.5, null, true], "tariff": "gold"}`,
 		`d.yaml:10 * onnet [""] 0 {}`,
 		`d.yaml:11 * sms ["1"] 0 {}`,
+		`d.yaml:13  sms ["44"] 0 {}`,
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -60,6 +62,9 @@ func TestReadRowsRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"[]":                                          "d.yaml:1: domains: expected a mapping from domains to rows",
 		"a b: {service: x}":                           `d.yaml:1: a b: expected a domain: "sip.example.com"`,
+		`"": {}`:                                      `d.yaml:1: "": service: expected the name of a service`,
+		"~: {service: x}":                             `d.yaml:1: ~: expected a domain: "sip.example.com"`,
+		"?\n: {service: x}":                           `d.yaml:1: domains: expected a domain: "sip.example.com"`,
 		"a.b: x":                                      `d.yaml:1: a.b: expected a row such as {"service": "sms", "priority": 0}`,
 		"a.b: {}":                                     "d.yaml:1: a.b: service: expected the name of a service",
 		"a.b: {service: 1}":                           `d.yaml:1: a.b: service: expected the name of a service, got 1`,
@@ -101,7 +106,7 @@ func FuzzReadRows(f *testing.F) {
 			return
 		}
 		for _, r := range rows {
-			if r.Service == "" || r.Attributes == nil || len(r.Prefixes) == 0 || r.Domain.Text == "" || !strings.HasPrefix(r.Place, "d.yaml:") {
+			if r.Service == "" || r.Attributes == nil || len(r.Prefixes) == 0 || !strings.HasPrefix(r.Place, "d.yaml:") {
 				t.Errorf("half a row: %+v", r)
 			}
 		}

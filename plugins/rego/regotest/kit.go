@@ -73,7 +73,7 @@ func Typical() plugin.Question {
 	return plugin.Question{
 		Message: plugin.QuestionMessage{ID: "01890a5d-ac96-774b-bcce-b302099a8057", Type: "text/plain", Class: "text", Size: 42, Segments: 1},
 		Sender: plugin.QuestionSender{
-			Account: "1001", Address: "1001@sip.example.com", User: "1001", Domain: "sip.example.com",
+			Account: "1001", Address: "1001@sip.example.com", User: "1001", Domain: "sip.example.com", Local: true,
 			Attributes: map[string]string{"tariff": "default"},
 		},
 		Recipient: plugin.QuestionRecipient{

@@ -133,7 +133,7 @@ func (h *head) check() error {
 	if fields := strings.Fields(h.value("cseq")); len(fields) != 2 || fields[1] != "MESSAGE" {
 		return errors.New(`CSeq: expected a number and the method, such as "1 MESSAGE"`)
 	}
-	if n, err := number(h.value("max-forwards"), 8); h.count("max-forwards") > 0 && (err != nil || n == 0) {
+	if n, err := decimal(h.value("max-forwards"), 8); h.count("max-forwards") > 0 && (err != nil || n == 0) {
 		return errors.New("Max-Forwards: expected 1 to 255; the gateway doesn't take this message any further")
 	}
 	if encoding := h.value("content-encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
@@ -178,11 +178,28 @@ func (h *head) recipient() (message.Address, error) {
 	if len(words) != 3 || words[0] != "MESSAGE" || words[2] != "SIP/2.0" {
 		return message.Address{}, errors.New(`line 1: expected a request, such as "MESSAGE sip:1002@sip.example.com SIP/2.0"`)
 	}
-	a, err := address(words[1])
+	a, isNumber, err := number(words[1])
+	if !isNumber {
+		a, err = address(words[1])
+	}
 	if err != nil {
 		return a, fmt.Errorf("line 1: the Request-URI: %w", err)
 	}
 	return a, nil
+}
+
+// number reads the telephone number of a tel URI (RFC 3966), which has no domain.
+func number(text string) (a message.Address, isNumber bool, err error) {
+	scheme, rest, _ := strings.Cut(text, ":")
+	if !strings.EqualFold(scheme, "tel") {
+		return a, false, nil
+	}
+	subscriber, _, _ := strings.Cut(rest, ";")
+	digits, ok := message.ParseNumber(subscriber)
+	if !ok {
+		return a, true, errors.New("expected a telephone number, such as tel:+447700900123")
+	}
+	return message.Address{User: digits}, true, nil
 }
 
 func (h *head) sender() (message.Address, error) {
@@ -213,7 +230,7 @@ var errNoURI = errors.New("expected a SIP URI with a user, such as sip:1001@sip.
 func address(text string) (message.Address, error) {
 	scheme, rest, _ := strings.Cut(text, ":")
 	if !strings.EqualFold(scheme, "sip") {
-		return message.Address{}, fmt.Errorf("the gateway knows the scheme sip alone: %w", errNoURI)
+		return message.Address{}, fmt.Errorf("the gateway knows the scheme sip, and tel for a recipient, alone: %w", errNoURI)
 	}
 	var uri sip.Uri
 	if strings.Count(rest, "@") != 1 || strings.ContainsAny(rest, " \t<>\"") || sip.ParseUri(text, &uri) != nil || uri.Password != "" || uri.Host == "" {
@@ -222,6 +239,12 @@ func address(text string) (message.Address, error) {
 	user, err := url.PathUnescape(uri.User)
 	if err != nil || strings.Contains(user, "@") || !utf8.ValidString(user) {
 		return message.Address{}, errNoURI
+	}
+	if kind, _ := uri.UriParams.Get("user"); strings.EqualFold(kind, "phone") {
+		digits, _, _ := strings.Cut(user, ";")
+		if number, ok := message.ParseNumber(digits); ok {
+			user = number
+		}
 	}
 	a := message.Address{User: user, Host: strings.ToLower(uri.Host)}
 	if a.Validate() != nil {
@@ -247,7 +270,7 @@ func (h *head) expires() (*int, error) {
 	if h.count("expires") == 0 {
 		return nil, nil
 	}
-	seconds, err := number(h.value("expires"), 32)
+	seconds, err := decimal(h.value("expires"), 32)
 	if err != nil {
 		return nil, errors.New("the field Expires: expected a whole number of seconds")
 	}
@@ -261,7 +284,7 @@ func (h *head) body(rest []byte) ([]byte, error) {
 	if h.count("content-length") == 0 {
 		return rest, nil
 	}
-	length, err := number(h.value("content-length"), 31)
+	length, err := decimal(h.value("content-length"), 31)
 	if err != nil {
 		return nil, errors.New("Content-Length: expected a whole number of octets")
 	}
@@ -281,8 +304,8 @@ func withCRLF(text []byte) []byte {
 	return bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 }
 
-// number reads decimal digits alone, of a value that fits into so many bits.
-func number(text string, bits int) (int, error) {
+// decimal reads decimal digits alone, of a value that fits into so many bits.
+func decimal(text string, bits int) (int, error) {
 	n, err := strconv.ParseUint(text, 10, bits)
 	return int(n), err
 }

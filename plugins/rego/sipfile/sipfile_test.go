@@ -73,8 +73,9 @@ func TestParseRefuses(t *testing.T) {
 		{typed("SIP/2.0", "SIP/7.0"), "line 1: expected a request"},
 		{typed("MESSAGE sip", "MESSAGE  sip"), "line 1: expected a request"},
 		{typed("1002@sip.example.com SIP", "sip.example.com SIP"), "line 1: the Request-URI: expected a SIP URI with a user"},
-		{typed("sip:1002@sip.example.com SIP", "tel:+447700900000 SIP"), "the scheme sip alone"},
-		{typed("sip:1002@sip.example.com SIP", "sips:1002@sip.example.com SIP"), "the scheme sip alone"},
+		{typed("sip:1002@sip.example.com SIP", "tel:+x SIP"), "line 1: the Request-URI: expected a telephone number, such as tel:+447700900123"},
+		{typed("sip:1002@sip.example.com SIP", "sips:1002@sip.example.com SIP"), "the scheme sip, and tel for a recipient, alone"},
+		{typed("sip:1001@sip.example.com>", "tel:+447700900000>"), "the scheme sip, and tel for a recipient, alone"},
 		{typed("1002@sip.example.com SIP", "a@b@c SIP"), "line 1: the Request-URI: expected a SIP URI"},
 		{typed("1002@sip.example.com SIP", "a%40b@c SIP"), "line 1: the Request-URI: expected a SIP URI"},
 		{typed("1002@sip.example.com SIP", "a%zz@c SIP"), "line 1: the Request-URI: expected a SIP URI"},
@@ -103,6 +104,19 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestNumbers(t *testing.T) {
+	for uri, want := range map[string]string{
+		"tel:+44-7700-900123;ext=1":                      "+447700900123",
+		"sip:+44.7700.900123@sms.example.com;user=phone": "+447700900123@sms.example.com",
+		"sip:a.b@sms.example.com;user=phone":             "a.b@sms.example.com",
+	} {
+		m, err := Parse([]byte(typed("sip:1002@sip.example.com SIP", uri+" SIP")))
+		if err != nil || m.Recipient.String() != want {
+			t.Errorf("%s: %s, %v", uri, m.Recipient, err)
+		}
+	}
+}
+
 // FuzzParse: whatever is in a file, there is an error or a message that the
 // gateway could have taken.
 func FuzzParse(f *testing.F) {
@@ -123,7 +137,7 @@ func FuzzParse(f *testing.F) {
 		if err := errors.Join(m.Sender.Validate(), m.Recipient.Validate()); err != nil {
 			t.Errorf("%+v: %v", m, err)
 		}
-		if m.ContentType == "" || m.Expires != nil && *m.Expires < 0 || m.Sender.Host == "" || m.Recipient.Host == "" {
+		if m.ContentType == "" || m.Expires != nil && *m.Expires < 0 || m.Sender.Host == "" {
 			t.Errorf("%+v", m)
 		}
 	})

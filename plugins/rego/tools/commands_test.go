@@ -40,6 +40,7 @@ func imgate(t *testing.T, path, in string, args ...string) ran {
 		if err == nil {
 			err = run(context.WithoutCancel(t.Context()), plugin.Invocation{
 				Args: named, In: strings.NewReader(in), Out: &out, Err: &errs, Settings: &settings,
+				Protocols: map[string]string{"sip": "sip", "smpp": "smpp", "smpp-server": "smpp", "vendor": "smpp"},
 			})
 		}
 		return ran{out.String(), errs.String(), err}

@@ -128,7 +128,9 @@ func (d domainsDocument) write(out io.Writer) error {
 }
 
 // taken says which service it is, and by what.
-func (c candidateView) taken() string { return c.Service + ", by " + c.Domain + " in " + c.Place }
+func (c candidateView) taken() string {
+	return c.Service + ", by " + cmp.Or(c.Domain, "no domain") + " in " + c.Place
+}
 
 func candidateTable(candidates []candidateView) sheet {
 	t := sheet{{"SERVICE", "TAKES IT", "PRIORITY", "DOMAIN", "PREFIX", "PLACE", "WHY"}}

@@ -26,9 +26,13 @@ type draft struct {
 	question plugin.Question
 	said     map[string]bool // by path, such as "recipient.registered"
 	assumed  []string        // paths, in the order of the question
+
+	protocols map[string]string // by transport
 }
 
-func newDraft() *draft { return &draft{said: map[string]bool{}} }
+func newDraft(protocols map[string]string) *draft {
+	return &draft{said: map[string]bool{}, protocols: protocols}
+}
 
 // questionField is a value in a question: a text, a number, a table.
 type questionField struct {
@@ -110,6 +114,7 @@ var followers = map[string][]string{
 	"sender.address":       {"sender.user", "sender.domain"},
 	"sender.user":          {"sender.address"},
 	"sender.domain":        {"sender.address"},
+	"sender.account":       {"sender.local"},
 	"recipient.address":    {"recipient.user", "recipient.domain"},
 	"recipient.user":       {"recipient.address"},
 	"recipient.domain":     {"recipient.address"},
@@ -117,6 +122,7 @@ var followers = map[string][]string{
 	"recipient.account":    {"recipient.local"},
 	"recipient.registered": {"recipient.devices"},
 	"recipient.devices":    {"recipient.registered"},
+	"transport":            {"protocol", "sender.local"},
 	"time":                 {"clock.date", "clock.time", "clock.weekday", "clock.hour", "clock.minute"},
 }
 

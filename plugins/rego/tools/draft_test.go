@@ -18,7 +18,7 @@ func FuzzDraft(f *testing.F) {
 		f.Add([]byte(seed[0]), seed[1])
 	}
 	f.Fuzz(func(t *testing.T, file []byte, assignment string) {
-		d := newDraft()
+		d := newDraft(nil)
 		if d.readJSON(file) != nil || d.set(assignment) != nil {
 			return
 		}

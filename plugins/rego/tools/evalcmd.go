@@ -21,9 +21,9 @@ const evalLong = `Decides about a message as the server would, and shows the pla
 
 The message is a SIP MESSAGE, captured or typed, in FILE.sip, or a question in JSON, in FILE.json: what policies read as
 input, or a part of that. - is standard input, with either. --set says more, or something else. What nobody says is
-assumed, and listed: text/plain, "Hello", from 1001@sip.example.com to 1002@sip.example.com, over the transport sip from
-192.0.2.1, on 2026-01-02 at 12:00 UTC; a recipient in the sender's domain is one of ours and has one device; no
-attributes; nothing was counted before.
+assumed, and listed: text/plain, "Hello", whole, from 1001@sip.example.com, whose account has no telephone number, to
+1002@sip.example.com, over the transport sip from 192.0.2.1, on 2026-01-02 at 12:00 UTC; a recipient in the sender's domain is
+one of ours and has one device; no attributes; nothing was counted before.
 
   imgate policy eval --message question.json --set recipient.registered=false --set time=2026-01-02T23:30:00Z
   imgate policy eval ./policies --message captured.sip --set counters.per_sender=11 --explain
@@ -72,7 +72,7 @@ func (f *evalFlags) eval(ctx context.Context, in plugin.Invocation) error {
 	if err != nil {
 		return err
 	}
-	d, err := f.question(in.In)
+	d, err := f.question(in)
 	if err != nil {
 		return err
 	}
@@ -93,9 +93,9 @@ func (f *evalFlags) eval(ctx context.Context, in plugin.Invocation) error {
 }
 
 // question reads the file, then what --set says.
-func (f *evalFlags) question(in io.Reader) (*draft, error) {
-	d := newDraft()
-	if err := f.read(d, in); err != nil {
+func (f *evalFlags) question(in plugin.Invocation) (*draft, error) {
+	d := newDraft(in.Protocols)
+	if err := f.read(d, in.In); err != nil {
 		return nil, err
 	}
 	for _, assignment := range f.sets {
@@ -153,6 +153,7 @@ func isJSON(name string, text []byte) bool {
 type decision struct {
 	question    plugin.Question // whole, with text and counters
 	assumed     []string
+	protocols   map[string]string // by transport
 	policy      *decide.Policy
 	explanation decide.Explanation
 	failure     *message.Failure // nil: there is a plan
@@ -161,7 +162,7 @@ type decision struct {
 func newDecision(ctx context.Context, p *decide.Policy, d *draft) (decision, error) {
 	q := d.question
 	given := supply(&q)
-	out := decision{question: d.question, assumed: d.assumed, policy: p}
+	out := decision{question: d.question, assumed: d.assumed, protocols: d.protocols, policy: p}
 	var err error
 	if out.explanation, err = p.Explain(ctx, q, given); err != nil {
 		out.failure = message.AsFailure(err)

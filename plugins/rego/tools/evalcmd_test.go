@@ -163,6 +163,10 @@ func TestQuestionsInPart(t *testing.T) {
 		{"MESSAGE sip:3@x.example.com SIP/2.0\nFrom: <sip:1@x.example.com>\nTo: <sip:3@x.example.com>\nCall-ID: 1\nCSeq: 1 MESSAGE\n\nHello", []string{"--set", "recipient.address=4@y.example.com", "--set", "message.text=Hi"},
 			map[string]string{"recipient.domain": `"y.example.com"`, "recipient.user": `"4"`, "message.size": "2", "recipient.local": "false"}, false},
 		{`{"message": {"text": "Hello", "size": 7}}`, nil, map[string]string{"message.size": "7", "message.segments": "1"}, false},
+		{`{"transport": "vendor", "sender": {"account": "vendor"}}`, nil, map[string]string{"sender.local": "false"}, false},
+		{`{"transport": "vendor"}`, nil, map[string]string{"protocol": `"smpp"`}, false},
+		{`{}`, []string{"--set", "transport=smpp-server"}, map[string]string{"protocol": `"smpp"`, "sender.number": `""`, "message.missing": "0"}, false},
+		{`{"message": {"missing": 1}, "sender": {"number": "+447700900001"}}`, nil, map[string]string{"message.missing": "1", "sender.number": `"+447700900001"`, "protocol": `"sip"`}, false},
 		{`{"transport": "trunk"}`, []string{"--set", "protocol=smpp"}, map[string]string{"transport": `"trunk"`, "protocol": `"smpp"`}, false},
 	} {
 		q, assumed := evaluated(t, c.message, c.set...)

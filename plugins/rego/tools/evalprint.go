@@ -1,6 +1,7 @@
 package tools
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -81,16 +82,15 @@ func (d decision) verdict() string {
 	return string(d.explanation.Plan.Processing)
 }
 
-// isUnsupported: the message's type may go over none of the plan's transports. Of
-// an instance that has another name than its plugin it isn't known here which types
-// it takes.
+// isUnsupported: the message's type may go over none of the plan's transports. One
+// that nobody knows here speaks what it is called, for all we know.
 func (d decision) isUnsupported() bool {
 	plan := d.explanation.Plan
 	if plan.Processing != plugin.Deliver || plan.ExternalRouting {
 		return false
 	}
 	return !slices.ContainsFunc(plan.Transports, func(transport string) bool {
-		types, limited := plan.MIME[transport]
+		types, limited := plan.MIME[cmp.Or(d.protocols[transport], transport)]
 		return !limited || slices.Contains(types, d.question.Message.Type)
 	})
 }

@@ -34,3 +34,24 @@ func TestBuiltInIsSaid(t *testing.T) {
 		}
 	}
 }
+
+// TestTypesByProtocol: the types that may go over an instance are those of what it
+// speaks, whatever it is called.
+func TestTypesByProtocol(t *testing.T) {
+	dir := wrote(t, map[string]string{"a.rego": `package imgate.services.a
+
+match := {"domains": ["*"]}
+
+plan.transports := ["vendor", "smpp-server"]
+
+plan.mime.smpp := ["text/plain"]
+`})
+	for mediaType, want := range map[string]string{
+		"text/plain": `"verdict": "deliver"`, "text/html": `"verdict": "unsupported-type"`,
+	} {
+		got := imgate(t, "policy eval", "{}", dir, "--message", "-", "--output", "json", "--set", "message.type="+mediaType)
+		if !strings.Contains(got.out, want) {
+			t.Errorf("%s: %+v, want %s", mediaType, got, want)
+		}
+	}
+}

@@ -32,10 +32,12 @@ func (d *draft) complete(zone *time.Location) plugin.Question {
 	d.completeAddress("sender", sampleSender, &s.Address, &s.User, &s.Domain)
 	d.completeAddress("recipient", sampleRecipient, &r.Address, &r.User, &r.Domain)
 	d.assume("sender.account", d.question.Sender.Address)
+	d.assume("sender.number", "")
 	d.assume("sender.attributes", map[string]string{})
 	d.completeRecipient()
 	d.assume("transport", sampleTransport)
-	d.assume("protocol", "sip")
+	d.derive("protocol", cmp.Or(d.protocols[d.question.Transport], d.question.Transport))
+	d.derive("sender.local", d.question.Sender.Account != d.question.Transport)
 	d.assume("peer", samplePeer)
 	d.assume("time", sampleTime)
 	d.question.Time = d.question.Time.UTC()
@@ -75,6 +77,7 @@ func (d *draft) completeMessage() {
 		segments = content.Segments(*m.Text)
 	}
 	d.derive("message.segments", segments)
+	d.derive("message.missing", 0)
 }
 
 // completeAddress makes an address of its parts, or the parts of it.

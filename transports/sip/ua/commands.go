@@ -10,7 +10,7 @@ var Commands = []plugin.Command{
 	{
 		Path: "send", Args: "FROM TO TEXT",
 		Short: "send a message as an account and say what became of it",
-		Long: "Sends TEXT from one address to another over SIP, as a phone would, and says in words what the server answered. " +
+		Long: "Sends TEXT from one address to another, or to a telephone number, over SIP, as a phone would, and says in words what the server answered. " +
 			"TEXT \"-\" is read from standard input, at most 64 KiB. The exit status is 0 if the message was delivered or accepted." + secrecy,
 		Setup: setupSend,
 	},

@@ -94,7 +94,7 @@ func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"send"},
 		{"send", "1001", "1002@x", "hello"},
-		{"send", "1001@x", "1002", "hello"},
+		{"send", "1001@x", "bob", "hello"},
 		{"send", "--expires", "-1s", "1001@x", "1002@x", "hello"},
 		{"send", "--type", "text", "1001@x", "1002@x", "hello"},
 		{"listen"},

@@ -275,6 +275,14 @@ func (a *Agent) contact(l *link) string {
 	return "<" + uri + `;transport=tcp>;+sip.instance="<` + a.instance + `>"`
 }
 
+// targetOf writes who a message is for: a number without a domain as one.
+func targetOf(a message.Address) string {
+	if a.Host == "" {
+		return "tel:" + a.User
+	}
+	return uriOf(a)
+}
+
 // uriOf writes an address as a SIP URI, with what a user part may not contain
 // escaped (RFC 3261 §25.1).
 func uriOf(a message.Address) string {

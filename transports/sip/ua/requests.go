@@ -29,18 +29,22 @@ type Options struct {
 	Expires *time.Duration
 }
 
-// Message sends a message (RFC 3428) and waits for its final response, at most
+// Message sends a message (RFC 3428), to a telephone number if the recipient has no
+// domain (RFC 3966), and waits for its final response, at most
 // 64*T1 for each round of credentials. An error means that there is none, and
 // that nobody knows whether the message was taken.
 func (a *Agent) Message(ctx context.Context, to message.Address, contentType string, body []byte, o Options) (Result, error) {
 	if err := to.Validate(); err != nil {
 		return Result{}, fmt.Errorf("recipient %q: %w", to, err)
 	}
+	if _, isNumber := message.ParseNumber(to.User); to.Host == "" && !isNumber {
+		return Result{}, fmt.Errorf("recipient %q: %w", to, message.ErrBadAddress)
+	}
 	if !isMediaType(contentType) {
 		return Result{}, errMediaType
 	}
 	r := request{
-		method: "MESSAGE", uri: uriOf(to), to: uriOf(to),
+		method: "MESSAGE", uri: targetOf(to), to: targetOf(to),
 		callID: rand.Text(), tag: rand.Text(),
 		headers: []string{"Content-Type: " + contentType},
 		body:    body,

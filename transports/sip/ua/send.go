@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -54,7 +55,7 @@ func (s *sending) run(ctx context.Context, in plugin.Invocation) error {
 	if err != nil {
 		return plugin.Usage("FROM: %w", err)
 	}
-	to, err := message.ParseAddress(in.Args[1])
+	to, err := recipient(in.Args[1])
 	if err != nil {
 		return plugin.Usage("TO: %w", err)
 	}
@@ -82,6 +83,14 @@ func (s *sending) run(ctx context.Context, in plugin.Invocation) error {
 	}
 	_, err = fmt.Fprintln(in.Out, result.Words())
 	return err
+}
+
+// recipient reads user@domain, or a telephone number.
+func recipient(text string) (message.Address, error) {
+	if number, ok := message.ParseNumber(strings.TrimPrefix(text, "tel:")); ok {
+		return message.Address{User: number}, nil
+	}
+	return message.ParseAddress(text)
 }
 
 // configOf says where the servers are.

@@ -174,7 +174,7 @@ func TestMalformedIsAnsweredOrDropped(t *testing.T) {
 		{"Content-Length: 0", "Content-Length: 1", "400 Content-Length Mismatch"},
 		{"\r\n\r\n", "\r\nTo: <sip:evil@b>\r\n\r\n", "400 More Than One To"},
 		{"SIP/2.0\r\nVia", "SIP/3.0\r\nVia", "505 Version Not Supported"},
-		{"MESSAGE sip:a@b", "MESSAGE tel:1", "416 Unsupported URI Scheme"},
+		{"MESSAGE sip:a@b", "MESSAGE mailto:a@b", "416 Unsupported URI Scheme"},
 		{"Content-Length: 0\r\n\r\n", "\r\n01234567890", "413 Request Entity Too Large"},
 		{"", "", "200 OK"},
 	} {

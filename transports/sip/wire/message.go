@@ -149,7 +149,7 @@ func (r *Request) parseStartLine() *Refusal {
 		return &Refusal{Status: 505, Phrase: "Version Not Supported"}
 	}
 	var err error
-	switch r.URI, err = ParseURI(uri); err {
+	switch r.URI, err = parseTarget(uri); err {
 	case nil:
 		return nil
 	case ErrBadScheme:

@@ -157,6 +157,9 @@ func TestParseURI(t *testing.T) {
 		{"sip:%61b%2Fc@h", "ab/c@h"},
 		{"sip:a;b=c@h", "a;b=c@h"},
 		{"sip:a@[2001:db8::1]:5060", "a@[2001:db8::1]"},
+		{"sip:+44-(0)20.7946;x=y@h;user=phone", "+440207946@h"},
+		{"sip:%2B44-20@h;user=Phone", "+4420@h"},
+		{"sip:+44-20@h", "+44-20@h"}, {"sip:a-b@h;user=phone", "a-b@h"}, {"sip:+44-20@h;user=ip", "+44-20@h"},
 		{"sip:a%40b@h", ""},
 		{"sip:a%0d%0aX@h", ""}, {"sip:a%00@h", ""}, {"sip:a@h@i", ""}, {"sip:a:b@h", ""}, {"sip:a@[::1]x", ""}, {"sip:a[@h", ""},
 		{"sip:a@h:99999", ""}, {"sip:a@h:x", ""}, {"sip:@h", ""}, {"sip:a@", ""}, {"sip://a@h", ""}, {"sip:a b@h", ""},
@@ -172,6 +175,29 @@ func TestParseURI(t *testing.T) {
 		}
 		if got != test.address {
 			t.Errorf("%q: %q (%v), want %q", test.uri, got, err, test.address)
+		}
+	}
+}
+
+func TestTargetURI(t *testing.T) {
+	for uri, address := range map[string]string{ // empty: refused
+		"sip:1002@sip.example.com": "1002@sip.example.com",
+		"tel:+447700900123":        "+447700900123", "TEL:+44-(0)7700.900-123": "+4407700900123", "tel:2424": "2424",
+		"tel:863-1234;phone-context=+1-914-555": "8631234", "tel:+1555;ext=12;isub=%41": "+1555",
+		"tel:": "", "tel:+": "", "tel:()": "", "tel:++1": "", "tel:1+2": "", "tel:1a": "", "tel:*69": "", "tel:%2B1": "", "tel:+1;x=%zz": "",
+		"tel:+1;x=\"": "", "tel:+1@h": "", "tel:" + strings.Repeat("1", 33): "", "tel": "", "sips:a@h": "", "mailto:a@b": "",
+	} {
+		u, err := parseTarget(uri)
+		got := ""
+		if err == nil {
+			a, err := Address(u)
+			if err != nil {
+				t.Errorf("%s: %v", uri, err)
+			}
+			got = a.String()
+		}
+		if got != address {
+			t.Errorf("%q: %q (%v), want %q", uri, got, err, address)
 		}
 	}
 }
@@ -258,7 +284,7 @@ func sameToSipgo(t *testing.T, r *Request, data []byte) {
 	if !ok {
 		t.Fatalf("not a request to sipgo: %q", data)
 	}
-	if string(*other.CallID()) != r.CallID || other.CSeq().SeqNo != r.CSeq || other.Recipient.Host != r.URI.Host || other.Recipient.User != r.URI.User {
+	if string(*other.CallID()) != r.CallID || other.CSeq().SeqNo != r.CSeq || r.URI.Scheme != "tel" && (other.Recipient.Host != r.URI.Host || other.Recipient.User != r.URI.User) {
 		t.Fatalf("sipgo reads %q %v %v, we read %q %d %v", *other.CallID(), other.CSeq().SeqNo, other.Recipient, r.CallID, r.CSeq, r.URI)
 	}
 	if u, err := ParseURI(r.From.URI); err == nil && other.From() != nil && r.From.Display == "" && other.From().Address.Host != u.Host {

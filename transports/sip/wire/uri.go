@@ -43,6 +43,23 @@ func ParseURI(text string) (sip.Uri, error) {
 	return u, nil
 }
 
+// parseTarget reads a Request-URI: that of SIP, or a telephone number (RFC 3966),
+// which has a user and no host. Of the parameters that a number may have none
+// changes whom it reaches here: a local number is local to us, whatever its
+// phone-context, and an extension (ext) is nothing that a message could dial.
+func parseTarget(text string) (sip.Uri, error) {
+	scheme, rest, _ := strings.Cut(text, ":")
+	if !strings.EqualFold(scheme, "tel") {
+		return ParseURI(text)
+	}
+	digits, _, _ := strings.Cut(rest, ";")
+	number, ok := message.ParseNumber(digits)
+	if !ok || !all(rest, classURI) || !escapesAreValid(rest) {
+		return sip.Uri{}, ErrBadURI
+	}
+	return sip.Uri{Scheme: "tel", User: number}, nil
+}
+
 // RequestURI returns what of a contact may stand in a Request-URI: not the header
 // fields that it asks for (RFC 3261 §19.1.1, table 1).
 func RequestURI(contact string) string {
@@ -101,9 +118,10 @@ func IsHost(host string) bool {
 	return host != "" && all(host, classHost)
 }
 
-// Address returns who a URI names, unescaped. It refuses what unescapes to
-// control characters, to what isn't UTF-8 (RFC 3261 §19.1.2), or to an @, which
-// would make a@b@c of it.
+// Address returns who a URI names, unescaped; a telephone number, of the scheme tel
+// or with user=phone, without separators (RFC 3261 §19.1.6). It refuses what
+// unescapes to control characters, to what isn't UTF-8 (RFC 3261 §19.1.2), or to an
+// @, which would make a@b@c of it.
 func Address(u sip.Uri) (message.Address, error) {
 	user := u.User
 	if strings.IndexByte(user, '%') >= 0 {
@@ -115,8 +133,21 @@ func Address(u sip.Uri) (message.Address, error) {
 	if strings.IndexByte(user, '@') >= 0 || !utf8.ValidString(user) {
 		return message.Address{}, ErrBadURI
 	}
+	if kind, _ := u.UriParams.Get("user"); strings.EqualFold(kind, "phone") {
+		user = subscriber(user)
+	}
 	a := message.Address{User: user, Host: strings.ToLower(u.Host)}
 	return a, a.Validate()
+}
+
+// subscriber returns the number of a telephone-subscriber; what isn't one stays as
+// it is.
+func subscriber(user string) string {
+	number, _, _ := strings.Cut(user, ";")
+	if number, ok := message.ParseNumber(number); ok {
+		return number
+	}
+	return user
 }
 
 // AppendURI writes the SIP URI of an address. An address without a host, a
