@@ -17,13 +17,14 @@ import (
 	"github.com/imgate/imgate/transports/sip"
 	"github.com/imgate/imgate/transports/sip/ua"
 	"github.com/imgate/imgate/transports/smpp"
+	"github.com/imgate/imgate/transports/smpp/smsc"
 )
 
 // Plugins are all plugins of the standard build.
 var Plugins = []plugin.Definition{
 	// Transports: the doors.
 	sip.Plugin.With(ua.Commands...),
-	smpp.Plugin,
+	smpp.Plugin.With(smsc.Commands...),
 	smpp.Server,
 	loop.Plugin,
 	// Storages.
