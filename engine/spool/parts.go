@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -125,9 +126,8 @@ func (j *Joined) undo() []plugin.Change {
 }
 
 // EndParts writes the record of a message that ends without having been in the
-// spool, and lets its parts go. done is told when that is on disk, or that this
-// committer has ended before.
-func (s *Spool) EndParts(ended *Summary, parts *Joined, done func(error)) {
-	changes := append([]plugin.Change{ended.Row()}, parts.seenRows()...)
-	s.committer.Move(append(changes, parts.deletions()...), done)
+// spool, with other changes, and lets its parts go. done is told when that is on
+// disk, or that this committer has ended before.
+func (s *Spool) EndParts(ended *Summary, parts *Joined, also []plugin.Change, done func(error)) {
+	s.committer.Move(slices.Concat([]plugin.Change{ended.Row()}, parts.seenRows(), parts.deletions(), also), done)
 }
