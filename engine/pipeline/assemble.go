@@ -129,15 +129,19 @@ func (p *Pipeline) endAssembled(j job, e *spool.Entry, x ending) {
 	p.noteEnd(e, &x)
 	ended := e.Summary()
 	ended.State, ended.Reason, ended.Ended = x.state, x.reason(), x.at
+	var receipt *spool.Entry
+	if e.Message.Missing > 0 { // else the part that has completed it is told
+		receipt = p.receipt(e, &x)
+	}
 	p.undecided.Add(1)
-	p.Spool.EndParts(&ended, p.sets.Leave(x.at, set, x.reason()), func(err error) {
+	p.Spool.EndParts(&ended, receipt, p.sets.Leave(x.at, set, x.reason()), p.sendWhenMoved(receipt, func(err error) {
 		p.undecided.Add(-1)
 		if err != nil {
 			p.sets.Unsure(set)
 			return
 		}
 		p.endParts(j, x.refusal())
-	})
+	}))
 }
 
 // refusal is what the part is told that has completed the message.

@@ -39,6 +39,7 @@ func (p *PartRow) row() plugin.Change {
 	encodeMessage(w, m)
 	w.string(m.Number)
 	w.time(m.NotBefore)
+	w.uint(uint64(m.Report))
 	return plugin.Change{Table: tableParts, Key: partKey(m.ID, a.Part.Number), Value: w.b}
 }
 
@@ -56,7 +57,7 @@ func decodePart(key, value []byte) (PartRow, error) {
 	}
 	p.Arrival = plugin.Arrival{Account: plugin.Account{ID: r.string(), Attributes: r.labels()}, Part: part}
 	m := decodeMessage(r)
-	m.Trace, m.Number, m.NotBefore = r.string(), r.string(), r.time()
+	m.Trace, m.Number, m.NotBefore, m.Report = r.string(), r.string(), r.time(), message.Report(r.uint())
 	p.Arrival.Account.Identities = []message.Address{m.From}
 	p.Arrival.Message = m
 	if part.Number == 0 || part.Number > part.Total {
@@ -125,9 +126,13 @@ func (j *Joined) undo() []plugin.Change {
 }
 
 // EndParts writes the record of a message that ends without having been in the
-// spool, and lets its parts go. done is told when that is on disk, or that this
-// committer has ended before.
-func (s *Spool) EndParts(ended *Summary, parts *Joined, done func(error)) {
+// spool, with the receipt that its sender gets, which may be nil, and lets its
+// parts go. done is told when that is on disk, or that this committer has ended
+// before.
+func (s *Spool) EndParts(ended *Summary, receipt *Entry, parts *Joined, done func(error)) {
 	changes := append([]plugin.Change{ended.Row()}, parts.seenRows()...)
+	if receipt != nil {
+		changes = append(changes, entryRow(receipt))
+	}
 	s.committer.Move(append(changes, parts.deletions()...), done)
 }
