@@ -106,7 +106,7 @@ func (s *Session) take(frame []byte) {
 	case err != nil:
 		s.takeMalformed(p, err)
 	case p.IsResponse():
-		s.takeResponse(p, nil)
+		s.takeResponse(p)
 	case p.ID == pdu.EnquireLinkID:
 		s.answer(&p, ROK)
 	case p.ID == pdu.UnbindID:
@@ -173,8 +173,8 @@ func (s *Session) isTooMuchLocked(id pdu.ID) bool {
 	return false
 }
 
-// takeMalformed answers what can't be read. A response that can't be read is
-// still one: whoever waits for it needn't wait any longer.
+// takeMalformed answers what can't be read. A response that is too long is still
+// one, and says in its header what there is to know.
 func (s *Session) takeMalformed(p Packet, err error) {
 	status := RSysErr
 	var e *Error
@@ -189,7 +189,7 @@ func (s *Session) takeMalformed(p Packet, err error) {
 	}
 	switch {
 	case p.IsResponse():
-		s.takeResponse(p, err)
+		s.takeResponse(p)
 	case isAnswerless(p.ID): // nobody waits
 	case status == RInvCmdID || status == RInvCmdLen:
 		s.nack(p.Sequence, status)
