@@ -389,7 +389,7 @@ func (l *line) reply(ctx context.Context, answer <-chan pdu.Status) plugintest.R
 			return plugintest.Elsewhere
 		}
 		return plugintest.Later
-	case wire.RSysErr:
+	case wire.RMsgQFul:
 		return plugintest.Later
 	}
 	return plugintest.Refused

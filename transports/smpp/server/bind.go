@@ -80,7 +80,7 @@ func (b *bind) greeting() wire.TLVs {
 // accounts there are, nor that he has found a password.
 func (d *Door) admit(s *session, request *wire.Bind, now time.Time) (*bind, *refusal) {
 	if failure := d.gate.Active(); failure != nil {
-		return nil, &refusal{statusOf(failure), string(failure.Reason)}
+		return nil, &refusal{translate.StatusOf(failure), string(failure.Reason)}
 	}
 	source := s.remote()
 	isBound := func() bool { return d.table.has(request.SystemID, source) }
@@ -113,7 +113,7 @@ func (d *Door) authenticate(request *wire.Bind, now time.Time) (plugin.Account, 
 	failure := message.AsFailure(err)
 	switch {
 	case failure.Temporary:
-		return account, &refusal{statusOf(failure), string(failure.Reason)}
+		return account, &refusal{translate.StatusOf(failure), string(failure.Reason)}
 	case failure.Reason == message.Unauthenticated:
 		return account, &refusal{wire.RInvPaswd, "wrong credentials"}
 	}
