@@ -122,7 +122,7 @@ func (s *session) ask(p wire.Packet) {
 	case pdu.SubmitMultiID:
 		s.submitMulti(b, p, now)
 	case pdu.QuerySMID, pdu.CancelSMID, pdu.ReplaceSMID:
-		s.later(p, func() { s.answerAbout(b, p, now) })
+		s.askAbout(b, p, now)
 	default:
 		s.refuse(p, wire.RInvCmdID)
 	}
