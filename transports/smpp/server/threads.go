@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"sync"
 
+	"github.com/fiorix/go-smpp/smpp/pdu"
 	"github.com/fiorix/go-smpp/smpp/pdu/pdutlv"
 )
 
@@ -43,7 +44,7 @@ func (t *threads) end(mark uint16) {
 // leave returns the reference of a deliver_sm that goes out; empty: it isn't known.
 func (t *threads) leave(sequence uint32, frame []byte) string {
 	const size = 6 // of the TLV
-	if len(frame) < header+size {
+	if len(frame) < pdu.HeaderLen+size {
 		return ""
 	}
 	tlv := frame[len(frame)-size:]
