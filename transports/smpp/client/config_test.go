@@ -25,6 +25,8 @@ func TestWrongKeysAreNamed(t *testing.T) {
 		"twice the same":      {func(c *Config) { c.Connect = []string{"a.example:1", "a.example:1"} }, []string{"connect[1]"}},
 		"port 0":              {func(c *Config) { c.Connect = []string{"a.example:0"} }, []string{"connect[0]"}},
 		"a certificate alone": {func(c *Config) { c.TLS = TLS{Enabled: true, Certificate: "a"} }, []string{"tls.key"}},
+		"no certificate":      {func(c *Config) { c.TLS = TLS{Enabled: true, Certificate: "a", Key: "b"} }, []string{"tls.certificate"}},
+		"no such authority":   {func(c *Config) { c.TLS = TLS{Enabled: true, CA: "a"} }, []string{"tls.ca"}},
 		"TLS that isn't on":   {func(c *Config) { c.TLS.CA = "a" }, []string{"tls.enabled"}},
 		"nobody":              {func(c *Config) { c.SystemID = "" }, []string{"system_id"}},
 		"long texts": {func(c *Config) {

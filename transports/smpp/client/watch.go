@@ -30,7 +30,8 @@ func newWatch(env plugin.Env, encrypted bool) *watch {
 const header = 16
 
 // show tells of a PDU of a bind: frame is the whole of it. What belongs to one
-// exchange has the bind's name and the sequence number in common.
+// exchange has the delivery's reference in common, or the bind's name and the
+// sequence number.
 func (w *watch) show(b *bind, sent bool, frame []byte) {
 	if !w.observers.Watched() || len(frame) < header {
 		return
@@ -43,10 +44,14 @@ func (w *watch) show(b *bind, sent bool, frame []byte) {
 	if response {
 		title[1] = wire.StatusName(status)
 	}
+	call := b.threads.Of(sent, frame)
+	if call == "" {
+		call = b.call(sent != response, sequence)
+	}
 	w.observers.Packet(&plugin.Packet{
 		Time: time.Now(), Transport: w.instance, Protocol: "smpp", Network: w.network, Sent: sent,
 		Local: b.session.LocalAddr(), Remote: b.session.RemoteAddr(),
-		Call: b.call(sent != response, sequence), Title: title, Data: frame,
+		Call: call, Title: title, Data: frame,
 	})
 }
 

@@ -31,12 +31,7 @@ func (s *session) show(sent bool, frame []byte) {
 	if isResponse {
 		p.Title[1] = wire.StatusName(pdu.Status(binary.BigEndian.Uint32(frame[8:])))
 	}
-	switch {
-	case sent && id == pdu.DeliverSMID:
-		p.Call = s.threads.leave(sequence, frame)
-	case !sent && isResponse:
-		p.Call = s.threads.answered(sequence)
-	}
+	p.Call = s.threads.Of(sent, frame)
 	if p.Call == "" {
 		p.Call = s.call(sent != isResponse, sequence)
 	}
