@@ -76,3 +76,23 @@ func TestWrongKeysAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestWanted: what there should be is counted as what is up is.
+func TestWanted(t *testing.T) {
+	for _, c := range []struct {
+		bind             string
+		connect          []string
+		sending, reading int
+	}{
+		{bindTransceiver, Defaults.Connect, 3, 3},
+		{bindTransmitter, Defaults.Connect, 3, 0},
+		{bindReceiver, Defaults.Connect, 0, 3},
+		{bindPair, Defaults.Connect, 3, 3},
+		{bindReceiver, nil, 0, 0}, // the SMSC connects
+	} {
+		config := Config{Connect: c.connect, Bind: c.bind, Binds: 3}
+		if s, r := config.wanted(true), config.wanted(false); s != c.sending || r != c.reading {
+			t.Errorf("%s at %q: %d to send, %d to receive", c.bind, c.connect, s, r)
+		}
+	}
+}
