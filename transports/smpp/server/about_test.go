@@ -105,6 +105,9 @@ func TestReplace(t *testing.T) {
 	if one.From != fromAcme || string(one.Body) != "new" || one.ContentType != "text/plain;charset=utf-8" || one.Expires == nil || *one.Expires != time.Hour || one.NotBefore != nil {
 		t.Errorf("%+v", one)
 	}
+	if account := one.Account; account.ID != acme().ID || !account.Owns(fromAcme) {
+		t.Errorf("nobody vouches for the sender: %+v", account)
+	}
 	if two.Body != nil || two.ContentType != "" || two.Expires != nil || two.NotBefore == nil || time.Until(*two.NotBefore) < time.Hour {
 		t.Errorf("%+v", two)
 	}

@@ -43,7 +43,7 @@ type session struct {
 	sending atomic.Int64 // messages that Send has given it
 	waiting chan submission
 	vouched vouched
-	threads threads
+	threads wire.Threads
 }
 
 // bind is what is known of an ESME once it is bound.
