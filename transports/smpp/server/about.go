@@ -163,7 +163,11 @@ func (s *session) replace(ctx context.Context, b *bind, p wire.Packet, r *wire.R
 	if err != nil {
 		return err
 	}
-	by := plugin.Replacement{From: found.From, Expires: like.Expires}
+	account, ok := b.terms.vouch(b.account, found.From)
+	if !ok {
+		return &wire.Error{Status: wire.RInvSrcAdr, Reason: "the account no longer may send from the source address"}
+	}
+	by := plugin.Replacement{Account: account, From: found.From, Expires: like.Expires}
 	if len(like.Body) > 0 {
 		by.ContentType, by.Body = like.ContentType, like.Body
 	}
