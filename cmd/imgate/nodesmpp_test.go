@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -176,4 +177,217 @@ func udhParts(text string, reference byte) (parts []event) {
 		parts = append(parts, event{"udh": fmt.Sprintf("050003%02x%02x%02x", reference, total, n+1), "short_message": string(part), "data_coding": 8})
 	}
 	return parts
+}
+
+// TestNodeSMSC: our client is bound to an SMSC made of node-smpp, which is slow,
+// wants less, breaks the connection, reports, and brings what phones send.
+func TestNodeSMSC(t *testing.T) {
+	g := newSMPP(t, "    dialect: {text: {long: udh}}\n")
+	inbox := g.listen("1001")
+	smsc := node(t, "smsc.js", g.vendor)
+	if bound := smsc.wait("bound", 1)[0]; bound["system_id"] != "imgate" || bound["password"] != "sesame" {
+		t.Fatalf("%v", bound)
+	}
+	esme := node(t, "esme.js", g.door)
+	bindNode(esme, "a")
+	c := &vendorTest{smppGateway: g, smsc: smsc, esme: esme}
+
+	t.Run("a phone writes", func(t *testing.T) {
+		if said := g.send("+4366410000001@sms.example.com", "hello vendor"); !strings.Contains(said, "accepted") {
+			t.Errorf("the phone is told %s", said)
+		}
+		got := smsc.waitFor("the SMS", 1, func(e event) bool { return e.is("took") && e["text"] == "hello vendor" })
+		if got[0]["from"] != number || got[0]["to"] != "4366410000001" {
+			t.Errorf("%v", got)
+		}
+	})
+	t.Run("long text", func(t *testing.T) {
+		g.send("+4366410000002@sms.example.com", cyrillic)
+		toHer := func(e event) bool { return e.is("took") && e["to"] == "4366410000002" }
+		parts := smsc.waitFor("its parts", 5, toHer)
+		var joined strings.Builder
+		for _, part := range parts {
+			joined.WriteString(part.text("text"))
+		}
+		if joined.String() != cyrillic {
+			t.Errorf("%q", joined.String())
+		}
+	})
+	t.Run("slow answers", func(t *testing.T) {
+		c.behave(event{"delay": 200})
+		defer c.behave(event{})
+		c.once(t, c.burst("43664200", 100))
+	})
+	t.Run("throttled", func(t *testing.T) {
+		c.behave(event{"throttle": true})
+		sent := c.burst("43664300", 50)
+		smsc.wait("throttled", 3)
+		c.behave(event{})
+		c.once(t, sent)
+	})
+	t.Run("a receipt", func(t *testing.T) {
+		c.behave(event{"receipt": 50})
+		defer c.behave(event{})
+		g.send("+4366410000003@sms.example.com", "tell me")
+		reported := smsc.wait("reported", 1)[0]
+		if reported["status"] != 0.0 {
+			t.Errorf("the receipt is answered %v", reported)
+		}
+		g.eventually("the message is delivered", func() bool {
+			return strings.Contains(g.imgate("message", "list", "--to", "+4366410000003@sms.example.com", "--output", "json"), `"state":"delivered"`)
+		})
+	})
+	t.Run("phones write, in parts", func(t *testing.T) {
+		parts := udhParts(cyrillic, 0x77)
+		slices.Reverse(parts)
+		for _, part := range parts {
+			part["source_addr_ton"], part["source_addr_npi"], part["source_addr"] = 1, 1, "4366410000009"
+			part["dest_addr_ton"], part["dest_addr_npi"], part["destination_addr"] = 1, 1, number
+		}
+		smsc.tell(event{"deliver": parts})
+		onceIn(t, inbox, cyrillic)
+		for _, answer := range smsc.wait("delivered", len(parts)) {
+			if answer["status"] != 0.0 {
+				t.Errorf("%v", answer)
+			}
+		}
+		parts[0]["destination_addr"], parts[0]["udh"], parts[0]["short_message"] = "15550100", nil, "to nobody of ours"
+		smsc.tell(event{"deliver": parts[:1]})
+		if answers := smsc.wait("delivered", len(parts)+1); answers[len(parts)]["status"] != 0x0b+0.0 {
+			t.Errorf("what isn't for us is answered %v", answers[len(parts)])
+		}
+	})
+	t.Run("a broken connection, and what nobody answered for is sent again", func(t *testing.T) {
+		c.behave(event{"drop": 40, "delay": 50})
+		c.atLeastOnce(t, c.burst("43664400", 100), 1)
+	})
+	t.Run("a broken connection, and what nobody answered for has failed", func(t *testing.T) {
+		c.behave(event{"drop": 40, "delay": 50})
+		c.atMostOnce(t, c.burst("44990000", 100))
+		if failed := lines(g.imgate("message", "list", "--service", "once", "--state", "failed", "--output", "json")); failed == 0 || failed > 10 {
+			t.Errorf("%d messages failed, want the window of 10 at most", failed)
+		}
+	})
+}
+
+func lines(text string) int { return strings.Count(text, "\n") }
+
+// vendorTest is what goes from an ESME to an SMSC.
+type vendorTest struct {
+	*smppGateway
+	smsc, esme *script
+}
+
+func (c *vendorTest) behave(how event) {
+	c.t.Helper()
+	before := len(c.smsc.named("behaves"))
+	c.smsc.tell(event{"behave": how})
+	c.smsc.wait("behaves", before+1)
+}
+
+// burst has the ESME submit n messages to ten numbers, and returns their texts
+// when we have accepted all of them.
+func (c *vendorTest) burst(prefix string, n int) (texts []string) {
+	c.t.Helper()
+	to := make([]string, 10)
+	for i := range to {
+		to[i] = fmt.Sprintf("%s%04d", prefix, i)
+	}
+	toThem := func(e event) bool { return e.is("submitted") && strings.Contains(e.text("text"), " "+prefix) }
+	c.esme.tell(event{"over": "a", "burst": n, "window": 20, "from": []string{esmeNumber}, "to": to})
+	for _, e := range c.esme.waitFor("all to be accepted", n, toThem) {
+		if e["status"] != 0.0 {
+			c.t.Fatalf("%v", e)
+		}
+	}
+	for i := range n {
+		texts = append(texts, fmt.Sprintf("%s %s %d", esmeNumber, to[i%len(to)], i))
+	}
+	return texts
+}
+
+// arrivals are how often, and in which order, the SMSC took these texts.
+func (c *vendorTest) arrivals(texts []string) (order []string, times map[string]int) {
+	times = map[string]int{}
+	for _, text := range texts {
+		times[text] = 0
+	}
+	for _, e := range c.smsc.named("took") {
+		if _, ours := times[e.text("text")]; ours {
+			order = append(order, e.text("text"))
+			times[e.text("text")]++
+		}
+	}
+	return order, times
+}
+
+// once checks that all come once, and to each number in order.
+func (c *vendorTest) once(t *testing.T, texts []string) {
+	t.Helper()
+	c.atLeastOnce(t, texts, 0)
+	order, _ := c.arrivals(texts)
+	last := map[string]int{}
+	for _, text := range order {
+		var from, to string
+		var n int
+		if _, err := fmt.Sscanf(text, "%s %s %d", &from, &to, &n); err != nil {
+			t.Fatal(err)
+		}
+		if before, any := last[to]; any && n <= before {
+			t.Errorf("to %s number %d comes after %d", to, n, before)
+		}
+		last[to] = n
+	}
+}
+
+// atLeastOnce checks that all come, and none more than so many times again.
+func (c *vendorTest) atLeastOnce(t *testing.T, texts []string, again int) {
+	t.Helper()
+	missing := func() (n int) {
+		_, times := c.arrivals(texts)
+		for _, count := range times {
+			if count == 0 {
+				n++
+			}
+		}
+		return n
+	}
+	if !until(func() bool { return missing() == 0 }) {
+		t.Errorf("%d messages don't arrive", missing())
+	}
+	c.ended(t)
+	order, times := c.arrivals(texts)
+	for text, count := range times {
+		if count > 1+again {
+			t.Errorf("%q comes %d times", text, count)
+		}
+	}
+	t.Logf("%d messages, %d of them sent again", len(texts), len(order)-len(texts))
+}
+
+// atMostOnce checks that none comes twice.
+func (c *vendorTest) atMostOnce(t *testing.T, texts []string) {
+	t.Helper()
+	c.ended(t)
+	order, times := c.arrivals(texts)
+	for text, count := range times {
+		if count > 1 {
+			t.Errorf("%q comes %d times", text, count)
+		}
+	}
+	t.Logf("%d messages, %d of them not sent", len(texts), len(texts)-len(order))
+}
+
+// ended waits until nothing is under way but what waits for its receipt.
+func (c *vendorTest) ended(t *testing.T) {
+	t.Helper()
+	underWay := func() (list string) {
+		for _, state := range []string{"waiting", "sending", "quarantined"} {
+			list += c.imgate("message", "list", "--state", state, "--output", "json")
+		}
+		return list
+	}
+	if !until(func() bool { return underWay() == "" }) {
+		t.Errorf("these haven't ended:\n%s", tail([]byte(underWay()), 2000))
+	}
 }
