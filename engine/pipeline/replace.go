@@ -35,7 +35,7 @@ func (p *Pipeline) Replace(ctx context.Context, transport, account, publicID str
 		p.refused(refusedMessages, transport, now, f, "transport", transport, "peer", e.Message.Peer)
 		return f
 	}
-	it := p.lanes.takeOut(e, inLane)
+	it := p.lanes.takeOut(e, unsentInLane)
 	if it == nil {
 		return toSubmitter(p.conflict(v.ID))
 	}

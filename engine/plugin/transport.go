@@ -310,6 +310,9 @@ type Registration struct {
 	All bool
 }
 
+// MaxBindingWindow is the greatest Binding.Window that counts.
+const MaxBindingWindow = 1024
+
 // Binding is where a device can be reached. Bindings are on disk.
 type Binding struct {
 	Account   string          // the account's ID
@@ -320,6 +323,7 @@ type Binding struct {
 	Device    string          // which device (RFC 5626 §4.1, +sip.instance): it gets each message once; empty: unknown
 	RegID     string          // which of the device's flows (RFC 5626 §4.2, reg-id); empty: its only one
 	Q         int             // preference in thousandths, 0 to 1000
+	Window    int             // how many messages it takes at once, at most MaxBindingWindow; 0: it doesn't say
 	Expires   time.Time
 	CallID    string
 	CSeq      uint32

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -126,13 +127,13 @@ func (j *Joined) undo() []plugin.Change {
 }
 
 // EndParts writes the record of a message that ends without having been in the
-// spool, with the receipt that its sender gets, which may be nil, and lets its
-// parts go. done is told when that is on disk, or that this committer has ended
-// before.
-func (s *Spool) EndParts(ended *Summary, receipt *Entry, parts *Joined, done func(error)) {
-	changes := append([]plugin.Change{ended.Row()}, parts.seenRows()...)
+// spool, with the receipt that its sender gets, which may be nil, and other changes,
+// and lets its parts go. done is told when that is on disk, or that this committer
+// has ended before.
+func (s *Spool) EndParts(ended *Summary, receipt *Entry, parts *Joined, also []plugin.Change, done func(error)) {
+	changes := slices.Concat([]plugin.Change{ended.Row()}, parts.seenRows(), parts.deletions(), also)
 	if receipt != nil {
 		changes = append(changes, entryRow(receipt))
 	}
-	s.committer.Move(append(changes, parts.deletions()...), done)
+	s.committer.Move(changes, done)
 }

@@ -64,7 +64,7 @@ func TestPartsBecomeAMessage(t *testing.T) {
 		"history": func(s *Spool, e *Entry, j *Joined) {
 			summary := e.Summary()
 			summary.State, summary.Ended = StateFailed, e.Message.Received
-			s.EndParts(&summary, nil, j, nil)
+			s.EndParts(&summary, nil, j, nil, nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -71,8 +71,8 @@ func (s *session) send(ctx context.Context, m *message.Message, route plugin.Rou
 	}
 	mark := marking(route.Reference)
 	if s.door.watched.Watched() {
-		s.threads.begin(mark, route.Reference)
-		defer s.threads.end(mark)
+		s.threads.Begin(mark, route.Reference)
+		defer s.threads.End(mark)
 	}
 	taken := readProgress(route.Progress, len(parts))
 	for i := range parts {
