@@ -169,6 +169,16 @@ func TestMessageOutput(t *testing.T) {
 	}
 }
 
+// TestMessageListTellsReceipts: no service has decided on them.
+func TestMessageListTellsReceipts(t *testing.T) {
+	m := (&fakeMessages{}).message(1)
+	m.Type, m.Service = message.TypeReceipt, ""
+	var out bytes.Buffer
+	if err := printMessages(&out, "")([]spool.Summary{m}); err != nil || !strings.Contains(out.String(), " (receipt) ") {
+		t.Errorf("%s %v", out.String(), err)
+	}
+}
+
 func TestMessageChange(t *testing.T) {
 	f := &fakeMessages{}
 	one, two, three := f.id(1).String(), f.id(2).String(), f.id(3).String()

@@ -51,13 +51,13 @@ func TestDataSM(t *testing.T) {
 	b := work(t, smsc.Config{}, nil)
 	response, err := b.center.Sessions()[0].Do(t.Context(), &wire.Short{
 		Of: pdu.DataSMID, Source: wire.Address{TON: 1, NPI: 1, Number: "447700900002"},
-		Destination: wire.Address{TON: 1, NPI: 1, Number: "447700900001"},
+		Destination: wire.Address{TON: 1, NPI: 1, Number: "447700900001"}, RegisteredDelivery: 1,
 	}, wire.TLVs{{Tag: pdutlv.TagMessagePayload, Value: []byte("hello")}})
 	if err != nil || response.Status != wire.ROK || response.ID != pdu.DataSMRespID {
 		t.Fatalf("data_sm is answered with %+v, %v", response, err)
 	}
-	if got := string(b.gate.arrivals[0].Message.Body); got != "hello" {
-		t.Errorf("it is %q", got)
+	if m := b.gate.arrivals[0].Message; string(m.Body) != "hello" || m.Report != message.ReportNothing {
+		t.Errorf("it is %+v", m)
 	}
 }
 
