@@ -38,7 +38,7 @@ type attacked struct {
 	before    runtime.MemStats
 }
 
-// underAttack serves a door, attacks it, and sees to it that the bystander is served
+// underAttackBy serves a door, attacks it, and sees to it that the bystander is served
 // meanwhile, that memory is bounded, and that nothing of the attack is left.
 func underAttackBy(t *testing.T, change func(*Config), attack func(a *attacked)) {
 	goroutines := runtime.NumGoroutine()
@@ -53,6 +53,7 @@ func underAttackBy(t *testing.T, change func(*Config), attack func(a *attacked))
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.wire.Bind = 2 * time.Second
 	end := serveDoor(t, forgetful{g}, d)
 	a := &attacked{t: t, door: d, bystander: dial(t, d)}
 	a.bystander.want(bindAs(pdu.BindTransceiverID, "other", "other"), wire.ROK)
@@ -70,6 +71,7 @@ func (a *attacked) run(attack func(*attacked)) {
 	over := make(chan struct{})
 	var working sync.WaitGroup
 	defer working.Wait()
+	defer close(over)
 	working.Go(func() {
 		for {
 			a.check()
@@ -81,7 +83,6 @@ func (a *attacked) run(attack func(*attacked)) {
 		}
 	})
 	attack(a)
-	close(over)
 }
 
 // check is one message of the bystander.
@@ -169,7 +170,7 @@ func isReset(err error) bool {
 // flood writes again and again until the door hangs up, or it was written so many
 // times.
 func flood(conn net.Conn, b []byte, times int) {
-	_ = conn.SetWriteDeadline(time.Now().Add(3 * time.Second))
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 	for range times {
 		if _, err := conn.Write(b); err != nil {
 			return
@@ -185,9 +186,12 @@ func TestAttacks(t *testing.T) {
 	}
 	attacks := map[string]func(*attacked){
 		"connections that say nothing": func(a *attacked) {
-			for range 60 {
+			for range 3 * a.door.config.Limits.ConnectionsPerAddress {
 				a.raw()
 			}
+			again := dial(a.t, a.door) // from the same address
+			again.want(bindAs(pdu.BindTransceiverID, "acme", "acme"), wire.ROK)
+			again.conn.Close()
 			a.ends(a.raw())
 		},
 		"binds, octet by octet": func(a *attacked) {
@@ -200,7 +204,7 @@ func TestAttacks(t *testing.T) {
 						if _, err := conn.Write(frame[i : i+1]); err != nil {
 							return
 						}
-						time.Sleep(300 * time.Millisecond)
+						time.Sleep(50 * time.Millisecond)
 					}
 					a.t.Error("a bind may take for ever")
 				})
@@ -231,7 +235,7 @@ func TestAttacks(t *testing.T) {
 		},
 		"PDUs of a megabyte": func(a *attacked) {
 			var all sync.WaitGroup
-			for range 20 {
+			for range a.door.config.Binds {
 				conn := a.bound(pdu.BindTransmitterID)
 				all.Go(func() {
 					for range 5 {

@@ -144,6 +144,7 @@ func (d *Door) open(ctx context.Context) error {
 		c := wire.ListenConfig{
 			Connections: d.config.Limits.Binds + unboundConnections,
 			PerAddress:  d.config.Limits.ConnectionsPerAddress,
+			Strangers:   true,
 			Handshake:   bindWithin,
 			Log:         d.log,
 		}
@@ -176,7 +177,7 @@ func (d *Door) opened() []*wire.Listener {
 }
 
 func (d *Door) accept(ctx context.Context, l *wire.Listener, secure bool) {
-	l.Serve(ctx, func(ctx context.Context, conn net.Conn) { d.newSession(conn, secure).run(ctx) })
+	l.Serve(ctx, func(ctx context.Context, conn net.Conn) { d.newSession(conn, secure, l).run(ctx) })
 }
 
 // Addrs returns the addresses that the door listens on; none before it is ready.
