@@ -204,7 +204,7 @@ func TestAttacks(t *testing.T) {
 						if _, err := conn.Write(frame[i : i+1]); err != nil {
 							return
 						}
-						time.Sleep(50 * time.Millisecond)
+						time.Sleep(100 * time.Millisecond)
 					}
 					a.t.Error("a bind may take for ever")
 				})
