@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -11,11 +12,13 @@ import (
 	"strings"
 )
 
-// Limits of an account that binds over SMPP: the fields of a bind have room for no
-// more (SMPP 3.4 §4.1.1).
+// Limits of an account that binds over SMPP. Its fields have room for a system_id of
+// 15 and a password of 8 octets (SMPP 3.4 §4.1.1); many ESMEs send longer passwords,
+// which the SMPP door takes.
 const (
-	maxSystemID     = 15 // octets
-	maxBindPassword = 8  // octets
+	maxSystemID      = 15 // octets
+	maxBindPassword  = 64 // octets
+	madeBindPassword = 8  // octets of one that we make: every ESME can send it
 )
 
 // smppPrefix begins the names of the attributes that the SMPP door reads. Another
@@ -29,6 +32,8 @@ var smppAttributes = map[string]func(string) error{
 	"smpp.senders":  senders,
 	"smpp.rate":     wholeNumber(1, 100_000),
 	"smpp.window":   wholeNumber(1, 10_000),
+	"smpp.tls":      required,
+	"smpp.outbind":  hostPort,
 }
 
 // isSMPP tells whether an account is meant to bind over SMPP.
@@ -54,7 +59,7 @@ func (e entry) checkSMPP() error {
 		}
 	}
 	if len(e.Password) > maxBindPassword {
-		wrong = append(wrong, fmt.Errorf("password: longer than %d octets, which is all that SMPP has room for", maxBindPassword))
+		wrong = append(wrong, fmt.Errorf("password: longer than %d octets, which is all that the SMPP door takes", maxBindPassword))
 	}
 	if !e.hasSystemID() {
 		wrong = append(wrong, fmt.Errorf("identities: expected a name of at most %d octets to bind as, such as acme: %s is too long for SMPP", maxSystemID, e.AOR))
@@ -111,6 +116,24 @@ func networks(value string) error {
 func senders(value string) error {
 	if _, err := regexp.Compile(value); value == "" || err != nil {
 		return errors.New(`expected a regular expression over source addresses, such as \+4477009001[0-9]{2}`)
+	}
+	return nil
+}
+
+// required checks the one word that there is.
+func required(value string) error {
+	if value != "required" {
+		return errors.New("expected required")
+	}
+	return nil
+}
+
+// hostPort checks where an ESME listens.
+func hostPort(value string) error {
+	host, port, err := net.SplitHostPort(value)
+	n, bad := strconv.ParseUint(port, 10, 16)
+	if err != nil || bad != nil || n == 0 || host == "" {
+		return errors.New("expected host:port, such as esme.example.com:2776")
 	}
 	return nil
 }
