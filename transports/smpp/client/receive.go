@@ -73,6 +73,10 @@ func (b *bind) Closed(_ *wire.Session, why error) {
 // receive hands in a message, or passes on a receipt.
 func (b *bind) receive(p wire.Packet, now time.Time) {
 	c := b.client
+	if !b.session.Bound() {
+		b.refuse(p, wire.RInvBndSts) // who has connected to us may not be our SMSC
+		return
+	}
 	if c.gate.Active() != nil {
 		b.refuse(p, wire.RxTAppn)
 		return

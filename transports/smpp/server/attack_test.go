@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
@@ -341,6 +342,34 @@ func TestAttacks(t *testing.T) {
 				}
 			}
 			conn.Close()
+		},
+		"deliveries that are never answered": func(a *attacked) {
+			for range 3 {
+				a.bound(pdu.BindReceiverID)
+			}
+			ctx, cancel := context.WithTimeout(a.t.Context(), 2*time.Second)
+			defer cancel()
+			var sending sync.WaitGroup
+			for range 3_000 {
+				sending.Go(func() {
+					if _, err := a.door.Send(ctx, outgoing(strings.Repeat("x", 100)), toAcme()); err == nil {
+						a.t.Error("what wasn't answered was taken")
+					}
+				})
+			}
+			for ctx.Err() == nil {
+				route, began := toAcme(), time.Now()
+				route.Binding = &plugin.Binding{Account: "acc-other", Device: "other"}
+				done := sendLater(a.t.Context(), a.door, outgoing("x"), route)
+				a.bystander.answer(a.bystander.next(), wire.ROK)
+				if got := <-done; got.err != nil || time.Since(began) > bystanderWithin {
+					a.t.Errorf("%v after %s", got.err, time.Since(began))
+				}
+			}
+			sending.Wait()
+			for _, s := range a.door.table.of("acc-acme") {
+				s.wire.Close()
+			}
 		},
 		"half-open connections and new binds": func(a *attacked) {
 			for range 3 {
