@@ -41,20 +41,17 @@ type attacked struct {
 
 // underAttackBy serves a door, attacks it, and sees to it that the bystander is served
 // meanwhile, that memory is bounded, and that nothing of the attack is left.
-func underAttackBy(t *testing.T, change func(*Config), attack func(a *attacked)) {
+func underAttackBy(t *testing.T, bindWithin time.Duration, attack func(a *attacked)) {
 	goroutines := runtime.NumGoroutine()
 	g := newGate()
 	g.accounts["other"] = plugin.Account{ID: "acc-other", Identities: []message.Address{{User: "+" + number2}}, Attributes: map[string]string{}}
 	c := Defaults
 	c.Listen, c.Dialect.Domain = []string{"tcp://127.0.0.1:0"}, "sms.example.com"
-	if change != nil {
-		change(&c)
-	}
 	d, err := New(t.Context(), plugin.Env{Instance: "esmes", Node: "n1"}, c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.wire.Bind = 2 * time.Second
+	d.wire.Bind = bindWithin
 	end := serveDoor(t, forgetful{g}, d)
 	a := &attacked{t: t, door: d, bystander: dial(t, d)}
 	a.bystander.want(bindAs(pdu.BindTransceiverID, "other", "other"), wire.ROK)
@@ -171,7 +168,7 @@ func isReset(err error) bool {
 // flood writes again and again until the door hangs up, or it was written so many
 // times.
 func flood(conn net.Conn, b []byte, times int) {
-	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second / 2))
 	for range times {
 		if _, err := conn.Write(b); err != nil {
 			return
@@ -205,7 +202,7 @@ func TestAttacks(t *testing.T) {
 						if _, err := conn.Write(frame[i : i+1]); err != nil {
 							return
 						}
-						time.Sleep(100 * time.Millisecond)
+						time.Sleep(50 * time.Millisecond)
 					}
 					a.t.Error("a bind may take for ever")
 				})
@@ -347,7 +344,7 @@ func TestAttacks(t *testing.T) {
 			for range 3 {
 				a.bound(pdu.BindReceiverID)
 			}
-			ctx, cancel := context.WithTimeout(a.t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(a.t.Context(), time.Second)
 			defer cancel()
 			var sending sync.WaitGroup
 			for range 3_000 {
@@ -371,20 +368,24 @@ func TestAttacks(t *testing.T) {
 				s.wire.Close()
 			}
 		},
-		"half-open connections and new binds": func(a *attacked) {
-			for range 3 {
-				for range a.door.config.Binds {
-					a.bound(pdu.BindTransceiverID) // each takes the place of one that is silent
-				}
-			}
-			for _, s := range a.door.table.of("acc-acme") {
-				s.wire.Close()
-			}
-		},
 	}
 	for name, attack := range attacks {
-		t.Run(name, func(t *testing.T) { underAttackBy(t, nil, attack) })
+		t.Run(name, func(t *testing.T) { underAttackBy(t, time.Second, attack) })
 	}
+}
+
+// TestHalfOpenConnections: each new bind takes the place of one that is silent.
+func TestHalfOpenConnections(t *testing.T) {
+	underAttackBy(t, bindWithin, func(a *attacked) {
+		for range 3 {
+			for range a.door.config.Binds {
+				a.bound(pdu.BindTransceiverID)
+			}
+		}
+		for _, s := range a.door.table.of("acc-acme") {
+			s.wire.Close()
+		}
+	})
 }
 
 // TestDeadSessionMakesRoom: a session whose ESME doesn't say anything makes room for
@@ -410,4 +411,41 @@ func TestDeadSessionMakesRoom(t *testing.T) {
 	}
 	alive.want(shortOf(pdu.SubmitSMID, number1, number2, "x"), wire.ROK)
 	third.want(shortOf(pdu.SubmitSMID, number1, number2, "x"), wire.ROK)
+}
+
+// slowly is a gate that takes its time for a registration.
+type slowly struct {
+	*gate
+	turn chan struct{}
+}
+
+func (s slowly) Register(ctx context.Context, r plugin.Registration) ([]plugin.Binding, error) {
+	<-s.turn
+	return s.gate.Register(ctx, r)
+}
+
+// TestComingAndGoing: an ESME that binds and unbinds all the time keeps the storage
+// busy with no more than it can take, and its last state is what counts.
+func TestComingAndGoing(t *testing.T) {
+	g := slowly{newGate(), make(chan struct{})}
+	d := serve(t, g, nil)
+	for range 20 {
+		e := boundAs(t, d, pdu.BindReceiverID)
+		e.want(wire.Packet{ID: pdu.UnbindID}, wire.ROK)
+		e.ends()
+	}
+	boundAs(t, d, pdu.BindReceiverID)
+	waitFor(t, "the end of all sessions but one", func() bool { return d.table.count() == 1 })
+	for range 2 {
+		g.turn <- struct{}{}
+		if r := g.nextChange(t); len(r.Bindings) != 1 {
+			t.Errorf("%+v", r)
+		}
+	}
+	select {
+	case g.turn <- struct{}{}:
+		t.Error("a third change is told")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(g.turn)
 }

@@ -44,6 +44,8 @@ type Door struct {
 	knocks   knocks
 	tasks    tasks
 	refusals lines
+	comings  lines
+	goings   lines
 	metrics  *metrics
 	watched  *plugin.Observers
 	log      *slog.Logger
@@ -77,7 +79,8 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 	d := &Door{
 		config: config, listen: listen, tls: secrets,
 		instance: env.Instance, node: env.Node,
-		table:   newTable(config.Limits.Binds),
+		table:    newTable(config.Limits.Binds),
+		refusals: lines{most: refusalsPerMinute}, comings: lines{most: comingsPerMinute}, goings: lines{most: comingsPerMinute},
 		watched: env.Observers, log: log,
 		wire: wire.Config{
 			Limits:      wire.Limits{Window: config.Window, InWindow: config.InWindow},
