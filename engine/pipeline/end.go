@@ -177,7 +177,7 @@ func parts(parts []spool.DeliverySummary, state spool.State, results []result) [
 }
 
 func (r *result) summary() spool.DeliverySummary {
-	s := spool.DeliverySummary{Transport: r.route.Transport, Device: r.device, State: spool.StateFailed, Reason: r.reason()}
+	s := spool.DeliverySummary{Transport: r.route.Transport, Device: r.device, State: spool.StateFailed, Reason: r.reason(), PeerIDs: r.receipt.PeerIDs}
 	switch {
 	case unanswered(*r):
 		s.State = spool.StateUnknown

@@ -22,7 +22,7 @@ func sampleSummary() Summary {
 	s.Submission = DigestKey("the submission's key")
 	s.Deliveries = []DeliverySummary{
 		{Transport: "sip", Device: "<urn:uuid:00000000-0000-1000-8000-000a95a0e128>", State: StateFailed, Reason: message.Declined},
-		{Transport: "sip", State: StateHandedOver},
+		{Transport: "sip", State: StateHandedOver, PeerIDs: []string{"4711", "4712"}},
 	}
 	return s
 }
@@ -134,7 +134,7 @@ func TestEarlierStatesAndRecordsAreRead(t *testing.T) {
 	rows := golden(t, "history-1.hex")
 	got, err := decodeSummary(rows[0], rows[1])
 	record := sampleSummary()
-	record.ID, record.PublicID = got.ID, got.PublicID
+	record.ID, record.PublicID, record.Deliveries[1].PeerIDs = got.ID, got.PublicID, nil
 	if err != nil || !reflect.DeepEqual(got, record) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, record)
 	}
