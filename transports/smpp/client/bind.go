@@ -49,7 +49,7 @@ func (c *Client) newBind(conn net.Conn, mode string) *bind {
 		Drain:       drainWithin,
 		Counters:    &c.counters,
 		Log:         c.log,
-		Trace:       func(sent bool, frame []byte) { c.watch.show(b, sent, frame) },
+		Trace:       b.show,
 	}, b)
 	return b
 }

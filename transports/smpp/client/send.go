@@ -162,7 +162,7 @@ func (d *delivery) change() bool {
 		d.leave()
 	}
 	d.bind = other
-	if d.watched = d.client.watch.observers.Watched(); d.watched {
+	if d.watched = d.client.watched.Watched(); d.watched {
 		other.threads.Begin(d.mark, d.reference)
 	}
 	return true

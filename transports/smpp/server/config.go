@@ -22,7 +22,7 @@ type Config struct {
 	SystemID string   `yaml:"system_id" doc:"who we are to ESMEs"`
 
 	Binds    int `yaml:"binds" doc:"how many sessions an account may have at once; its attribute smpp.binds goes first"`
-	Rate     int `yaml:"rate" doc:"PDUs a second that an account may submit over all of its sessions, beyond that it gets ESME_RTHROTTLED; 0: as many as we can take; its attribute smpp.rate goes first"`
+	Rate     int `yaml:"rate" doc:"requests a second that an account may make over all of its sessions, each recipient of a submit_multi being one; beyond that it gets ESME_RTHROTTLED; 0: as many as we can take; its attribute smpp.rate goes first"`
 	Window   int `yaml:"window" doc:"how many deliver_sm may wait for an ESME's answer on each session; its attribute smpp.window goes first"`
 	InWindow int `yaml:"in_window" doc:"how many requests of an ESME may wait for our answer on each session; beyond that it gets ESME_RTHROTTLED"`
 
