@@ -202,10 +202,10 @@ func printMessage(out io.Writer, m spool.Summary) error {
 	}
 	if len(m.Deliveries) > 0 {
 		fmt.Fprintln(table)
-		row(table, "DELIVERY THROUGH", "DEVICE", "STATE", "REASON")
+		row(table, "DELIVERY THROUGH", "DEVICE", "STATE", "REASON", "NAMED THERE")
 	}
 	for _, d := range m.Deliveries {
-		row(table, d.Transport, d.Device, string(d.State), string(d.Reason))
+		row(table, d.Transport, d.Device, string(d.State), string(d.Reason), strings.Join(d.PeerIDs, " "))
 	}
 	return table.Flush()
 }

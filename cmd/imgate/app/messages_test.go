@@ -56,7 +56,7 @@ func (f *fakeMessages) message(i int) spool.Summary {
 		Next: at.Add(time.Minute), Labels: map[string]string{"tenant": "acme\x1b[2J"},
 		Deliveries: []spool.DeliverySummary{
 			{Transport: "sip", Device: "<urn:uuid:1>", State: spool.StateDelivered},
-			{Transport: "smsc", State: spool.StateFailed, Reason: message.Declined},
+			{Transport: "smsc", State: spool.StateFailed, Reason: message.Declined, PeerIDs: []string{"4711", "4712"}},
 			{Transport: "smsc2", State: spool.StateUnknown},
 		},
 	}
