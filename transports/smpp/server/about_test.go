@@ -105,16 +105,16 @@ func TestReplace(t *testing.T) {
 	if one.From != fromAcme || string(one.Body) != "new" || one.ContentType != "text/plain;charset=utf-8" || one.Expires == nil || *one.Expires != time.Hour || one.NotBefore != nil {
 		t.Errorf("%+v", one)
 	}
-	if one.Account.ID != "acc-acme" || !one.Account.Owns(fromAcme) {
-		t.Errorf("nobody vouches for the sender: %+v", one.Account)
+	if account := one.Account; account.ID != acme().ID || !account.Owns(fromAcme) {
+		t.Errorf("nobody vouches for the sender: %+v", account)
 	}
 	if two.Body != nil || two.ContentType != "" || two.Expires != nil || two.NotBefore == nil || time.Until(*two.NotBefore) < time.Hour {
 		t.Errorf("%+v", two)
 	}
+	g.submitted["m3"] = plugin.Submitted{From: message.Address{User: "+" + number2, Host: "sms.example.com"}, State: plugin.SubmittedWaiting}
+	e.want(replace(wire.Replace{MessageID: "m3", Text: []byte("new")}), wire.RInvSrcAdr) // it owned the number then
 	e.want(replace(wire.Replace{MessageID: "m1", Source: numbered(number2), Text: []byte("new")}), wire.RReplaceFail)
 	e.want(replace(wire.Replace{MessageID: "m2", Text: []byte("new")}), wire.RInvMsgID)
-	g.submitted["m3"] = plugin.Submitted{From: message.Address{User: "+15550100", Host: fromAcme.Host}, State: plugin.SubmittedWaiting}
-	e.want(replace(wire.Replace{MessageID: "m3", Text: []byte("new")}), wire.RInvSrcAdr)
 	e.want(replace(wire.Replace{MessageID: "m1", ValidityPeriod: "999999999999999R", Text: []byte("new")}), wire.RInvExpiry)
 	g.set(func() { g.conflict = message.Fail(message.Conflict, "sent") })
 	e.want(replace(wire.Replace{MessageID: "m1", Text: []byte("new")}), wire.RReplaceFail)
