@@ -1,7 +1,6 @@
 package joining
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -220,6 +219,6 @@ func (h *schedule) remove(set *Set) {
 
 func (h *schedule) find(set *Set) (int, bool) {
 	return slices.BinarySearchFunc(*h, set, func(a, b *Set) int {
-		return cmp.Or(a.next.Compare(b.next), bytes.Compare(a.id[:], b.id[:]))
+		return cmp.Or(a.next.Compare(b.next), compareIDs(a.id, b.id))
 	})
 }

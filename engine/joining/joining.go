@@ -42,14 +42,21 @@ type Sets struct {
 	bounds bounds
 
 	mu       sync.Mutex
-	open     map[key]*Set    // those that take more parts
-	named    map[string]*Set // all, by their public ids
+	open     map[key]*Set // those that take more parts
+	byID     map[message.ID]*Set
+	named    map[name]*Set
 	accounts map[string]load
 	all      load
 	resting  schedule // those that nobody decides upon just now
 	overdue  int      // that are being decided upon because their time is over
 	changed  chan struct{}
 }
+
+// name is what an account knows a message by: a short one may be another account's
+// too.
+type name struct{ account, public string }
+
+func (t *Set) name() name { return name{t.key.account, t.public} }
 
 // load is how much waits.
 type load struct{ sets, octets int }
@@ -59,7 +66,7 @@ func New(s *spool.Spool, seen *spool.SeenTable, maxBody int) *Sets {
 	return &Sets{
 		spool: s, seen: seen,
 		bounds: bounds{sets: 100_000, setsEach: 10_000, octets: 256 << 20, octetsEach: 32 << 20, body: maxBody},
-		open:   map[key]*Set{}, named: map[string]*Set{}, accounts: map[string]load{},
+		open:   map[key]*Set{}, byID: map[message.ID]*Set{}, named: map[name]*Set{}, accounts: map[string]load{},
 		changed: make(chan struct{}, 1),
 	}
 }
@@ -174,7 +181,7 @@ func (s *Sets) register(now time.Time, set *Set) {
 			s.rest(before, now)
 		}
 	}
-	s.open[set.key], s.named[set.public] = set, set
+	s.open[set.key], s.byID[set.id], s.named[set.name()] = set, set, set
 	s.charge(set, 1, setSize)
 	s.rest(set, set.until)
 }
@@ -204,7 +211,10 @@ func (s *Sets) drop(set *Set) {
 	if s.open[set.key] == set {
 		delete(s.open, set.key)
 	}
-	delete(s.named, set.public)
+	delete(s.byID, set.id)
+	if s.named[set.name()] == set {
+		delete(s.named, set.name())
+	}
 	s.charge(set, -1, -setSize-set.have*partSize-set.octets)
 }
 
@@ -232,23 +242,4 @@ func (s *Sets) written(set *Set, p *part, err error) {
 	}
 	s.mu.Unlock()
 	set.tell(told, err)
-}
-
-// Waiting tells an account of a message of its own that waits for its other
-// parts, or is being decided upon.
-func (s *Sets) Waiting(account, publicID string) (plugin.Submitted, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	set := s.named[publicID]
-	if set == nil || set.key.account != account {
-		return plugin.Submitted{}, false
-	}
-	return plugin.Submitted{From: set.key.from, Recipient: set.key.recipient, Received: set.began, State: plugin.SubmittedWaiting}, true
-}
-
-// Count is how many messages wait for their other parts, or are being decided upon.
-func (s *Sets) Count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all.sets
 }

@@ -26,10 +26,10 @@ func TestPartsAreJoinedInOrder(t *testing.T) {
 		if k.rows("parts") != 2 || !second.accepted() || second.answer != first.answer {
 			t.Fatalf("%+v, and the first %+v", second, first)
 		}
-		if w, ok := k.Waiting("acme", first.answer.PublicID); !ok || w.State != plugin.SubmittedWaiting || w.From.User != "+447700900001" {
+		if w, ok := k.Named("acme", first.answer.PublicID); !ok || w.State != spool.StateWaiting || w.Missing == 0 || w.From.User != "+447700900001" {
 			t.Errorf("%+v, %t", w, ok)
 		}
-		if _, ok := k.Waiting("other", first.answer.PublicID); ok {
+		if _, ok := k.Named("other", first.answer.PublicID); ok {
 			t.Error("another account is told")
 		}
 		time.Sleep(time.Second)

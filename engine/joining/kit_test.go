@@ -174,7 +174,7 @@ func (k *kit) fail(set *Set, f *message.Failure) {
 	e := &spool.Entry{Message: set.Arrival().Message}
 	ended := e.Summary()
 	ended.State, ended.Reason = spool.StateFailed, f.Reason
-	k.spool.EndParts(&ended, k.Leave(time.Now(), set, f.Reason), func(error) { k.End(set, f) })
+	k.spool.EndParts(&ended, nil, k.Leave(time.Now(), set, f.Reason), nil, func(error) { k.End(set, f) })
 	synctest.Wait()
 }
 
@@ -193,7 +193,7 @@ func (k *kit) empty() {
 	k.t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.open)+len(k.named)+len(k.accounts)+len(k.resting)+k.overdue != 0 || k.all != (load{}) {
+	if len(k.open)+len(k.byID)+len(k.named)+len(k.accounts)+len(k.resting)+k.overdue != 0 || k.all != (load{}) {
 		k.t.Errorf("there is left: %d open, %d named, %d accounts, %d resting, %d overdue, %+v",
 			len(k.open), len(k.named), len(k.accounts), len(k.resting), k.overdue, k.all)
 	}

@@ -116,28 +116,47 @@ func (p *Pipeline) refuseAssembled(j job, f *message.Failure) {
 	}
 	e := j.assembled.planned
 	if e == nil {
-		e = &spool.Entry{Message: j.Message, Submitter: j.Account.ID, Expiry: j.Message.Received}
+		e = unplanned(j)
 	}
-	p.endAssembled(j, e, ending{state: spool.StateFailed, failure: f, at: now})
+	p.endAssembled(j, e, ending{state: spool.StateFailed, failure: f, at: now}, nil)
+}
+
+// unplanned is all that is known of a message for which the policy has no plan.
+func unplanned(j job) *spool.Entry {
+	return &spool.Entry{Message: j.Message, Submitter: j.Account.ID, Expiry: j.Message.Received}
+}
+
+// endIncomplete ends a message that waits for its other parts.
+func (p *Pipeline) endIncomplete(set *joining.Set, why message.Reason, done func(error)) {
+	j := job{Arrival: set.Arrival(), assembled: &assembled{set: set}}
+	p.endAssembled(j, unplanned(j), ending{state: spool.StateFailed, failure: &message.Failure{Reason: why}, at: time.Now()}, done)
 }
 
 // endAssembled ends a message that doesn't get into the spool: its record is
-// written as its parts leave.
-func (p *Pipeline) endAssembled(j job, e *spool.Entry, x ending) {
+// written as its parts leave. done, which may be nil, is told once that is on disk.
+func (p *Pipeline) endAssembled(j job, e *spool.Entry, x ending, done func(error)) {
 	set := j.assembled.set
 	p.meter.door(e.Message.Transport).accepted.Inc()
 	p.noteEnd(e, &x)
 	ended := e.Summary()
 	ended.State, ended.Reason, ended.Ended = x.state, x.reason(), x.at
+	var receipt *spool.Entry
+	if e.Message.Missing > 0 { // else the part that has completed it is told
+		receipt = p.receipt(e, &x)
+	}
 	p.undecided.Add(1)
-	p.Spool.EndParts(&ended, p.sets.Leave(x.at, set, x.reason()), func(err error) {
+	leaves := p.sets.Leave(x.at, set, x.reason())
+	p.Spool.EndParts(&ended, receipt, leaves, nameRows(j, e), p.sendWhenMoved(receipt, func(err error) {
 		p.undecided.Add(-1)
-		if err != nil {
+		if err == nil {
+			p.endParts(j, x.refusal())
+		} else {
 			p.sets.Unsure(set)
-			return
 		}
-		p.endParts(j, x.refusal())
-	})
+		if done != nil {
+			done(err)
+		}
+	}))
 }
 
 // refusal is what the part is told that has completed the message.

@@ -98,7 +98,7 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 		message: e.Outgoing(way.fallback), to: l.recipient, number: it.state.Attempts + 1, mayEnd: repeatsUnknown(&e.Plan.Retry),
 		fallback: way.fallback, text: e.Plan.Text,
 	}
-	if !e.Transient() {
+	if !it.transient {
 		shot.until = e.Expiry
 	}
 	taken := func() { it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeDelivered}) }

@@ -12,3 +12,6 @@ func (p *Pipeline) Kept() (n int) {
 	}
 	return n
 }
+
+// Running is how many lanes are at work.
+func (p *Pipeline) Running() int { return p.lanes.running() }

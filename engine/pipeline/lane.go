@@ -128,7 +128,7 @@ type recipient struct {
 	name     string
 	lanes    map[*lane]bool
 	active   int              // lanes at work
-	queue    []*lane          // that wait for one of maxActive places
+	queue    []*lane          // that wait until the pace allows
 	waiting  int              // messages in all lanes
 	ahead    int              // messages to be read back at once the next time
 	wakes    int              // how often it has registered: a wake during an attempt isn't missed

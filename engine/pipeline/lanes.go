@@ -12,7 +12,6 @@ import (
 
 // Bounds of the lanes.
 const (
-	maxActive      = 8     // lanes at work for one recipient: pacing
 	maxWorkers     = 16384 // lanes at work in all
 	workerIdle     = 10 * time.Second
 	burst          = 16       // messages that a lane may send before others get their turn
@@ -175,12 +174,26 @@ func (ls *lanes) activate(l *lane) {
 	}
 	l.active = true
 	r := l.recipient
-	if r.active >= maxActive {
+	if r.active > 0 && r.active >= ls.p.pace(r.name, time.Now()) {
 		r.queue = append(r.queue, l)
 		return
 	}
 	r.active++
 	ls.dispatch(l)
+}
+
+// dispatchQueued hands on as many lanes that wait for their recipient's pace as
+// that allows now.
+func (ls *lanes) dispatchQueued(r *recipient) {
+	if len(r.queue) == 0 {
+		return
+	}
+	for pace := ls.p.pace(r.name, time.Now()); len(r.queue) > 0 && r.active < pace; {
+		next := r.queue[0]
+		r.queue = r.queue[1:]
+		r.active++
+		ls.dispatch(next)
+	}
 }
 
 // dispatch hands a lane to a worker that waits, or to a new one, or lets it
@@ -306,12 +319,7 @@ func (ls *lanes) release(l *lane, more bool) {
 		ls.settle(l)
 		ls.rest(l)
 	}
-	if len(r.queue) > 0 && r.active < maxActive {
-		next := r.queue[0]
-		r.queue = r.queue[1:]
-		r.active++
-		ls.dispatch(next)
-	}
+	ls.dispatchQueued(r)
 }
 
 // settle tells those who wait for a lane that has come to rest.
@@ -440,6 +448,7 @@ func (ls *lanes) wake(account string) {
 			ls.activate(l)
 		}
 	}
+	ls.dispatchQueued(r) // its devices may take more at once than before
 }
 
 // schedule looks at lanes when their time comes.

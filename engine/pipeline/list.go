@@ -158,7 +158,10 @@ func (l *lister) readAhead(ctx context.Context) (err error) {
 	return err
 }
 
+// readSpool reads what is ours, and what waits for its other parts: that first, so
+// that what is joined meanwhile is in both, and not in neither.
 func (p *Pipeline) readSpool(ctx context.Context, after message.ID) ([]View, error) {
+	incomplete := p.sets.Page(following(after), listSpool)
 	entries, err := p.Spool.Page(ctx, following(after), listSpool)
 	if err != nil {
 		return nil, err
@@ -169,7 +172,8 @@ func (p *Pipeline) readSpool(ctx context.Context, after message.ID) ([]View, err
 			return nil, err
 		}
 	}
-	return views, nil
+	all := merge(views, incomplete)
+	return all[:min(len(all), listSpool)], nil
 }
 
 // readAside finds what is in quarantine among a million that wait.
@@ -213,9 +217,12 @@ func countUpTo(views []View, id message.ID) int {
 	return n
 }
 
-// merge returns all in their order; of two with one id the one that has ended.
-func merge(ended, waiting []View) []View {
-	all := slices.Concat(ended, waiting)
+// merge returns all in their order; of two with one id that which is later on its way.
+func merge(later, earlier []View) []View {
+	if len(earlier) == 0 {
+		return later
+	}
+	all := slices.Concat(later, earlier)
 	slices.SortStableFunc(all, func(a, b View) int { return compareIDs(a.ID, b.ID) })
 	return slices.CompactFunc(all, func(a, b View) bool { return a.ID == b.ID })
 }

@@ -18,6 +18,9 @@ var ErrConflict = errors.New("not now")
 // Show returns one message. A *message.Failure with UnknownRecipient: there is
 // none, or its record was forgotten.
 func (p *Pipeline) Show(ctx context.Context, id message.ID) (View, error) {
+	if v, waits := p.sets.Get(id); waits { // for its other parts
+		return v, nil
+	}
 	e, err := p.Spool.Load(ctx, id)
 	if err != nil {
 		return View{}, unreadable(err)
@@ -117,8 +120,12 @@ func (p *Pipeline) Cancel(ctx context.Context, id message.ID) error {
 	return written(ctx, func(done func(error)) error { return p.endNow(ctx, id, message.Cancelled, done) })
 }
 
-// endNow ends a message that rests.
+// endNow ends a message that rests, or waits for its other parts.
 func (p *Pipeline) endNow(ctx context.Context, id message.ID, reason message.Reason, done func(error)) error {
+	if set := p.sets.Take(id); set != nil {
+		p.endIncomplete(set, reason, done)
+		return nil
+	}
 	e, err := p.waiting(ctx, id)
 	if err != nil {
 		return err
@@ -127,7 +134,7 @@ func (p *Pipeline) endNow(ctx context.Context, id message.ID, reason message.Rea
 }
 
 func (p *Pipeline) endResting(e *spool.Entry, reason message.Reason, done func(error)) error {
-	it := p.lanes.takeOut(e, anywhere)
+	it := p.lanes.takeOut(e, anyItem)
 	if it == nil {
 		return p.conflict(e.Message.ID)
 	}
@@ -145,25 +152,28 @@ func (p *Pipeline) waiting(ctx context.Context, id message.ID) (*spool.Entry, er
 		return e, nil
 	}
 	v, err := p.Show(ctx, id)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case v.Ended.IsZero():
+		return nil, fmt.Errorf("%w: message %s isn't whole yet", ErrConflict, id)
 	}
 	return nil, fmt.Errorf("%w: message %s has ended: %s", ErrConflict, id, v.State)
 }
 
-// Where a message rests: in a lane, or in quarantine, which has none.
-func anywhere(*lane) bool    { return true }
-func inLane(l *lane) bool    { return l != nil }
-func notInTurn(l *lane) bool { return l == nil || l.timed }
+// Which messages that rest in a lane, or in quarantine, which has none.
+func anyItem(*lane, *item) bool           { return true }
+func notInTurn(l *lane, _ *item) bool     { return l == nil || l.timed }
+func unsentInLane(l *lane, it *item) bool { return l != nil && !it.state.partly() }
 
-// takeOut takes a message away from everybody that rests in such a place; nil: it
-// doesn't.
-func (ls *lanes) takeOut(e *spool.Entry, where func(*lane) bool) *item {
+// takeOut takes a message away from everybody that rests and is such a one; nil: it
+// isn't.
+func (ls *lanes) takeOut(e *spool.Entry, which func(*lane, *item) bool) *item {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	l, it := ls.find(e)
 	switch {
-	case it == nil || !where(l):
+	case it == nil || !which(l, it):
 		return nil
 	case l == nil:
 		delete(ls.quarantined, it.id)

@@ -80,6 +80,11 @@ func (d *deliveries) part(name peerName) (*spool.Delivery, *spool.Part) {
 	return nil, nil
 }
 
+// partly tells whether a next hop has some of its parts.
+func (d *deliveries) partly() bool {
+	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return len(o.Progress) > 0 })
+}
+
 // arrived notes that a part has, and tells whether all of its device's have.
 func (d *deliveries) arrived(name peerName) (all bool) {
 	o, part := d.part(name)

@@ -302,3 +302,25 @@ func TestManyScheduledForOneMoment(t *testing.T) {
 		}
 	})
 }
+
+// TestScheduledForOneAttempt: it goes at its time or not at all, and its next hop is
+// told so.
+func TestScheduledForOneAttempt(t *testing.T) {
+	for _, restarts := range []bool{false, true} {
+		onStage(t, func(p *plugin.Plan) { p.Store = 0 }, func(t *testing.T, s *stage) {
+			var routes []plugin.Route
+			s.main.answer = func(_ *message.Message, r plugin.Route) (plugin.Receipt, error) {
+				routes = append(routes, r)
+				return plugin.Receipt{}, message.FailForNow(message.Busy, "later")
+			}
+			id := s.send(t, "alice", "bob", "x", notBefore(time.Hour))
+			if restarts {
+				s.restart()
+			}
+			time.Sleep(2 * time.Hour)
+			if v := s.state(t, id); v.State != spool.StateFailed || v.Reason != message.Busy || len(routes) != 1 || !routes[0].Until.IsZero() {
+				t.Errorf("restarts %t: %+v: %s", restarts, routes, asJSON(v))
+			}
+		})
+	}
+}

@@ -222,7 +222,7 @@ func (p *Pipeline) discard(j job, e *spool.Entry, answer plugin.Answer) {
 	}
 	p.decided(j)
 	if j.assembled != nil {
-		p.endAssembled(j, e, ending{state: spool.StateDiscarded, at: time.Now()})
+		p.endAssembled(j, e, ending{state: spool.StateDiscarded, at: time.Now()}, nil)
 		return
 	}
 	p.meter.doors[j.Message.Transport].accepted.Inc()

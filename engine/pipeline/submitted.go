@@ -21,9 +21,6 @@ var submittedAs = map[spool.StateName]plugin.SubmittedState{
 
 // Find tells an account what has become of a message. See plugin.Gate.
 func (p *Pipeline) Find(ctx context.Context, account, publicID string) (plugin.Submitted, error) {
-	if s, waits := p.sets.Waiting(account, publicID); waits { // for its other parts
-		return s, nil
-	}
 	v, err := p.submitted(ctx, account, publicID)
 	if err != nil {
 		return plugin.Submitted{}, err
@@ -48,6 +45,9 @@ func (p *Pipeline) Find(ctx context.Context, account, publicID string) (plugin.S
 // A name leads to its own message; if that isn't there any more, or was cancelled,
 // the table may know of another that has taken its place, or has a short name.
 func (p *Pipeline) submitted(ctx context.Context, account, name string) (v View, err error) {
+	if v, waits := p.sets.Named(account, name); waits && account != "" { // for its other parts
+		return v, nil
+	}
 	id, leads := p.names.ID(name)
 	for {
 		if leads {
@@ -110,7 +110,18 @@ func (p *Pipeline) CancelOf(ctx context.Context, account string, which plugin.Wh
 // being sent keeps it from none but that.
 func (p *Pipeline) cancelBetween(ctx context.Context, account string, which plugin.Which) (int, error) {
 	var conflict error
-	n, ended := 0, make(chan error, maxCancelled)
+	incomplete := p.sets.Between(account, which.From, which.Recipient)
+	ended := make(chan error, maxCancelled+len(incomplete))
+	done := func(err error) { ended <- err }
+	n := 0
+	for _, id := range incomplete {
+		if set := p.sets.Take(id); set != nil {
+			p.endIncomplete(set, message.Cancelled, done)
+			n++
+		} else {
+			conflict = ErrConflict // it is whole by now, or being decided upon
+		}
+	}
 	for _, id := range p.lanes.between(which.From, which.Recipient, maxCancelled) {
 		e, err := p.Spool.Load(ctx, id)
 		if err != nil {
@@ -119,7 +130,7 @@ func (p *Pipeline) cancelBetween(ctx context.Context, account string, which plug
 		if e == nil || account == "" || e.Submitter != account || e.Message.From != which.From || e.Message.Recipient != which.Recipient {
 			continue
 		}
-		if err := p.endResting(e, message.Cancelled, func(err error) { ended <- err }); err != nil {
+		if err := p.endResting(e, message.Cancelled, done); err != nil {
 			conflict = err
 			continue
 		}

@@ -31,6 +31,9 @@ type Transport interface {
 	// transport of the plan's gets its turn. NoAnswer: the peer may have it.
 	// Overloaded, temporary: the next hop wants less; no message passes it.
 	//
+	// One with a Receipt is for who handed in a message with a Report over this
+	// instance, and goes to no other.
+	//
 	// What went in several parts, of which some were taken, is an error with a
 	// Receipt that names these and says in Progress which they are; the next
 	// attempt over this route gets that back.
@@ -223,6 +226,7 @@ type Replacement struct {
 	Body        []byte
 	Expires     *time.Duration
 	NotBefore   *time.Time
+	Report      *message.Report
 }
 
 // Submitted is what the one who handed a message in may know of it.
@@ -306,6 +310,9 @@ type Registration struct {
 	All bool
 }
 
+// MaxBindingWindow is the greatest Binding.Window that counts.
+const MaxBindingWindow = 1024
+
 // Binding is where a device can be reached. Bindings are on disk.
 type Binding struct {
 	Account   string          // the account's ID
@@ -316,6 +323,7 @@ type Binding struct {
 	Device    string          // which device (RFC 5626 §4.1, +sip.instance): it gets each message once; empty: unknown
 	RegID     string          // which of the device's flows (RFC 5626 §4.2, reg-id); empty: its only one
 	Q         int             // preference in thousandths, 0 to 1000
+	Window    int             // how many messages it takes at once, at most MaxBindingWindow; 0: it doesn't say
 	Expires   time.Time
 	CallID    string
 	CSeq      uint32

@@ -45,6 +45,10 @@ func plannedEntry() *Entry {
 	e.Plan.Fallback = plugin.PlanFallback{
 		Transports: []string{"backup", "other"}, Reasons: []message.Reason{message.Undelivered}, Sender: message.Address{User: "100", Host: "sms.example.com"},
 	}
+	e.Message.Report = message.ReportFailure
+	e.Message.Receipt = &message.Receipt{
+		PublicID: "AAECAwQFBgcICQoLDA0ODw", State: message.ReceiptFailed, Reason: message.Gone, Submitted: e.Message.Received, Done: e.Expiry,
+	}
 	e.Plan.Rewrite = plugin.PlanRewrite{Sender: message.Address{User: "200", Host: "example.com"}, Recipient: message.Address{User: "+44"}}
 	return e
 }
@@ -157,8 +161,9 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// TestBindingOfTheFirstFormat: it had no reg-id of its own.
-func TestBindingOfTheFirstFormat(t *testing.T) {
+// TestBindingOfEarlierFormats: the first had no reg-id of its own, the second no
+// window.
+func TestBindingOfEarlierFormats(t *testing.T) {
 	want := plugin.Binding{
 		Account: "a", AOR: message.Address{User: "a", Host: "b"}, Transport: "sip", Contact: "sip:a@b", Flow: "udp;x",
 		Device: "<urn:uuid:1>", Q: 1000, Expires: time.Unix(1, 0).UTC(), CallID: "c", CSeq: 7,
@@ -166,11 +171,17 @@ func TestBindingOfTheFirstFormat(t *testing.T) {
 	row := encodeBinding(want)
 	length := 2 + len(want.Device) // the reg-id follows the device: one octet, its length
 	at := bytes.Index(row, []byte(want.Device)) - 1 + length - 1
-	first := append(bytes.Clone(row[:at]), row[at+1:]...)
+	second := bytes.Clone(row[:len(row)-1])
+	second[0] = 2
+	first := append(bytes.Clone(second[:at]), second[at+1:]...)
 	first[0] = 1
-	for _, b := range [][]byte{row, first} {
+	for _, b := range [][]byte{row, second, first} {
 		if got, err := decodeBinding(b); err != nil || got != want {
 			t.Errorf("%x: %+v, %v\nwant %+v", b, got, err, want)
 		}
+	}
+	want.RegID, want.Window = "1", 500
+	if got, err := decodeBinding(encodeBinding(want)); err != nil || got != want {
+		t.Errorf("%+v, %v\nwant %+v", got, err, want)
 	}
 }

@@ -49,6 +49,7 @@ type Summary struct {
 	OriginalTo message.Address   `json:"original_to,omitzero"` // the recipient that it came with, if that was another
 	Type       string            `json:"type"`                 // the content type, as it came
 	Size       int               `json:"size"`                 // octets of the body
+	Missing    int               `json:"missing,omitempty"`    // parts that haven't come
 	Received   time.Time         `json:"received"`
 	Expiry     time.Time         `json:"expiry"`
 	Service    string            `json:"service"`
@@ -80,7 +81,7 @@ type DeliverySummary struct {
 func (e *Entry) Summary() Summary {
 	m := e.Message
 	s := Summary{
-		ID: m.ID, PublicID: m.PublicID, From: m.From, To: e.Recipient(), Type: m.ContentType, Size: len(m.Body),
+		ID: m.ID, PublicID: m.PublicID, From: m.From, To: e.Recipient(), Type: m.ContentType, Size: len(m.Body), Missing: m.Missing,
 		Received: m.Received, Expiry: e.Expiry, Service: e.Plan.Service, Revision: e.Plan.Revision,
 		Transport: m.Transport, Peer: m.Peer, Account: e.Submitter, Labels: e.Plan.Labels,
 	}
@@ -178,7 +179,8 @@ func end(id message.ID) []byte {
 }
 
 // historyFormat is the version of the rows in table history. Version 1 knew of
-// no rewriting, version 2 not of the sender's account; their rows are still read.
+// no rewriting, version 2 neither of the sender's account nor of parts; their rows
+// are still read.
 const historyFormat = 3
 
 // Row is the record on disk. It is written for each message and so allocates
@@ -219,6 +221,7 @@ func (s *Summary) Row() plugin.Change {
 	w.address(s.SentAs)
 	w.address(s.OriginalTo)
 	w.string(s.Account)
+	w.uint(uint64(s.Missing))
 	key := w.b[:len(message.ID{}):len(message.ID{})]
 	return plugin.Change{Table: tableHistory, Key: key, Value: w.b[len(key):]}
 }
@@ -226,7 +229,7 @@ func (s *Summary) Row() plugin.Change {
 // rowSize is at least as many octets as the row takes, if no text in it is
 // longer than 16 KiB.
 func (s *Summary) rowSize() int {
-	const numbers, perText, texts = 88, 2, 16
+	const numbers, perText, texts = 90, 2, 16
 	n := numbers + texts*perText + len(s.PublicID) + len(s.From.User) + len(s.From.Host) + len(s.To.User) + len(s.To.Host) +
 		len(s.SentAs.User) + len(s.SentAs.Host) + len(s.OriginalTo.User) + len(s.OriginalTo.Host) +
 		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason) + len(s.Account)
@@ -263,7 +266,7 @@ func decodeSummary(key, value []byte) (Summary, error) {
 		s.SentAs, s.OriginalTo = r.address(), r.address()
 	}
 	if version > 2 {
-		s.Account = r.string()
+		s.Account, s.Missing = r.string(), int(r.uint())
 	}
 	return s, r.done()
 }

@@ -12,7 +12,9 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-const bindingFormat = 2 // 1 had the reg-id in the device
+// bindingFormat is the version of the rows in table bindings. Version 1 had the
+// reg-id in the device, version 2 no window; their rows are still read.
+const bindingFormat = 3
 
 // Locations knows where devices can be reached. Memory holds all of it; the
 // disk is written with each change. It may be used from several goroutines.
@@ -212,6 +214,7 @@ func encodeBinding(b plugin.Binding) []byte {
 	w.time(b.Expires)
 	w.string(b.CallID)
 	w.uint(uint64(b.CSeq))
+	w.uint(uint64(max(0, b.Window)))
 	return w.b
 }
 
@@ -225,5 +228,8 @@ func decodeBinding(row []byte) (plugin.Binding, error) {
 		b.RegID = r.string()
 	}
 	b.Q, b.Expires, b.CallID, b.CSeq = int(r.int()), r.time(), r.string(), uint32(r.uint())
+	if format > 2 {
+		b.Window = int(r.uint())
+	}
 	return b, r.done()
 }

@@ -120,7 +120,7 @@ func senders(value string) error {
 	return nil
 }
 
-// required checks the one word that there is.
+// required checks the one word that switches something on.
 func required(value string) error {
 	if value != "required" {
 		return errors.New("expected required")
@@ -131,8 +131,7 @@ func required(value string) error {
 // hostPort checks where an ESME listens.
 func hostPort(value string) error {
 	host, port, err := net.SplitHostPort(value)
-	n, bad := strconv.ParseUint(port, 10, 16)
-	if err != nil || bad != nil || n == 0 || host == "" {
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 {
 		return errors.New("expected host:port, such as esme.example.com:2776")
 	}
 	return nil

@@ -77,14 +77,15 @@ func TestSystemIDs(t *testing.T) {
 func TestSMPPAttributes(t *testing.T) {
 	for _, c := range []struct{ name, value, wrong string }{
 		{"binds", "4", ""}, {"binds", "0", "expected a whole number from 1 to 1000"}, {"binds", "1001", "1000"}, {"binds", "+4", "whole number"}, {"binds", "", "whole number"},
-		{"tls", "required", ""}, {"tls", "yes", "expected required"},
-		{"outbind", "esme.example.com:2776", ""}, {"outbind", "[2001:db8::7]:2776", ""}, {"outbind", "esme.example.com", "expected host:port"}, {"outbind", "esme.example.com:0", "expected host:port"},
 		{"networks", "192.0.2.7", ""}, {"networks", "192.0.2.0/24, 2001:db8::/32,::1", ""},
 		{"networks", "192.0.2.0/33", `"192.0.2.0/33": expected an address or a network`}, {"networks", "", "expected an address"},
 		{"networks", "192.0.2.7,", `"": expected an address`}, {"networks", "acme.example", "expected an address"}, {"networks", "fe80::1%eth0", "expected an address"},
 		{"senders", `\+4477009001[0-9]{2}|ACME`, ""}, {"senders", "(", "expected a regular expression"}, {"senders", "a)(b", "expected a regular expression"}, {"senders", "", "expected a regular expression"},
 		{"rate", "100", ""}, {"rate", "1.5", "expected a whole number from 1 to 100000"},
 		{"window", "50", ""}, {"window", "10001", "expected a whole number from 1 to 10000"},
+		{"tls", "required", ""}, {"tls", "yes", "expected required"}, {"tls", "", "expected required"},
+		{"outbind", "esme.example.com:2776", ""}, {"outbind", "[2001:db8::7]:2776", ""}, {"outbind", "esme.example.com", "expected host:port"},
+		{"outbind", ":2776", "expected host:port"}, {"outbind", "esme.example.com:0", "expected host:port"}, {"outbind", "", "expected host:port"},
 		{"bind", "4", "expected one of smpp.binds, smpp.networks, smpp.outbind, smpp.rate, smpp.senders, smpp.tls, smpp.window"},
 	} {
 		name := "smpp." + c.name

@@ -83,21 +83,9 @@ func stateOf(found plugin.Submitted, version uint8) uint8 {
 	case plugin.SubmittedDiscarded:
 		return wire.StateDeleted
 	case plugin.SubmittedFailed:
-		return failedStateOf(found.Reason)
+		return uint8(translate.FailedState(found.Reason))
 	}
 	return wire.StateEnroute
-}
-
-func failedStateOf(r message.Reason) uint8 {
-	switch r {
-	case message.Expired:
-		return wire.StateExpired
-	case message.Cancelled:
-		return wire.StateDeleted
-	case message.Rejected, message.Forbidden, message.InsufficientFunds, message.Declined:
-		return wire.StateRejected
-	}
-	return wire.StateUndeliverable
 }
 
 // find finds a message of the account. If the request names its source address,
@@ -177,7 +165,7 @@ func (s *session) replace(ctx context.Context, b *bind, p wire.Packet, r *wire.R
 	if !ok {
 		return &wire.Error{Status: wire.RInvSrcAdr, Reason: "the account may not send from there any more"}
 	}
-	by := plugin.Replacement{Account: account, From: found.From, Expires: like.Expires}
+	by := plugin.Replacement{Account: account, From: found.From, Expires: like.Expires, Report: &like.Report}
 	if len(like.Body) > 0 {
 		by.ContentType, by.Body = like.ContentType, like.Body
 	}

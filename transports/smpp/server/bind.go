@@ -119,7 +119,7 @@ func (d *Door) authenticate(request *wire.Bind, now time.Time) (plugin.Account, 
 	case failure.Reason == message.Unauthenticated:
 		return account, &refusal{wire.RInvPaswd, "wrong credentials"}
 	}
-	return account, &refusal{wire.RBindFail, string(failure.Reason)} // right, but suspended
+	return account, &refusal{wire.RBindFail, failure.Error()} // right, but suspended
 }
 
 // examine looks at what an account may do, and at what a bind asks for.

@@ -168,7 +168,7 @@ func (bs *bindings) accounts() []string {
 // tell tells the engine how things are now with an account. What fails is repeated.
 // The caller has the turn.
 func (bs *bindings) tell(k *binding, b *bind, now time.Time) {
-	here := bs.table.receiver(b.account.ID)
+	here, window := bs.table.receiver(b.account.ID)
 	if here != nil {
 		b = here
 	}
@@ -177,7 +177,7 @@ func (bs *bindings) tell(k *binding, b *bind, now time.Time) {
 		k.over = here == nil // whoever is active now hears of the ESME from itself
 		return
 	}
-	if _, err := bs.gate.Register(bs.deadlines.Context(now), bs.registration(b, here != nil, now)); err != nil {
+	if _, err := bs.gate.Register(bs.deadlines.Context(now), bs.registration(b, here != nil, window, now)); err != nil {
 		bs.failed(k, err, now)
 		return
 	}
@@ -194,15 +194,15 @@ func (bs *bindings) failed(k *binding, err error, now time.Time) {
 }
 
 // registration is what the engine is told: it takes the place of all that this
-// account had here before.
-func (bs *bindings) registration(b *bind, here bool, now time.Time) plugin.Registration {
+// account had here before. window is how many messages its sessions take at once.
+func (bs *bindings) registration(b *bind, here bool, window int, now time.Time) plugin.Registration {
 	bs.mu.Lock()
 	bs.cseq++
 	r := plugin.Registration{Account: b.account, AOR: b.account.Identities[0], CallID: bs.callID, CSeq: bs.cseq, All: true}
 	bs.mu.Unlock()
 	binding := plugin.Binding{
 		Account: b.account.ID, AOR: r.AOR, Contact: "smpp:" + b.systemID, Device: b.systemID,
-		Flow: bs.node, Q: 1000, Expires: now.Add(bindingFor), CallID: r.CallID, CSeq: r.CSeq,
+		Flow: bs.node, Q: 1000, Window: window, Expires: now.Add(bindingFor), CallID: r.CallID, CSeq: r.CSeq,
 	}
 	switch {
 	case here:

@@ -25,8 +25,8 @@ func TestBindingFollowsSessions(t *testing.T) {
 	if len(r.Bindings) != 1 || !r.All || r.AOR != own || r.Account.ID != "acc-acme" {
 		t.Fatalf("%+v", r)
 	}
-	b := r.Bindings[0]
-	if b.Contact != "smpp:acme" || b.Device != "acme" || b.Flow != "n1" || b.AOR != own || b.Account != "acc-acme" {
+	b, window := r.Bindings[0], Defaults.Window
+	if b.Contact != "smpp:acme" || b.Device != "acme" || b.Flow != "n1" || b.AOR != own || b.Account != "acc-acme" || b.Window != window {
 		t.Errorf("%+v", b)
 	}
 	if left := time.Until(b.Expires); left > bindingFor || left < bindingFor-time.Minute {
@@ -34,11 +34,11 @@ func TestBindingFollowsSessions(t *testing.T) {
 	}
 	two := boundAs(t, d, pdu.BindTransceiverID)
 	second := g.nextChange(t)
-	if len(second.Bindings) != 1 || second.CallID != r.CallID || second.CSeq <= r.CSeq {
+	if len(second.Bindings) != 1 || second.Bindings[0].Window != 2*window || second.CallID != r.CallID || second.CSeq <= r.CSeq {
 		t.Errorf("%+v after %+v", second, r)
 	}
 	one.conn.Close()
-	if r = g.nextChange(t); len(r.Bindings) != 1 {
+	if r = g.nextChange(t); len(r.Bindings) != 1 || r.Bindings[0].Window != window {
 		t.Errorf("with a receiver left: %+v", r)
 	}
 	two.want(wire.Packet{ID: pdu.UnbindID}, wire.ROK)

@@ -136,6 +136,13 @@ func (c Config) checkTLS(p *problems) {
 	needed := slices.ContainsFunc(c.Listen, func(s string) bool { return strings.HasPrefix(s, "tls://") })
 	p.expect(!needed || c.TLS.Certificate != "", "tls.certificate", "a file, since listen has a tls:// address")
 	p.expect(!needed || c.TLS.Key != "", "tls.key", "a file, since listen has a tls:// address")
+	p.expect(needed || c.TLS == TLS{}, "listen", "a tls:// address, where tls is set")
+	if !needed || c.TLS.Certificate == "" || c.TLS.Key == "" {
+		return
+	}
+	if _, err := c.TLS.config(); err != nil {
+		*p = append(*p, err)
+	}
 }
 
 // listen is an item of Config.Listen.
@@ -168,14 +175,14 @@ func (c Config) listeners() ([]listen, error) {
 	return all, nil
 }
 
-// config reads the files; nil if there are none.
+// config reads the files; nil if there are none. An error is a *plugin.InvalidKey.
 func (t TLS) config() (*tls.Config, error) {
 	if t.Certificate == "" {
 		return nil, nil
 	}
 	certificate, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
 	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, &plugin.InvalidKey{Key: "tls.certificate", Expected: "a file with a certificate, and its key in tls.key: " + err.Error()}
 	}
 	c := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 	if t.ClientCA == "" {
@@ -183,11 +190,11 @@ func (t TLS) config() (*tls.Config, error) {
 	}
 	pem, err := os.ReadFile(t.ClientCA)
 	if err != nil {
-		return nil, fmt.Errorf("tls.client_ca: %w", err)
+		return nil, &plugin.InvalidKey{Key: "tls.client_ca", Expected: "a file with certificates: " + err.Error()}
 	}
 	c.ClientCAs, c.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
 	if !c.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls.client_ca: %s has no certificate", t.ClientCA)
+		return nil, &plugin.InvalidKey{Key: "tls.client_ca", Expected: "a file with certificates: " + t.ClientCA + " has none"}
 	}
 	return c, nil
 }

@@ -44,7 +44,7 @@ type session struct {
 	sending atomic.Int64 // messages that Send has given it
 	waiting chan submission
 	vouched vouched
-	threads threads
+	threads wire.Threads
 }
 
 // bind is what is known of an ESME once it is bound.
@@ -148,10 +148,13 @@ func (s *session) Closed(_ *wire.Session, why error) {
 	}
 }
 
+// anyDestination stands for what needn't be within a session's address_range.
+const anyDestination = ""
+
 // receives tells whether a message to a destination may go over the session.
 func (s *session) receives(destination string) bool {
 	b := s.bind.Load()
-	if b == nil || !b.receives() || !s.greeted.Load() || !b.reach.covers(destination) {
+	if b == nil || !b.receives() || !s.greeted.Load() || destination != anyDestination && !b.reach.covers(destination) {
 		return false
 	}
 	select {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -123,21 +124,22 @@ func (t *table) pick(account, destination string) *session {
 	return best
 }
 
-// receiver returns the bind of a session of an account that receives; nil: there
-// is none.
-func (t *table) receiver(account string) *bind {
+// receiver returns the bind of a session of an account that receives, and the
+// windows of all such together; nil: there is none.
+func (t *table) receiver(account string) (receiver *bind, window int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a := t.accounts[account]
 	if a == nil {
-		return nil
+		return nil, 0
 	}
 	for _, s := range a.sessions {
 		if b := s.bind.Load(); b != nil && b.receives() {
-			return b
+			receiver = cmp.Or(receiver, b)
+			window += b.terms.window
 		}
 	}
-	return nil
+	return receiver, window
 }
 
 // count returns how many sessions are bound.

@@ -1,7 +1,5 @@
 package server
 
-import "github.com/fiorix/go-smpp/smpp/pdu"
-
 // show tells the observers of a PDU: frame is the whole of it. A request and its
 // response have their Call in common.
 func (s *session) show(sent bool, frame []byte) {
@@ -9,13 +7,7 @@ func (s *session) show(sent bool, frame []byte) {
 		return
 	}
 	seen := s.wire.See(sent, frame)
-	call := ""
-	switch {
-	case sent && seen.ID == pdu.DeliverSMID:
-		call = s.threads.leave(seen.Sequence, frame)
-	case seen.Ours && !sent:
-		call = s.threads.answered(seen.Sequence)
-	}
+	call := s.threads.Of(sent, frame)
 	if call == "" {
 		call = s.call(seen.Ours, seen.Sequence)
 	}

@@ -1,0 +1,27 @@
+package pipeline
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/imgate/imgate/engine/plugin"
+)
+
+// How many lanes to one recipient are at work at once.
+const (
+	devicePace  = 8   // to devices that don't say how many messages they take
+	outsidePace = 256 // to nobody's devices: next hops have windows of their own
+)
+
+// pace is how many lanes to a recipient may be at work at once: as many as the
+// device takes messages that takes the most.
+func (p *Pipeline) pace(recipient string, now time.Time) (pace int) {
+	bindings := p.Locations.Of(recipient, now)
+	if len(bindings) == 0 {
+		return outsidePace
+	}
+	for i := range bindings {
+		pace = max(pace, cmp.Or(bindings[i].Window, devicePace))
+	}
+	return min(pace, plugin.MaxBindingWindow)
+}
