@@ -318,8 +318,10 @@ func TestAlive(t *testing.T) {
 			p := s.peer.next()
 			s.peer.expectNothing() // one question is enough
 			sign(p.Sequence)
-			if !<-alive || !<-alive {
-				t.Error("a peer that is there isn't")
+			for range 2 {
+				if !<-alive {
+					t.Error("a peer that is there isn't")
+				}
 			}
 			s.peer.send(Packet{ID: pdu.EnquireLinkRespID, Sequence: p.Sequence})
 			synctest.Wait()
@@ -327,7 +329,6 @@ func TestAlive(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		go s.peer.next()
 		if s.Alive(ctx) || time.Since(began) != time.Second {
 			t.Errorf("after %s, a silent peer is there", time.Since(began))
 		}
