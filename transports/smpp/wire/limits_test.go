@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fiorix/go-smpp/smpp/pdu"
+	"github.com/fiorix/go-smpp/smpp/pdu/pdutlv"
 )
 
 // TestWindowIsFirstComeFirstServed: the window is never overrun, and who came
@@ -317,8 +318,10 @@ func TestAlive(t *testing.T) {
 			p := s.peer.next()
 			s.peer.expectNothing() // one question is enough
 			sign(p.Sequence)
-			if !<-alive || !<-alive {
-				t.Error("a peer that is there isn't")
+			for range 2 {
+				if !<-alive {
+					t.Error("a peer that is there isn't")
+				}
 			}
 			s.peer.send(Packet{ID: pdu.EnquireLinkRespID, Sequence: p.Sequence})
 			synctest.Wait()
@@ -326,7 +329,6 @@ func TestAlive(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		go s.peer.next()
 		if s.Alive(ctx) || time.Since(began) != time.Second {
 			t.Errorf("after %s, a silent peer is there", time.Since(began))
 		}
@@ -359,5 +361,31 @@ func TestNonsense(t *testing.T) {
 		}
 		nonsense(maxNonsense)
 		s.ends(ErrFraming)
+	})
+}
+
+// TestLargePDU: message_payload as large as it gets.
+func TestLargePDU(t *testing.T) {
+	large := Packet{ID: pdu.DataSMID, Sequence: 1, Body: samples["data_sm"].Body, TLVs: TLVs{{pdutlv.TagMessagePayload, make([]byte, 65535)}}}
+	onStage(t, Config{}, accept, func(t *testing.T, s *stage) {
+		s.peer.send(large, large)
+		for range 2 {
+			s.peer.expect(pdu.DataSMRespID, ROK, 1)
+			if p := <-s.user.requests; len(p.TLVs) != 1 || len(p.TLVs[0].Value) != 65535 {
+				t.Errorf("%d TLVs came", len(p.TLVs))
+			}
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Do(t.Context(), large.Body, large.TLVs)
+			done <- err
+		}()
+		if p := s.peer.next(); len(p.TLVs) != 1 || len(p.TLVs[0].Value) != 65535 {
+			t.Errorf("%d TLVs went out", len(p.TLVs))
+		}
+		s.peer.send(Packet{ID: pdu.DataSMRespID, Sequence: 1})
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -455,3 +455,32 @@ func TestTrace(t *testing.T) {
 		}
 	})
 }
+
+// TestResponseWithoutBody has no TLVs either: a peer would take them for the
+// body.
+func TestResponseWithoutBody(t *testing.T) {
+	onStage(t, Config{}, func(s *Session, p Packet) {
+		s.Respond(p, RBindFail, nil, TLVs{Uint8(TagScInterfaceVersion, 0x34)})
+	}, func(t *testing.T, s *stage) {
+		s.peer.send(samples["bind_transceiver"])
+		if p := s.peer.expect(pdu.BindTransceiverRespID, RBindFail, 1); p.TLVs != nil {
+			t.Errorf("%+v", p)
+		}
+		s.peer.send(samples["cancel_sm"])
+		if p := s.peer.expect(pdu.CancelSMRespID, RBindFail, 10); len(p.TLVs) != 1 {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// TestIgnore: who is ignored is no longer under way.
+func TestIgnore(t *testing.T) {
+	onStage(t, Config{Limits: Limits{InWindow: 1}}, func(s *Session, p Packet) { s.Ignore(p) }, func(t *testing.T, s *stage) {
+		s.peer.send(submitted(1), submitted(2), samples["outbind"], samples["unbind"])
+		s.peer.expect(pdu.UnbindRespID, ROK, 2)
+		s.ends(ErrUnbound)
+		if len(s.user.requests) != 3 {
+			t.Errorf("%d requests", len(s.user.requests))
+		}
+	})
+}
