@@ -76,13 +76,11 @@ plan.answer := "accepted"
 # A phone that is off gets it when it is on again, for a day.
 plan.store := "24h"
 
-# What the vendor can't take now is tried again, quickly at first. Whatever isn't
-# named in reasons is final, even if the vendor calls it temporary.
+# What the vendor can't take now is tried again, quickly at first. What is worth it
+# says the vendor's answer, and errors in the vendor's section of the configuration.
 plan.retry.backoff := ["10s", "1m", "5m", "15m", "1h"]
 
 plan.retry.attempts := 30
-
-plan.retry.reasons := ["unavailable", "no-answer", "busy", "limit-reached", "overloaded"]
 
 # The vendor was silent, so that it may have the message: it may come twice. Write
 # "fail" if one that doesn't come at all is the lesser evil.

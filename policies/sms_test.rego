@@ -79,7 +79,6 @@ test_tries_again_for_a_day if {
 	plan.retry == {
 		"attempts": 30,
 		"backoff": ["10s", "1m", "5m", "15m", "1h"],
-		"reasons": ["unavailable", "no-answer", "busy", "limit-reached", "overloaded"],
 		"unknown": "retry",
 	}
 }

@@ -34,15 +34,20 @@ type run struct {
 		P50 float64 `json:"p50"`
 		P99 float64 `json:"p99"`
 	} `json:"latency_ms"`
+	Arrival struct {
+		P99 float64 `json:"p99"`
+	} `json:"arrival_ms"` // of bench smpp
 	Server    usage `json:"server"`
 	Generator usage `json:"generator"`
 	Drain     *struct {
 		PerSecond float64 `json:"per_second"`
 		Server    usage   `json:"server"`
 	} `json:"drain"`
-	Lost       int `json:"lost"`
-	Duplicates int `json:"duplicates"`
-	OutOfOrder int `json:"out_of_order"`
+	Acknowledged int `json:"acknowledged"`
+	Arrived      int `json:"arrived"` // of bench smpp
+	Lost         int `json:"lost"`
+	Duplicates   int `json:"duplicates"`
+	OutOfOrder   int `json:"out_of_order"`
 }
 
 type usage struct {
@@ -94,6 +99,13 @@ func section(results, old string) (string, error) {
 		}
 		b.WriteString(rows)
 	}
+	smpp, err := smppRows(results)
+	if errors.Is(err, fs.ErrNotExist) {
+		smpp, err = linesOf(old, "| "+esmeToSMSC+" |")+linesOf(old, "| "+sipToSMSC+" |"), nil
+	}
+	if err != nil {
+		return "", err
+	}
 	conditions, err := conditions(results)
 	if errors.Is(err, fs.ErrNotExist) {
 		conditions, err = linesOf(old, "PostgreSQL "), nil
@@ -103,6 +115,9 @@ func section(results, old string) (string, error) {
 	}
 	if conditions != "" {
 		b.WriteString("\n" + conditions)
+	}
+	if smpp != "" {
+		b.WriteString("\n" + smppHead + smpp)
 	}
 	micro, err := os.ReadFile(filepath.Join(results, "micro.txt"))
 	switch {

@@ -92,14 +92,6 @@ func exampleNode(t *testing.T, binary, dir, name, sip, admin, database string) *
 
 var exampleDir = filepath.Join("..", "..", "examples", "cluster")
 
-func replaceOnce(t *testing.T, text, old, new string) string {
-	t.Helper()
-	if strings.Count(text, old) != 1 {
-		t.Fatalf("%q isn't there once in\n%s", old, text)
-	}
-	return strings.Replace(text, old, new, 1)
-}
-
 // isWell tells whether one node is active and the other could take over.
 func isWell(s *server) bool {
 	_, _, status := s.try("cluster", "status", "--nodes", "2")

@@ -157,6 +157,26 @@ func (s *server) start() {
 	s.t.Fatal("the server isn't ready in time")
 }
 
+// rewrite replaces something in the configuration.
+func (s *server) rewrite(old, new string) {
+	s.t.Helper()
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(s.config, []byte(replaceOnce(s.t, string(text), old, new)), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func replaceOnce(t *testing.T, text, old, new string) string {
+	t.Helper()
+	if strings.Count(text, old) != 1 {
+		t.Fatalf("%q isn't there once in\n%s", old, text)
+	}
+	return strings.Replace(text, old, new, 1)
+}
+
 // kill ends the server as a power cut would.
 func (s *server) kill() {
 	if s.process == nil {

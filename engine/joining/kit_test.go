@@ -174,7 +174,7 @@ func (k *kit) fail(set *Set, f *message.Failure) {
 	e := &spool.Entry{Message: set.Arrival().Message}
 	ended := e.Summary()
 	ended.State, ended.Reason = spool.StateFailed, f.Reason
-	k.spool.EndParts(&ended, k.Leave(time.Now(), set, f.Reason), nil, func(error) { k.End(set, f) })
+	k.spool.EndParts(&ended, nil, k.Leave(time.Now(), set, f.Reason), nil, func(error) { k.End(set, f) })
 	synctest.Wait()
 }
 

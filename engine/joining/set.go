@@ -80,13 +80,14 @@ type part struct {
 	contentType string
 	body        []byte
 	received    time.Time
+	report      message.Report
 	onDisk      bool
 	told        []Told // who waits for what becomes of it
 }
 
 func newPart(now time.Time, a *plugin.Arrival, told ...Told) *part {
 	m := a.Message
-	return &part{number: a.Part.Number, contentType: m.ContentType, body: bytes.Clone(m.Body), received: now, told: told}
+	return &part{number: a.Part.Number, contentType: m.ContentType, body: bytes.Clone(m.Body), received: now, report: m.Report, told: told}
 }
 
 // same tells whether a message is this part once more.
@@ -126,7 +127,7 @@ func (t *Set) tell(told []Told, err error) {
 func (t *Set) row(p *part) spool.PartRow {
 	m, numbers := *t.first.Message, *t.first.Part
 	m.ID, m.PublicID = t.id, t.public
-	m.ContentType, m.Body, m.Received = p.contentType, p.body, p.received
+	m.ContentType, m.Body, m.Received, m.Report = p.contentType, p.body, p.received, p.report
 	numbers.Number = p.number
 	a := t.first
 	a.Message, a.Part = &m, &numbers
@@ -134,7 +135,8 @@ func (t *Set) row(p *part) spool.PartRow {
 }
 
 // Arrival is the joined message, with who brought it; Message.Missing says how
-// many parts aren't here. It was received when the last of those came that are.
+// many parts aren't here. It was received when the last of those came that are, and
+// its sender is told what is wanted with any.
 func (t *Set) Arrival() plugin.Arrival {
 	m := *t.first.Message
 	m.ID, m.PublicID = t.id, t.public
@@ -142,6 +144,7 @@ func (t *Set) Arrival() plugin.Arrival {
 	m.Body = join(m.ContentType, t.taken, len(t.parts))
 	for _, p := range t.taken {
 		m.Received = later(m.Received, p.received)
+		m.Report |= p.report
 	}
 	a := t.first
 	a.Message, a.Part, a.Key = &m, nil, ""

@@ -51,6 +51,12 @@ type Message struct {
 	NotBefore time.Time
 	// Missing is how many of the parts in which it came haven't: it is incomplete.
 	Missing int
+	// Report is what the sender wants to be told of its end.
+	Report Report
+	// Receipt is what it says if it is a receipt, which the engine has made: to its
+	// Recipient, about a message to its From. Nil: it isn't. It goes only through
+	// instances that hand in messages with a Report.
+	Receipt *Receipt
 	// Hops is how many more hops it may take (SIP: Max-Forwards after us).
 	Hops uint8
 

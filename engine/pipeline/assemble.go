@@ -140,8 +140,13 @@ func (p *Pipeline) endAssembled(j job, e *spool.Entry, x ending, done func(error
 	p.noteEnd(e, &x)
 	ended := e.Summary()
 	ended.State, ended.Reason, ended.Ended = x.state, x.reason(), x.at
+	var receipt *spool.Entry
+	if e.Message.Missing > 0 { // else the part that has completed it is told
+		receipt = p.receipt(e, &x)
+	}
 	p.undecided.Add(1)
-	p.Spool.EndParts(&ended, p.sets.Leave(x.at, set, x.reason()), nameRows(j, e), func(err error) {
+	leaves := p.sets.Leave(x.at, set, x.reason())
+	p.Spool.EndParts(&ended, receipt, leaves, nameRows(j, e), p.sendWhenMoved(receipt, func(err error) {
 		p.undecided.Add(-1)
 		if err == nil {
 			p.endParts(j, x.refusal())
@@ -151,7 +156,7 @@ func (p *Pipeline) endAssembled(j job, e *spool.Entry, x ending, done func(error
 		if done != nil {
 			done(err)
 		}
-	})
+	}))
 }
 
 // refusal is what the part is told that has completed the message.

@@ -17,6 +17,7 @@ type ending struct {
 	results   []result         // of the last attempt
 	at        time.Time
 	charge    *plugin.Record  // nil: nothing is to be settled
+	replaced  bool            // another message takes its place, and goes on under its name
 	also      []plugin.Change // that go with it
 }
 
@@ -41,7 +42,9 @@ func (x *ending) reason() message.Reason {
 // delivered ends a message that a device, or the next hop, has taken.
 func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, results []result) {
 	now := time.Now()
-	p.meter.whole.Observe(now.Sub(e.Message.Received))
+	if e.Message.Receipt == nil {
+		p.meter.whole.Observe(now.Sub(e.Message.Received))
+	}
 	x := ending{state: spool.StateDelivered, transport: by.route.Transport, results: results, at: now}
 	p.lanes.finish(l, it)
 	switch {
@@ -103,8 +106,8 @@ func settlement(it *item, e *spool.Entry, x ending, charged bool) *plugin.Record
 // paidOnDelivery tells whether a message costs nothing until it has arrived.
 func paidOnDelivery(e *spool.Entry) bool { return e.Plan.Charging.When == plugin.OnDelivery }
 
-// end writes a message's end: fate, money and what is kept of it in one
-// transaction. done, which may be nil, is told once it is on disk.
+// end writes a message's end: fate, money, what is kept of it and the receipt for
+// its sender in one transaction. done, which may be nil, is told once it is on disk.
 func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	p.noteEnd(e, &x)
 	if !it.state.HandedOver {
@@ -129,7 +132,8 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	}
 	switch {
 	case it.onDisk:
-		p.Spool.MoveWith(f, x.also, p.settleWhenMoved(x.charge, done))
+		f.Receipt = p.receipt(e, &x)
+		p.Spool.MoveWith(f, x.also, p.settleWhenMoved(x.charge, p.sendWhenMoved(f.Receipt, done)))
 	case f.Ended != nil:
 		p.Spool.Record(f.Ended, f.Seen, x.also...)
 	}
@@ -158,7 +162,11 @@ func (p *Pipeline) noteEnd(e *spool.Entry, x *ending) {
 	case len(e.Routes) > 0:
 		transport = e.Routes[0].Transport
 	}
-	p.meter.end(endLabels{transport: transport, service: e.Plan.Service, outcome: x.state, reason: x.reason()})
+	what := endedMessages
+	if e.Message.Receipt != nil {
+		what = endedReceipts
+	}
+	p.meter.end(endLabels{what: what, transport: transport, service: e.Plan.Service, outcome: x.state, reason: x.reason()})
 	p.tell(plugin.Step{Name: plugin.StepName(x.state), Message: e.Message, Transport: x.transport, Reason: x.reason()})
 }
 

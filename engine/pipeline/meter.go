@@ -57,16 +57,25 @@ type doorMeter struct {
 }
 
 type refusalLabels struct {
-	what      string // "messages", "parts" or "registrations"
+	what      string // "messages", "parts", "receipts" or "registrations"
 	transport string
 	reason    message.Reason
 }
 
 type endLabels struct {
+	what               string
 	transport, service string
 	outcome            spool.StateName
 	reason             message.Reason
 }
+
+// What has ended, as it is counted.
+const (
+	endedMessages = "messages"
+	endedReceipts = "receipts"
+)
+
+var endedHelp = map[string]string{endedMessages: "Messages", endedReceipts: "Delivery receipts for senders"}
 
 type limitLabels struct{ service, limit string }
 
@@ -99,7 +108,7 @@ func NewMeter(m *plugin.Metrics) *Meter {
 				plugin.Label{Name: "service", Value: l.service}, plugin.Label{Name: "limit", Value: l.limit})
 		}),
 		ended: newVector(func(l endLabels) *plugin.Counter {
-			return m.Counter("messages_ended_total", "Messages that have ended, by the transport they went through, or should have.",
+			return m.Counter(l.what+"_ended_total", endedHelp[l.what]+" that have ended, by the transport they went through, or should have.",
 				plugin.Label{Name: "transport", Value: l.transport}, plugin.Label{Name: "service", Value: l.service},
 				plugin.Label{Name: "outcome", Value: string(l.outcome)}, plugin.Label{Name: "reason", Value: string(l.reason)})
 		}),

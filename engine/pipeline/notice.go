@@ -15,6 +15,7 @@ const noticeEvery = time.Minute
 const (
 	refusedMessages      = "messages"
 	refusedParts         = "parts"
+	refusedReceipts      = "receipts"
 	refusedRegistrations = "registrations"
 )
 

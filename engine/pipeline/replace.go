@@ -58,6 +58,9 @@ func successor(e *spool.Entry, by plugin.Replacement, now time.Time) *message.Me
 	if by.NotBefore != nil {
 		m.NotBefore = *by.NotBefore
 	}
+	if by.Report != nil {
+		m.Report = *by.Report
+	}
 	switch {
 	case by.Expires != nil:
 		m.Expires = by.Expires
@@ -112,7 +115,7 @@ func (p *Pipeline) discardInPlace(j job, it *item, e *spool.Entry, x ending, ans
 // replaced ends a message in one transaction with what takes its place. An error
 // that done gets: this node is no longer the active one, and the next finds out.
 func (p *Pipeline) replaced(old *predecessor, by []plugin.Change, done func(error)) {
-	x := ending{state: spool.StateFailed, failure: &message.Failure{Reason: message.Cancelled}, also: by}
+	x := ending{state: spool.StateFailed, failure: &message.Failure{Reason: message.Cancelled}, also: by, replaced: true}
 	p.undelivered(old.it, old.e, x, func(err error) {
 		if err != nil {
 			err = message.FailForNow(message.StorageDown, "%w: %w", err, plugin.ErrUnknown)

@@ -31,6 +31,9 @@ type Transport interface {
 	// transport of the plan's gets its turn. NoAnswer: the peer may have it.
 	// Overloaded, temporary: the next hop wants less; no message passes it.
 	//
+	// One with a Receipt is for who handed in a message with a Report over this
+	// instance, and goes to no other.
+	//
 	// What went in several parts, of which some were taken, is an error with a
 	// Receipt that names these and says in Progress which they are; the next
 	// attempt over this route gets that back.
@@ -226,6 +229,7 @@ type Replacement struct {
 	Body        []byte
 	Expires     *time.Duration
 	NotBefore   *time.Time
+	Report      *message.Report
 }
 
 // Submitted is what the one who handed a message in may know of it.

@@ -45,6 +45,10 @@ func plannedEntry() *Entry {
 	e.Plan.Fallback = plugin.PlanFallback{
 		Transports: []string{"backup", "other"}, Reasons: []message.Reason{message.Undelivered}, Sender: message.Address{User: "100", Host: "sms.example.com"},
 	}
+	e.Message.Report = message.ReportFailure
+	e.Message.Receipt = &message.Receipt{
+		PublicID: "AAECAwQFBgcICQoLDA0ODw", State: message.ReceiptFailed, Reason: message.Gone, Submitted: e.Message.Received, Done: e.Expiry,
+	}
 	e.Plan.Rewrite = plugin.PlanRewrite{Sender: message.Address{User: "200", Host: "example.com"}, Recipient: message.Address{User: "+44"}}
 	return e
 }

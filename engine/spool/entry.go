@@ -128,6 +128,8 @@ func encodeEntry(e *Entry) []byte {
 	w.time(e.Message.NotBefore)
 	w.uint(uint64(e.Message.Missing))
 	encodeText(w, e.Plan.Text)
+	w.uint(uint64(e.Message.Report))
+	encodeReceipt(w, e.Message.Receipt)
 	return w.b
 }
 
@@ -156,7 +158,30 @@ func decodeEntry(b []byte) (*Entry, error) {
 	e.Submitter, e.Message.Number = r.string(), r.string()
 	e.Message.NotBefore, e.Message.Missing = r.time(), int(r.uint())
 	e.Plan.Text = decodeText(r)
+	e.Message.Report, e.Message.Receipt = message.Report(r.uint()), decodeReceipt(r)
 	return e, r.done()
+}
+
+func encodeReceipt(w *writer, c *message.Receipt) {
+	w.bool(c != nil)
+	if c == nil {
+		return
+	}
+	w.string(c.PublicID)
+	w.uint(uint64(c.State))
+	w.string(string(c.Reason))
+	w.time(c.Submitted)
+	w.time(c.Done)
+}
+
+func decodeReceipt(r *reader) *message.Receipt {
+	if !r.bool() {
+		return nil
+	}
+	return &message.Receipt{
+		PublicID: r.string(), State: message.ReceiptState(r.uint()), Reason: message.Reason(r.string()),
+		Submitted: r.time(), Done: r.time(),
+	}
 }
 
 func encodeText(w *writer, t plugin.PlanText) {

@@ -40,6 +40,7 @@ func (p *PartRow) row() plugin.Change {
 	encodeMessage(w, m)
 	w.string(m.Number)
 	w.time(m.NotBefore)
+	w.uint(uint64(m.Report))
 	return plugin.Change{Table: tableParts, Key: partKey(m.ID, a.Part.Number), Value: w.b}
 }
 
@@ -57,7 +58,7 @@ func decodePart(key, value []byte) (PartRow, error) {
 	}
 	p.Arrival = plugin.Arrival{Account: plugin.Account{ID: r.string(), Attributes: r.labels()}, Part: part}
 	m := decodeMessage(r)
-	m.Trace, m.Number, m.NotBefore = r.string(), r.string(), r.time()
+	m.Trace, m.Number, m.NotBefore, m.Report = r.string(), r.string(), r.time(), message.Report(r.uint())
 	p.Arrival.Account.Identities = []message.Address{m.From}
 	p.Arrival.Message = m
 	if part.Number == 0 || part.Number > part.Total {
@@ -126,8 +127,13 @@ func (j *Joined) undo() []plugin.Change {
 }
 
 // EndParts writes the record of a message that ends without having been in the
-// spool, with other changes, and lets its parts go. done is told when that is on
-// disk, or that this committer has ended before.
-func (s *Spool) EndParts(ended *Summary, parts *Joined, also []plugin.Change, done func(error)) {
-	s.committer.Move(slices.Concat([]plugin.Change{ended.Row()}, parts.seenRows(), parts.deletions(), also), done)
+// spool, with the receipt that its sender gets, which may be nil, and other changes,
+// and lets its parts go. done is told when that is on disk, or that this committer
+// has ended before.
+func (s *Spool) EndParts(ended *Summary, receipt *Entry, parts *Joined, also []plugin.Change, done func(error)) {
+	changes := slices.Concat([]plugin.Change{ended.Row()}, parts.seenRows(), parts.deletions(), also)
+	if receipt != nil {
+		changes = append(changes, entryRow(receipt))
+	}
+	s.committer.Move(changes, done)
 }

@@ -17,6 +17,7 @@ func samplePart() PartRow {
 	m := *sampleEntry().Message
 	m.ID, m.PublicID = message.ID{1, 2, 3, 15: 4}, "AAECAwQFBgcICQoLDA0ODw"
 	m.Number, m.NotBefore = "+447700900001", m.Received.Add(time.Hour)
+	m.Report = message.ReportEnd
 	return PartRow{
 		Arrival: plugin.Arrival{
 			Message: &m,
@@ -63,7 +64,7 @@ func TestPartsBecomeAMessage(t *testing.T) {
 		"history": func(s *Spool, e *Entry, j *Joined) {
 			summary := e.Summary()
 			summary.State, summary.Ended = StateFailed, e.Message.Received
-			s.EndParts(&summary, j, nil, nil)
+			s.EndParts(&summary, nil, j, nil, nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

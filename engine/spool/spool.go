@@ -61,16 +61,16 @@ func Rows(e *Entry, with With) ([]plugin.Change, error) {
 
 // rows are those of a new message; the first ones, as many as fresh, are new, too.
 func rows(e *Entry, with With) (changes []plugin.Change, fresh int, err error) {
-	row := encodeEntry(e)
-	if len(row) > plugin.MaxValue {
-		return nil, 0, message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row), plugin.MaxValue)
+	row := entryRow(e)
+	if len(row.Value) > plugin.MaxValue {
+		return nil, 0, message.Fail(message.TooLarge, "%d octets with all that belongs to it, at most %d", len(row.Value), plugin.MaxValue)
 	}
 	n := 1 + len(with.Reservation) + len(with.Windows) + len(with.Also)
 	if with.Charge != nil {
 		n++
 	}
 	changes = make([]plugin.Change, 0, n)
-	changes = append(changes, plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: row})
+	changes = append(changes, row)
 	changes = append(changes, with.Reservation...)
 	changes = append(changes, with.Also...)
 	if with.Charge != nil {
@@ -87,6 +87,10 @@ func rows(e *Entry, with With) (changes []plugin.Change, fresh int, err error) {
 		changes = append(changes, with.Parts.deletions()...)
 	}
 	return changes, fresh, nil
+}
+
+func entryRow(e *Entry) plugin.Change {
+	return plugin.Change{Table: tableMessages, Key: e.Message.ID[:], Value: encodeEntry(e)}
 }
 
 func outboxRow(r *plugin.Record) plugin.Change {
@@ -110,6 +114,9 @@ type Fate struct {
 	Seen *Seen
 	// Record is for charging: it goes to the outbox. Nil: nothing to settle.
 	Record *plugin.Record
+	// Receipt is the message that tells its sender how it has ended. Nil: nobody
+	// wants to know.
+	Receipt *Entry
 }
 
 // Move writes what happened to a message, in one transaction with the record
@@ -119,7 +126,7 @@ func (s *Spool) Move(f Fate, done func(error)) { s.MoveWith(f, nil, done) }
 // MoveWith is Move, and writes other changes in the same transaction.
 func (s *Spool) MoveWith(f Fate, also []plugin.Change, done func(error)) {
 	key := bytes.Clone(f.ID[:]) // f stays on the stack, and what it points to
-	changes := make([]plugin.Change, 0, 5+len(also))
+	changes := make([]plugin.Change, 0, 6+len(also))
 	if f.Final {
 		changes = append(changes, plugin.Change{Table: tableMessages, Key: key})
 		if f.State.stored() {
@@ -136,6 +143,9 @@ func (s *Spool) MoveWith(f Fate, also []plugin.Change, done func(error)) {
 	}
 	if f.Record != nil {
 		changes = append(changes, outboxRow(f.Record))
+	}
+	if f.Receipt != nil {
+		changes = append(changes, entryRow(f.Receipt))
 	}
 	s.committer.Move(append(changes, also...), done)
 }

@@ -276,6 +276,7 @@ func newExample(t *testing.T) *example {
 	e := &example{t: t, dir: t.TempDir(), admin: exampletest.FreePort(t)}
 	config := strings.NewReplacer(
 		"127.0.0.1:8060", e.admin, "127.0.0.1:5060", exampletest.FreePort(t),
+		"127.0.0.1:2775", exampletest.FreePort(t), "127.0.0.1:2776", exampletest.FreePort(t),
 		"{plugin: pebble}", "{plugin: postgres, url: \""+postgrestest.Start(t).URL()+"\"}", // which has metrics of its own
 	).Replace(read(t, "imgate.yaml"))
 	config += "limits: {contacts: 1}\n" + // so that a registration is refused

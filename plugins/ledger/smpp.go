@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -29,6 +30,8 @@ var smppAttributes = map[string]func(string) error{
 	"smpp.senders":  senders,
 	"smpp.rate":     wholeNumber(1, 100_000),
 	"smpp.window":   wholeNumber(1, 10_000),
+	"smpp.tls":      required,
+	"smpp.outbind":  hostPort,
 }
 
 // isSMPP tells whether an account is meant to bind over SMPP.
@@ -111,6 +114,23 @@ func networks(value string) error {
 func senders(value string) error {
 	if _, err := regexp.Compile(value); value == "" || err != nil {
 		return errors.New(`expected a regular expression over source addresses, such as \+4477009001[0-9]{2}`)
+	}
+	return nil
+}
+
+// required checks the one word that switches something on.
+func required(value string) error {
+	if value != "required" {
+		return errors.New("expected required")
+	}
+	return nil
+}
+
+// hostPort checks where an ESME listens.
+func hostPort(value string) error {
+	host, port, err := net.SplitHostPort(value)
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 {
+		return errors.New("expected host:port, such as esme.example.com:2776")
 	}
 	return nil
 }

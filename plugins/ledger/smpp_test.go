@@ -83,7 +83,10 @@ func TestSMPPAttributes(t *testing.T) {
 		{"senders", `\+4477009001[0-9]{2}|ACME`, ""}, {"senders", "(", "expected a regular expression"}, {"senders", "a)(b", "expected a regular expression"}, {"senders", "", "expected a regular expression"},
 		{"rate", "100", ""}, {"rate", "1.5", "expected a whole number from 1 to 100000"},
 		{"window", "50", ""}, {"window", "10001", "expected a whole number from 1 to 10000"},
-		{"bind", "4", "expected one of smpp.binds, smpp.networks, smpp.rate, smpp.senders, smpp.window"},
+		{"tls", "required", ""}, {"tls", "yes", "expected required"}, {"tls", "", "expected required"},
+		{"outbind", "esme.example.com:2776", ""}, {"outbind", "[2001:db8::7]:2776", ""}, {"outbind", "esme.example.com", "expected host:port"},
+		{"outbind", ":2776", "expected host:port"}, {"outbind", "esme.example.com:0", "expected host:port"}, {"outbind", "", "expected host:port"},
+		{"bind", "4", "expected one of smpp.binds, smpp.networks, smpp.outbind, smpp.rate, smpp.senders, smpp.tls, smpp.window"},
 	} {
 		name := "smpp." + c.name
 		_, err := entry{AOR: "a@b.example", Password: "x", Attributes: map[string]string{name: c.value}}.account()

@@ -17,6 +17,7 @@ import (
 	"github.com/imgate/imgate/transports/sip"
 	"github.com/imgate/imgate/transports/sip/ua"
 	"github.com/imgate/imgate/transports/smpp"
+	"github.com/imgate/imgate/transports/smpp/load"
 	"github.com/imgate/imgate/transports/smpp/smsc"
 )
 
@@ -24,7 +25,7 @@ import (
 var Plugins = []plugin.Definition{
 	// Transports: the doors.
 	sip.Plugin.With(ua.Commands...),
-	smpp.Plugin.With(smsc.Commands...),
+	smpp.Plugin.With(smsc.Commands...).With(load.Command),
 	smpp.Server,
 	loop.Plugin,
 	// Storages.

@@ -150,6 +150,8 @@ func addPluginCommand(root *cobra.Command, load *source, t terminal, d plugin.De
 		Short: c.Short,
 		Long:  c.Long,
 		Args:  cobra.ArbitraryArgs, // the plugin says what is wrong with them
+		// Another plugin may put commands below this one.
+		Annotations: map[string]string{groupMark: "yes"},
 		RunE: work(func(cmd *cobra.Command, args []string) error {
 			return invoke(cmd.Context(), load, t, d, run, args)
 		}),
@@ -218,7 +220,8 @@ func group(parent *cobra.Command, words []string) (*cobra.Command, error) {
 	return parent, nil
 }
 
-// groupMark tells commands that hold others from those that do something.
+// groupMark tells commands that may hold others from those of our own that do
+// something.
 const groupMark = "group"
 
 func newGroup(word string) *cobra.Command {

@@ -28,6 +28,7 @@ type bind struct {
 	name    string // random; names what came on it to the engine, see Arrival.Key
 	mode    string
 	session *wire.Session
+	threads wire.Threads
 	// tickets are messages of the SMSC in the order of their arrival, which wait
 	// to be accepted: as many as inWindow allows.
 	tickets   chan arrived
@@ -48,7 +49,7 @@ func (c *Client) newBind(conn net.Conn, mode string) *bind {
 		Drain:       drainWithin,
 		Counters:    &c.counters,
 		Log:         c.log,
-		Trace:       func(sent bool, frame []byte) { c.watch.show(b, sent, frame) },
+		Trace:       b.show,
 	}, b)
 	return b
 }

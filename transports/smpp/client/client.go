@@ -45,7 +45,7 @@ type Client struct {
 	waiting  atomic.Int64 // messages whose Send waits
 	metrics  *metrics
 	counters wire.Counters
-	watch    *watch
+	watched  *plugin.Observers
 	log      *slog.Logger
 
 	// Serve sets these.
@@ -77,7 +77,7 @@ func New(_ context.Context, env plugin.Env, config Config) (*Client, error) {
 		instance: env.Instance,
 		networks: networks,
 		pace:     newPace(config.Rate),
-		watch:    newWatch(env, config.TLS.Enabled),
+		watched:  env.Observers,
 		log:      log,
 	}
 	c.metrics = newMetrics(env.Metrics, c)

@@ -230,3 +230,21 @@ func (c Config) modes() (modes []string) {
 	}
 	return modes
 }
+
+// wanted is how many binds there are to be that can send, or receive. Those that an
+// SMSC asks for come and go.
+func (c Config) wanted(sending bool) (n int) {
+	if len(c.Connect) == 0 {
+		return 0
+	}
+	unable := bindTransmitter
+	if sending {
+		unable = bindReceiver
+	}
+	for _, mode := range c.modes() {
+		if mode != unable {
+			n++
+		}
+	}
+	return n
+}

@@ -25,6 +25,8 @@ func TestWrongKeysAreNamed(t *testing.T) {
 		"twice the same":      {func(c *Config) { c.Connect = []string{"a.example:1", "a.example:1"} }, []string{"connect[1]"}},
 		"port 0":              {func(c *Config) { c.Connect = []string{"a.example:0"} }, []string{"connect[0]"}},
 		"a certificate alone": {func(c *Config) { c.TLS = TLS{Enabled: true, Certificate: "a"} }, []string{"tls.key"}},
+		"no certificate":      {func(c *Config) { c.TLS = TLS{Enabled: true, Certificate: "a", Key: "b"} }, []string{"tls.certificate"}},
+		"no such authority":   {func(c *Config) { c.TLS = TLS{Enabled: true, CA: "a"} }, []string{"tls.ca"}},
 		"TLS that isn't on":   {func(c *Config) { c.TLS.CA = "a" }, []string{"tls.enabled"}},
 		"nobody":              {func(c *Config) { c.SystemID = "" }, []string{"system_id"}},
 		"long texts": {func(c *Config) {
@@ -71,6 +73,26 @@ func TestWrongKeysAreNamed(t *testing.T) {
 		}
 		if !slices.Equal(keys, c.keys) {
 			t.Errorf("%s: wrong are %q, want %q", name, keys, c.keys)
+		}
+	}
+}
+
+// TestWanted: what there should be is counted as what is up is.
+func TestWanted(t *testing.T) {
+	for _, c := range []struct {
+		bind             string
+		connect          []string
+		sending, reading int
+	}{
+		{bindTransceiver, Defaults.Connect, 3, 3},
+		{bindTransmitter, Defaults.Connect, 3, 0},
+		{bindReceiver, Defaults.Connect, 0, 3},
+		{bindPair, Defaults.Connect, 3, 3},
+		{bindReceiver, nil, 0, 0}, // the SMSC connects
+	} {
+		config := Config{Connect: c.connect, Bind: c.bind, Binds: 3}
+		if s, r := config.wanted(true), config.wanted(false); s != c.sending || r != c.reading {
+			t.Errorf("%s at %q: %d to send, %d to receive", c.bind, c.connect, s, r)
 		}
 	}
 }

@@ -188,12 +188,12 @@ func (n *network) serve(conn net.Conn) {
 }
 
 func readPDU(conn net.Conn) (wire.Packet, error) {
-	frame := make([]byte, header)
+	frame := make([]byte, pdu.HeaderLen)
 	if _, err := io.ReadFull(conn, frame); err != nil {
 		return wire.Packet{}, err
 	}
-	frame = append(frame, make([]byte, int(binary.BigEndian.Uint32(frame))-header)...)
-	if _, err := io.ReadFull(conn, frame[header:]); err != nil {
+	frame = append(frame, make([]byte, int(binary.BigEndian.Uint32(frame))-pdu.HeaderLen)...)
+	if _, err := io.ReadFull(conn, frame[pdu.HeaderLen:]); err != nil {
 		return wire.Packet{}, err
 	}
 	return wire.Decode(frame)
@@ -389,7 +389,7 @@ func (l *line) reply(ctx context.Context, answer <-chan pdu.Status) plugintest.R
 			return plugintest.Elsewhere
 		}
 		return plugintest.Later
-	case wire.RSysErr:
+	case wire.RMsgQFul:
 		return plugintest.Later
 	}
 	return plugintest.Refused

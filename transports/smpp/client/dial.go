@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"github.com/imgate/imgate/engine/plugin"
 )
 
 // TLS is how an SMSC is reached over TLS.
@@ -23,10 +25,16 @@ func (t TLS) check(p *problems) {
 	p.expect((t.Certificate == "") == (t.Key == ""), "tls.key", "both tls.certificate and tls.key, or neither")
 	unused := !t.Enabled && t != TLS{}
 	p.expect(!unused, "tls.enabled", "true, where anything else of tls is set")
+	if !t.Enabled || (t.Certificate == "") != (t.Key == "") {
+		return
+	}
+	if _, err := t.config(""); err != nil {
+		*p = append(*p, err)
+	}
 }
 
 // config reads the files, so that a certificate that was exchanged counts from
-// the next connection on.
+// the next connection on. An error is a *plugin.InvalidKey.
 func (t TLS) config(host string) (*tls.Config, error) {
 	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 	if t.ServerName != "" {
@@ -35,17 +43,17 @@ func (t TLS) config(host string) (*tls.Config, error) {
 	if t.CA != "" {
 		pem, err := os.ReadFile(t.CA)
 		if err != nil {
-			return nil, fmt.Errorf("tls.ca: %w", err)
+			return nil, &plugin.InvalidKey{Key: "tls.ca", Expected: "a file with certificates: " + err.Error()}
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca: no certificate in %s", t.CA)
+			return nil, &plugin.InvalidKey{Key: "tls.ca", Expected: "a file with certificates: " + t.CA + " has none"}
 		}
 	}
 	if t.Certificate != "" {
 		pair, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
 		if err != nil {
-			return nil, fmt.Errorf("tls.certificate: %w", err)
+			return nil, &plugin.InvalidKey{Key: "tls.certificate", Expected: "a file with a certificate, and its key in tls.key: " + err.Error()}
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

@@ -52,11 +52,13 @@ func newMetrics(m *plugin.Metrics, c *Client) *metrics {
 		}
 		return counters
 	}
-	m.Gauge("smpp_client_binds", "Binds that are up and can send.", func() float64 { return float64(c.binds.count(true)) },
-		plugin.Label{Name: "direction", Value: "send"})
-	m.Gauge("smpp_client_binds", "Binds that are up and can receive.", func() float64 { return float64(c.binds.count(false)) },
-		plugin.Label{Name: "direction", Value: "receive"})
-	m.Gauge("smpp_client_binds_wanted", "Binds that there should be on the active node.", func() float64 { return float64(len(c.config.modes())) })
+	for direction, sending := range map[string]bool{"send": true, "receive": false} {
+		label := plugin.Label{Name: "direction", Value: direction}
+		m.Gauge("smpp_client_binds", "Binds that are up, by what they can do; a transceiver does both.",
+			func() float64 { return float64(c.binds.count(sending)) }, label)
+		m.Gauge("smpp_client_binds_wanted", "Binds that there should be on the active node.",
+			func() float64 { return float64(c.config.wanted(sending)) }, label)
+	}
 	m.Gauge("smpp_client_waiting", "Messages that wait for their turn or for an answer.", func() float64 { return float64(c.waiting.Load()) })
 	m.Gauge("smpp_client_rate", "PDUs a second that are sent at most, lower while the SMSC complains; 0: as many as it can.", c.pace.perSecond)
 	for why, n := range map[string]func() uint64{

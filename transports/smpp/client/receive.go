@@ -88,6 +88,7 @@ func statusOf(err error) pdu.Status {
 func (b *bind) arrival(p wire.Packet, in translate.Incoming, now time.Time) plugin.Arrival {
 	c, m := b.client, in.Message
 	m.Received, m.Transport, m.Peer, m.Hops = now, c.instance, b.session.RemoteAddr().Addr().String(), hops
+	m.Report = message.ReportNothing // an SMSC gets no receipts
 	return plugin.Arrival{
 		Message: m,
 		Account: plugin.Account{ID: c.config.Account, Identities: []message.Address{m.From}},

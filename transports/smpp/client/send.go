@@ -29,11 +29,11 @@ const maxRetry = 30 * time.Second
 // taken: so no throttling lets one overtake another, and what was taken of a
 // message is always its first so many parts. Windows are for different messages.
 func (c *Client) Send(ctx context.Context, m *message.Message, route plugin.Route) (plugin.Receipt, error) {
-	d := delivery{client: c, bind: c.binds.take(nil)}
-	if d.bind == nil {
+	d := delivery{client: c, mark: marking(route.Reference), reference: route.Reference}
+	if !d.change() {
 		return plugin.Receipt{Progress: route.Progress}, message.FailForNow(message.Unavailable, "no bind that can send is up")
 	}
-	defer func() { c.binds.leave(d.bind) }()
+	defer d.leave()
 	if c.waiting.Add(1) > int64(c.config.Queue) {
 		c.waiting.Add(-1)
 		return plugin.Receipt{Progress: route.Progress}, overloaded(firstPause, "as many messages wait as may")
@@ -43,7 +43,7 @@ func (c *Client) Send(ctx context.Context, m *message.Message, route plugin.Rout
 	if err != nil {
 		return plugin.Receipt{}, message.AsFailure(err)
 	}
-	c.name(parts, route)
+	c.name(parts, d.mark)
 	d.parts, d.taken = parts, takenOf(route.Progress, parts)
 	for d.taken < len(parts) {
 		if failure := d.submit(ctx); failure != nil {
@@ -55,16 +55,21 @@ func (c *Client) Send(ctx context.Context, m *message.Message, route plugin.Rout
 
 // name gives the parts the reference of their delivery, by which the SMSC could
 // know a repeat (SMPP 3.4 §5.3.2.17). SMPP 3.3 has no place for it.
-func (c *Client) name(parts []translate.Outgoing, route plugin.Route) {
+func (c *Client) name(parts []translate.Outgoing, mark uint16) {
 	if c.config.Dialect.Version < translate.Version34 {
 		return
 	}
-	h := fnv.New32a()
-	_, _ = io.WriteString(h, route.Reference) // a hash has no errors
-	sum := h.Sum32()
 	for i := range parts {
-		parts[i].TLVs = append(slices.Clip(parts[i].TLVs), wire.Uint16(pdutlv.TagUserMessageReference, uint16(sum>>16)^uint16(sum)))
+		parts[i].TLVs = append(slices.Clip(parts[i].TLVs), wire.Uint16(pdutlv.TagUserMessageReference, mark))
 	}
+}
+
+// marking is a delivery's user_message_reference.
+func marking(reference string) uint16 {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, reference) // a hash has no errors
+	sum := h.Sum32()
+	return uint16(sum>>16) ^ uint16(sum)
 }
 
 func overloaded(after time.Duration, why string) *message.Failure {
@@ -73,11 +78,14 @@ func overloaded(after time.Duration, why string) *message.Failure {
 
 // delivery is one attempt to hand a message over.
 type delivery struct {
-	client *Client
-	bind   *bind
-	parts  []translate.Outgoing
-	taken  int      // parts that the SMSC has, of attempts before too
-	ids    []string // of those that it took in this attempt and will report
+	client    *Client
+	mark      uint16 // its user_message_reference
+	reference string
+	bind      *bind
+	watched   bool // on this bind
+	parts     []translate.Outgoing
+	taken     int      // parts that the SMSC has, of attempts before too
+	ids       []string // of those that it took in this attempt and will report
 }
 
 // incomplete says how far it came.
@@ -144,15 +152,27 @@ func (d *delivery) exchange(ctx context.Context, part *translate.Outgoing) (wire
 	}
 }
 
-// change takes another bind, if there is one.
+// change takes another bind, if there is one, which is left in the end.
 func (d *delivery) change() bool {
 	other := d.client.binds.take(d.bind)
 	if other == nil {
 		return false
 	}
-	d.client.binds.leave(d.bind)
+	if d.bind != nil {
+		d.leave()
+	}
 	d.bind = other
+	if d.watched = d.client.watched.Watched(); d.watched {
+		other.threads.Begin(d.mark, d.reference)
+	}
 	return true
+}
+
+func (d *delivery) leave() {
+	if d.watched {
+		d.bind.threads.End(d.mark)
+	}
+	d.client.binds.leave(d.bind)
 }
 
 // unanswered says what it means that there is no response to a part that was

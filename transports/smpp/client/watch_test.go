@@ -43,7 +43,9 @@ func TestObserversSeeEachPDU(t *testing.T) {
 	b := newBench(t, smsc.Config{})
 	b.open(plugin.Env{Instance: "vendor", Observers: observers}, func(c *Config) { c.Password = "sesame" })
 	b.awaitBinds(1)
-	if _, err := b.send(sms("hello"), routeTo()); err != nil {
+	route := routeTo()
+	route.Reference = "delivery.1"
+	if _, err := b.send(sms("hello"), route); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.originate("hello"); err != nil {
@@ -68,6 +70,9 @@ func TestObserversSeeEachPDU(t *testing.T) {
 		if shown.packets[i].Call != shown.packets[i+1].Call {
 			t.Errorf("%s and its response are of the exchanges %q and %q", want[i], shown.packets[i].Call, shown.packets[i+1].Call)
 		}
+	}
+	if got := shown.packets[2].Call; got != route.Reference {
+		t.Errorf("submit_sm is of the exchange %q, the delivery %q", got, route.Reference)
 	}
 	if got := b.gate.arrivals[0].Call; got != shown.packets[4].Call {
 		t.Errorf("the arrival is of the exchange %q, its PDU of %q", got, shown.packets[4].Call)

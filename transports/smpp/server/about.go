@@ -14,6 +14,16 @@ import (
 	"github.com/imgate/imgate/transports/smpp/wire"
 )
 
+// askAbout takes in what answerAbout answers. It counts like a submission: it costs us
+// no less.
+func (s *session) askAbout(b *bind, p wire.Packet, now time.Time) {
+	if !b.bound.rate.take(1, b.terms.rate, now) {
+		s.refuse(p, wire.RThrottled)
+		return
+	}
+	s.later(p, func() { s.answerAbout(b, p, now) })
+}
+
 // answerAbout answers a question about a message that was submitted before, or a
 // change to it.
 func (s *session) answerAbout(b *bind, p wire.Packet, now time.Time) {
@@ -73,21 +83,9 @@ func stateOf(found plugin.Submitted, version uint8) uint8 {
 	case plugin.SubmittedDiscarded:
 		return wire.StateDeleted
 	case plugin.SubmittedFailed:
-		return failedStateOf(found.Reason)
+		return uint8(translate.FailedState(found.Reason))
 	}
 	return wire.StateEnroute
-}
-
-func failedStateOf(r message.Reason) uint8 {
-	switch r {
-	case message.Expired:
-		return wire.StateExpired
-	case message.Cancelled:
-		return wire.StateDeleted
-	case message.Rejected, message.Forbidden, message.InsufficientFunds, message.Declined:
-		return wire.StateRejected
-	}
-	return wire.StateUndeliverable
 }
 
 // find finds a message of the account. If the request names its source address,
@@ -163,7 +161,11 @@ func (s *session) replace(ctx context.Context, b *bind, p wire.Packet, r *wire.R
 	if err != nil {
 		return err
 	}
-	by := plugin.Replacement{From: found.From, Expires: like.Expires}
+	account, ok := b.terms.vouch(b.account, found.From)
+	if !ok {
+		return &wire.Error{Status: wire.RInvSrcAdr, Reason: "the account may not send from there any more"}
+	}
+	by := plugin.Replacement{Account: account, From: found.From, Expires: like.Expires, Report: &like.Report}
 	if len(like.Body) > 0 {
 		by.ContentType, by.Body = like.ContentType, like.Body
 	}

@@ -105,9 +105,14 @@ func TestReplace(t *testing.T) {
 	if one.From != fromAcme || string(one.Body) != "new" || one.ContentType != "text/plain;charset=utf-8" || one.Expires == nil || *one.Expires != time.Hour || one.NotBefore != nil {
 		t.Errorf("%+v", one)
 	}
+	if account := one.Account; account.ID != acme().ID || !account.Owns(fromAcme) {
+		t.Errorf("nobody vouches for the sender: %+v", account)
+	}
 	if two.Body != nil || two.ContentType != "" || two.Expires != nil || two.NotBefore == nil || time.Until(*two.NotBefore) < time.Hour {
 		t.Errorf("%+v", two)
 	}
+	g.submitted["m3"] = plugin.Submitted{From: message.Address{User: "+" + number2, Host: "sms.example.com"}, State: plugin.SubmittedWaiting}
+	e.want(replace(wire.Replace{MessageID: "m3", Text: []byte("new")}), wire.RInvSrcAdr) // it owned the number then
 	e.want(replace(wire.Replace{MessageID: "m1", Source: numbered(number2), Text: []byte("new")}), wire.RReplaceFail)
 	e.want(replace(wire.Replace{MessageID: "m2", Text: []byte("new")}), wire.RInvMsgID)
 	e.want(replace(wire.Replace{MessageID: "m1", ValidityPeriod: "999999999999999R", Text: []byte("new")}), wire.RInvExpiry)

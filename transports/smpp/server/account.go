@@ -21,7 +21,7 @@ const (
 	attributeBinds    = "smpp.binds"    // sessions at once
 	attributeNetworks = "smpp.networks" // CIDRs and addresses, with commas, that it may bind from
 	attributeSenders  = "smpp.senders"  // regular expression for all of a source address
-	attributeRate     = "smpp.rate"     // submitted PDUs a second, over all of its sessions
+	attributeRate     = "smpp.rate"     // requests a second, over all of its sessions
 	attributeWindow   = "smpp.window"   // deliver_sm that may be unanswered on one session
 	attributeTLS      = "smpp.tls"      // "required": no binds but over TLS
 	attributeOutbind  = "smpp.outbind"  // host:port that is told to bind when something waits

@@ -18,6 +18,9 @@ const (
 	// authenticateWithin bounds the check of credentials: less than bindWithin, so
 	// that a bind that nobody could check is answered.
 	authenticateWithin = 3 * time.Second
+	// aliveWithin is how long the sessions of an account have for a sign of life when
+	// another one wants to bind and there are as many as there may be.
+	aliveWithin = 1500 * time.Millisecond
 )
 
 // refusal is why a bind is refused.
@@ -49,7 +52,7 @@ func (s *session) answerBind(p wire.Packet, request *wire.Bind) {
 	now := time.Now()
 	b, why := s.door.admit(s, request, now)
 	if why == nil {
-		why = s.enter(b)
+		why = s.enterAfterDead(b)
 	}
 	if why != nil {
 		s.reopen()
@@ -80,11 +83,10 @@ func (b *bind) greeting() wire.TLVs {
 // accounts there are, nor that he has found a password.
 func (d *Door) admit(s *session, request *wire.Bind, now time.Time) (*bind, *refusal) {
 	if failure := d.gate.Active(); failure != nil {
-		return nil, &refusal{statusOf(failure), string(failure.Reason)}
+		return nil, &refusal{translate.StatusOf(failure), string(failure.Reason)}
 	}
 	source := s.remote()
-	isBound := func() bool { return d.table.has(request.SystemID, source) }
-	if d.guard.refuses(source, request.SystemID, isBound, now) {
+	if d.guard.refuses(source, request.SystemID, now) {
 		return nil, &refusal{wire.RInvPaswd, "too many wrong passwords from there"}
 	}
 	account, why := d.authenticate(request, now)
@@ -99,7 +101,7 @@ func (d *Door) admit(s *session, request *wire.Bind, now time.Time) (*bind, *ref
 		d.guard.wrong(source, request.SystemID, now)
 		return nil, why
 	}
-	d.guard.right(source, request.SystemID)
+	d.guard.right(source, request.SystemID, now)
 	return b, why
 }
 
@@ -113,11 +115,11 @@ func (d *Door) authenticate(request *wire.Bind, now time.Time) (plugin.Account, 
 	failure := message.AsFailure(err)
 	switch {
 	case failure.Temporary:
-		return account, &refusal{statusOf(failure), string(failure.Reason)}
+		return account, &refusal{translate.StatusOf(failure), string(failure.Reason)}
 	case failure.Reason == message.Unauthenticated:
 		return account, &refusal{wire.RInvPaswd, "wrong credentials"}
 	}
-	return account, &refusal{wire.RBindFail, string(failure.Reason)} // right, but suspended
+	return account, &refusal{wire.RBindFail, failure.Error()} // right, but suspended
 }
 
 // examine looks at what an account may do, and at what a bind asks for.
@@ -160,6 +162,17 @@ func versionOf(n uint8) uint8 {
 	return translate.Version50
 }
 
+// enterAfterDead makes a session bound, if need be in the place of one that has
+// died unnoticed: an ESME that has crashed, or lost its network, shall not wait until
+// that is found out.
+func (s *session) enterAfterDead(b *bind) *refusal {
+	why := s.enter(b)
+	if why != accountIsFull || !s.door.table.anyDead(s.door.working, b.account.ID) {
+		return why
+	}
+	return s.enter(b)
+}
+
 // enter makes a session bound, if there is room: from here on the ESME may submit,
 // since it may do that as soon as it has read the answer.
 func (s *session) enter(b *bind) *refusal {
@@ -168,8 +181,8 @@ func (s *session) enter(b *bind) *refusal {
 	if s.state == stateClosed {
 		return &refusal{wire.RSysErr, "the ESME has left before it was answered"}
 	}
-	if err := s.door.table.add(s, b); err != nil {
-		return &refusal{wire.RBindFail, err.Error()}
+	if why := s.door.table.add(s, b); why != nil {
+		return why
 	}
 	s.state = stateBound
 	s.bind.Store(b)

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -264,41 +265,39 @@ func TestRecheck(t *testing.T) {
 func TestGuessing(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	thief, home, away := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1")
-	isBound := func() bool { return true }
-	notBound := func() bool { return false }
 	var g guard
 	for i := range freeTries {
-		if g.refuses(thief, "acme", notBound, now) {
+		if g.refuses(thief, "acme", now) {
 			t.Fatalf("try %d is refused", i+1)
 		}
 		g.wrong(thief, "acme", now)
 	}
-	if !g.refuses(thief, "acme", isBound, now) {
+	if !g.refuses(thief, "acme", now) {
 		t.Error("after the free tries another one is looked at")
 	}
-	for who, refused := range map[netip.Addr]bool{home: g.refuses(home, "acme", notBound, now), away: g.refuses(away, "acme", notBound, now)} {
+	for who, refused := range map[netip.Addr]bool{home: g.refuses(home, "acme", now), away: g.refuses(away, "acme", now)} {
 		if refused {
 			t.Errorf("%s is locked out by another address", who)
 		}
 	}
-	if g.refuses(thief, "other", notBound, now) {
+	if g.refuses(thief, "other", now) {
 		t.Error("another system_id is refused after three tries")
 	}
-	if later := now.Add(backOffMin); g.refuses(thief, "acme", notBound, later) {
+	if later := now.Add(backOffMin); g.refuses(thief, "acme", later) {
 		t.Error("the first back-off has no end")
 	}
 	for i := range 40 {
 		now = now.Add(backOffMax)
 		g.wrong(thief, "acme", now)
-		if !g.refuses(thief, "acme", notBound, now.Add(backOff(i)-time.Second)) {
+		if !g.refuses(thief, "acme", now.Add(backOff(i)-time.Second)) {
 			t.Fatalf("the back-off after %d more doesn't grow", i)
 		}
 	}
-	if g.refuses(thief, "acme", notBound, now.Add(backOffMax)) {
+	if g.refuses(thief, "acme", now.Add(backOffMax)) {
 		t.Error("the back-off has no bound")
 	}
-	g.right(thief, "acme")
-	if g.refuses(thief, "acme", isBound, now) {
+	g.right(thief, "acme", now)
+	if g.refuses(thief, "acme", now) {
 		t.Error("the right password isn't the end of it")
 	}
 }
@@ -307,14 +306,21 @@ func TestGuessingManyNames(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	thief := netip.MustParseAddr("192.0.2.1")
 	var g guard
+	g.right(thief, "neighbour", now)
 	for i := range freeTriesTogether {
 		g.wrong(thief, string(rune('a'+i)), now)
 	}
-	if !g.refuses(thief, "fresh", func() bool { return false }, now) {
+	if !g.refuses(thief, "fresh", now) {
 		t.Error("an address may try as many names as it likes")
 	}
-	if g.refuses(thief, "fresh", func() bool { return true }, now) {
-		t.Error("who has a session from there is locked out by others")
+	if g.refuses(thief, "neighbour", now) {
+		t.Error("who has bound from there is locked out by others")
+	}
+	for range freeTries {
+		g.wrong(thief, "neighbour", now)
+	}
+	if !g.refuses(thief, "neighbour", now) {
+		t.Error("who has bound from there may guess for ever")
 	}
 }
 
@@ -327,7 +333,7 @@ func TestGuessingBehindProxy(t *testing.T) {
 	for range 10 * freeTriesTogether {
 		g.wrong(proxy, "misconfigured", now)
 	}
-	if g.refuses(proxy, "acme", func() bool { return false }, now) {
+	if g.refuses(proxy, "acme", now) {
 		t.Error("the others behind a proxy are locked out")
 	}
 }
@@ -362,14 +368,14 @@ func TestGuessingFromEverywhere(t *testing.T) {
 		g.wrong(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), "acme", now)
 	}
 	fresh := netip.MustParseAddr("198.51.100.1")
-	if g.refuses(fresh, "acme", func() bool { return false }, now) {
+	if g.refuses(fresh, "acme", now) {
 		t.Error("the owner is locked out")
 	}
 	g.wrong(fresh, "acme", now)
-	if !g.refuses(fresh, "acme", func() bool { return false }, now) {
+	if !g.refuses(fresh, "acme", now) {
 		t.Error("under attack there is more than one try")
 	}
-	if g.refuses(fresh, "acme", func() bool { return false }, now.Add(forgetAfter)) {
+	if g.refuses(fresh, "acme", now.Add(forgetAfter)) {
 		t.Error("nothing is forgotten")
 	}
 }
@@ -389,6 +395,14 @@ func TestGuardIsBounded(t *testing.T) {
 	s.note(-1, 1, now.Add(2*forgetAfter))
 	if len(s.known) != 1 {
 		t.Errorf("%d are kept after their time", len(s.known))
+	}
+	var g guard
+	here := netip.MustParseAddr("192.0.2.1")
+	for i := range maxSuspects + 10 {
+		g.right(here, strconv.Itoa(i), now.Add(time.Duration(i)))
+	}
+	if _, found := g.known[pair{sharer(here), "9"}]; found || len(g.known) != maxSuspects {
+		t.Errorf("%d are kept that are known", len(g.known))
 	}
 }
 

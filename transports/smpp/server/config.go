@@ -22,7 +22,7 @@ type Config struct {
 	SystemID string   `yaml:"system_id" doc:"who we are to ESMEs"`
 
 	Binds    int `yaml:"binds" doc:"how many sessions an account may have at once; its attribute smpp.binds goes first"`
-	Rate     int `yaml:"rate" doc:"PDUs a second that an account may submit over all of its sessions, beyond that it gets ESME_RTHROTTLED; 0: as many as we can take; its attribute smpp.rate goes first"`
+	Rate     int `yaml:"rate" doc:"requests a second that an account may make over all of its sessions, each recipient of a submit_multi being one; beyond that it gets ESME_RTHROTTLED; 0: as many as we can take; its attribute smpp.rate goes first"`
 	Window   int `yaml:"window" doc:"how many deliver_sm may wait for an ESME's answer on each session; its attribute smpp.window goes first"`
 	InWindow int `yaml:"in_window" doc:"how many requests of an ESME may wait for our answer on each session; beyond that it gets ESME_RTHROTTLED"`
 
@@ -135,6 +135,13 @@ func (c Config) checkTLS(p *problems) {
 	needed := slices.ContainsFunc(c.Listen, func(s string) bool { return strings.HasPrefix(s, "tls://") })
 	p.expect(!needed || c.TLS.Certificate != "", "tls.certificate", "a file, since listen has a tls:// address")
 	p.expect(!needed || c.TLS.Key != "", "tls.key", "a file, since listen has a tls:// address")
+	p.expect(needed || c.TLS == TLS{}, "listen", "a tls:// address, where tls is set")
+	if !needed || c.TLS.Certificate == "" || c.TLS.Key == "" {
+		return
+	}
+	if _, err := c.TLS.config(); err != nil {
+		*p = append(*p, err)
+	}
 }
 
 // listen is an item of Config.Listen.
@@ -167,14 +174,14 @@ func (c Config) listeners() ([]listen, error) {
 	return all, nil
 }
 
-// config reads the files; nil if there are none.
+// config reads the files; nil if there are none. An error is a *plugin.InvalidKey.
 func (t TLS) config() (*tls.Config, error) {
 	if t.Certificate == "" {
 		return nil, nil
 	}
 	certificate, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
 	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, &plugin.InvalidKey{Key: "tls.certificate", Expected: "a file with a certificate, and its key in tls.key: " + err.Error()}
 	}
 	c := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 	if t.ClientCA == "" {
@@ -182,11 +189,11 @@ func (t TLS) config() (*tls.Config, error) {
 	}
 	pem, err := os.ReadFile(t.ClientCA)
 	if err != nil {
-		return nil, fmt.Errorf("tls.client_ca: %w", err)
+		return nil, &plugin.InvalidKey{Key: "tls.client_ca", Expected: "a file with certificates: " + err.Error()}
 	}
 	c.ClientCAs, c.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
 	if !c.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls.client_ca: %s has no certificate", t.ClientCA)
+		return nil, &plugin.InvalidKey{Key: "tls.client_ca", Expected: "a file with certificates: " + t.ClientCA + " has none"}
 	}
 	return c, nil
 }

@@ -25,6 +25,7 @@ func TestValidate(t *testing.T) {
 		"listen[1]":                      func(c *Config) { c.Listen = []string{"tcp://127.0.0.1:1", "tcp://127.0.0.1:1"} },
 		"tls.certificate":                func(c *Config) { c.Listen, c.TLS.Key = []string{"tls://127.0.0.1:1"}, "k" },
 		"tls.key":                        func(c *Config) { c.Listen, c.TLS.Certificate = []string{"tls://127.0.0.1:1"}, "c" },
+		"listen ":                        func(c *Config) { c.TLS = TLS{Certificate: "c", Key: "k"} },
 		"system_id":                      func(c *Config) { c.SystemID = "sixteen letters." },
 		"binds":                          func(c *Config) { c.Binds = 0 },
 		"rate":                           func(c *Config) { c.Rate = -1 },
@@ -47,17 +48,31 @@ func TestValidate(t *testing.T) {
 				keys = append(keys, wrong.Key)
 			}
 		}
-		if !slices.Equal(keys, []string{key}) {
+		if !slices.Equal(keys, []string{strings.TrimSpace(key)}) {
 			t.Errorf("%s: %v", key, keys)
 		}
 	}
 }
 
+// TestMissingFiles: files that aren't there, or aren't what they should be, are named
+// before anything is opened.
 func TestMissingFiles(t *testing.T) {
-	c := Defaults
-	c.Listen, c.TLS = []string{"tls://127.0.0.1:0"}, TLS{Certificate: "no such file", Key: "none"}
-	if _, err := New(t.Context(), plugin.Env{}, c); err == nil {
-		t.Error("opened without its certificate")
+	_, files := certify(t, t.TempDir())
+	certificate, key := files.Certificate, files.Key
+	for wrong, files := range map[string]TLS{
+		"":                {Certificate: certificate, Key: key, ClientCA: certificate},
+		"tls.certificate": {Certificate: certificate, Key: "none"},
+		"tls.client_ca":   {Certificate: certificate, Key: key, ClientCA: key},
+	} {
+		c := Defaults
+		c.Listen, c.TLS = []string{"tls://127.0.0.1:0"}, files
+		found, named := errors.AsType[*plugin.InvalidKey](c.Validate())
+		if named != (wrong != "") || named && found.Key != wrong {
+			t.Errorf("%q: %v", wrong, c.Validate())
+		}
+		if _, err := New(t.Context(), plugin.Env{}, c); (err != nil) != (wrong != "") {
+			t.Errorf("%q: opened with %v", wrong, err)
+		}
 	}
 }
 

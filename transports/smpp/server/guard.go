@@ -22,6 +22,8 @@ const (
 	forgetAfter = 10 * time.Minute
 	// maxSuspects bounds each table of the guard: some 2 MB.
 	maxSuspects = 10_000
+	// knownFor is how long a right password counts after the last one.
+	knownFor = 30 * 24 * time.Hour
 )
 
 // guard makes guessing passwords slow.
@@ -30,6 +32,7 @@ type guard struct {
 	addresses suspects[netip.Prefix]
 	accounts  suspects[string] // by system_id
 	pairs     suspects[pair]
+	known     map[pair]time.Time // when the last right password came
 }
 
 // pair is a system_id as tried from one address.
@@ -50,15 +53,20 @@ func sharer(address netip.Addr) netip.Prefix {
 	return prefix
 }
 
-// refuses tells whether a bind isn't even to be looked at. isBound tells whether
-// this system_id has a session from that address: then what others do there
-// doesn't concern it.
-func (g *guard) refuses(source netip.Addr, systemID string, isBound func() bool, now time.Time) bool {
+// refuses tells whether a bind isn't even to be looked at. What others do at an
+// address doesn't concern a system_id that has bound from there before: it isn't
+// locked out when it comes back from a lost network.
+func (g *guard) refuses(source netip.Addr, systemID string, now time.Time) bool {
 	from := sharer(source)
+	who := pair{from, systemID}
 	g.mu.Lock()
-	tried, crowd := g.pairs.isBlocked(pair{from, systemID}, now), g.addresses.isBlocked(from, now)
-	g.mu.Unlock()
-	return tried || crowd && !isBound()
+	defer g.mu.Unlock()
+	if g.pairs.isBlocked(who, now) {
+		return true
+	}
+	last, found := g.known[who]
+	isKnown := found && now.Sub(last) < knownFor
+	return !isKnown && g.addresses.isBlocked(from, now)
 }
 
 // wrong notes a wrong password.
@@ -76,10 +84,29 @@ func (g *guard) wrong(source netip.Addr, systemID string, now time.Time) {
 
 // right notes a right password: what was wrong before was a slip. What was tried
 // with other names from that address still counts.
-func (g *guard) right(source netip.Addr, systemID string) {
+func (g *guard) right(source netip.Addr, systemID string, now time.Time) {
+	who := pair{sharer(source), systemID}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.pairs.known, pair{sharer(source), systemID})
+	delete(g.pairs.known, who)
+	if g.known == nil {
+		g.known = map[pair]time.Time{}
+	}
+	if _, found := g.known[who]; !found && len(g.known) >= maxSuspects {
+		delete(g.known, oldest(g.known))
+	}
+	g.known[who] = now
+}
+
+// oldest returns which has been there longest without a right password.
+func oldest(known map[pair]time.Time) (who pair) {
+	var since time.Time
+	for k, last := range known {
+		if since.IsZero() || last.Before(since) {
+			who, since = k, last
+		}
+	}
+	return who
 }
 
 // suspects are those of whom wrong passwords came. Of too many the one that was

@@ -125,7 +125,7 @@ func version(n uint8) string {
 
 func (d *Door) logBind(s *session, b *bind) {
 	d.log.Info("ESME bound", "system_id", b.systemID, "peer", s.wire.RemoteAddr(), "mode", modes[b.mode],
-		"version", version(b.version), "network", s.network())
+		"version", version(b.version), "network", s.wire.Network())
 }
 
 func (d *Door) logUnbind(s *session, b *bind, why error) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/smpp/translate"
 	"github.com/imgate/imgate/transports/smpp/wire"
 )
 
@@ -85,7 +86,7 @@ func (s *session) answerMulti(ctx context.Context, w *submission) bool {
 			response.MessageID, isOurs = answer.PublicID, true
 		case err == nil:
 		case !errors.Is(err, plugin.ErrUnknown):
-			status := statusOf(message.AsFailure(err))
+			status := translate.StatusOf(message.AsFailure(err))
 			response.Failed = append(response.Failed, wire.Failed{Address: w.multi.destinations[i], Status: status})
 		case ctx.Err() != nil:
 			return false

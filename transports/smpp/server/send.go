@@ -30,7 +30,7 @@ func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route)
 		return plugin.Receipt{}, message.Fail(message.Unbuildable, "smpp-server needs a binding to send to")
 	}
 	for {
-		s := d.table.pick(route.Binding.Account, m.Recipient.User)
+		s := d.pick(route.Binding.Account, m)
 		if s == nil {
 			d.knock(route.Binding, time.Now())
 			return plugin.Receipt{Progress: route.Progress}, message.FailForNow(message.Unavailable, "the ESME has no session that takes this number")
@@ -42,6 +42,17 @@ func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route)
 		}
 		route.Progress = receipt.Progress
 	}
+}
+
+// pick returns the session for a message. A receipt goes to another one where none
+// serves the number that its message was from: whoever submits needn't get
+// messages under that number, nor be called by one.
+func (d *Door) pick(account string, m *message.Message) *session {
+	s := d.table.pick(account, m.Recipient.User)
+	if s == nil && m.Receipt != nil {
+		s = d.table.pick(account, anyDestination)
+	}
+	return s
 }
 
 // errLeft is the cause of a failure when nothing was sent, since the session ends.
@@ -60,15 +71,15 @@ func (s *session) send(ctx context.Context, m *message.Message, route plugin.Rou
 	}
 	mark := marking(route.Reference)
 	if s.door.watched.Watched() {
-		s.threads.begin(mark, route.Reference)
-		defer s.threads.end(mark)
+		s.threads.Begin(mark, route.Reference)
+		defer s.threads.End(mark)
 	}
 	taken := readProgress(route.Progress, len(parts))
 	for i := range parts {
 		if taken.has(i) {
 			continue
 		}
-		if b.version >= translate.Version34 {
+		if b.version >= translate.Version34 && m.Receipt == nil { // a receipt would have its message's (SMPP 3.4 §5.3.2.17)
 			parts[i].TLVs = append(parts[i].TLVs, wire.Uint16(pdutlv.TagUserMessageReference, mark))
 		}
 		if failure := s.deliver(ctx, &parts[i]); failure != nil {

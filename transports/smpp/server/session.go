@@ -43,7 +43,7 @@ type session struct {
 	sending atomic.Int64 // messages that Send has given it
 	waiting chan submission
 	vouched vouched
-	threads threads
+	threads wire.Threads
 }
 
 // bind is what is known of an ESME once it is bound.
@@ -112,7 +112,7 @@ func (s *session) ask(p wire.Packet) {
 		return
 	}
 	if failure := s.door.gate.Active(); failure != nil {
-		s.refuse(p, statusOf(failure))
+		s.refuse(p, translate.StatusOf(failure))
 		return
 	}
 	now := time.Now()
@@ -122,7 +122,7 @@ func (s *session) ask(p wire.Packet) {
 	case pdu.SubmitMultiID:
 		s.submitMulti(b, p, now)
 	case pdu.QuerySMID, pdu.CancelSMID, pdu.ReplaceSMID:
-		s.later(p, func() { s.answerAbout(b, p, now) })
+		s.askAbout(b, p, now)
 	default:
 		s.refuse(p, wire.RInvCmdID)
 	}
@@ -145,10 +145,13 @@ func (s *session) Closed(_ *wire.Session, why error) {
 	}
 }
 
+// anyDestination stands for what needn't be within a session's address_range.
+const anyDestination = ""
+
 // receives tells whether a message to a destination may go over the session.
 func (s *session) receives(destination string) bool {
 	b := s.bind.Load()
-	if b == nil || !b.receives() || !s.greeted.Load() || !b.reach.covers(destination) {
+	if b == nil || !b.receives() || !s.greeted.Load() || destination != anyDestination && !b.reach.covers(destination) {
 		return false
 	}
 	select {
@@ -191,14 +194,3 @@ func (s *session) respond(p wire.Packet, status pdu.Status, body wire.Body, t wi
 
 // remote is where the ESME connects from.
 func (s *session) remote() netip.Addr { return s.wire.RemoteAddr().Addr() }
-
-// statusOf is the status for a failure. What concerns one message alone never
-// gets one that is about us, so that one broken rule doesn't make an ESME leave
-// for another node; and every temporary one is a status that ESMEs are known to
-// repeat: ESME_RMSGQFUL, ESME_RTHROTTLED or ESME_RSYSERR.
-func statusOf(f *message.Failure) pdu.Status {
-	if f.Temporary && !f.Reason.OfNode() {
-		return wire.RMsgQFul
-	}
-	return translate.StatusOf(f)
-}

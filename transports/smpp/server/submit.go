@@ -190,7 +190,7 @@ func (s *session) answer(ctx context.Context, w *submission) (decided bool) {
 	case err == nil:
 		s.respond(w.request(), wire.ROK, &wire.ShortResp{Of: wire.ResponseTo(w.id), MessageID: answer.PublicID}, nil)
 	case !errors.Is(err, plugin.ErrUnknown):
-		s.refuse(w.request(), statusOf(message.AsFailure(err)))
+		s.refuse(w.request(), translate.StatusOf(message.AsFailure(err)))
 	case ctx.Err() != nil:
 		return false
 	default:

@@ -3,17 +3,18 @@ package server
 import (
 	"cmp"
 	"context"
-	"errors"
-	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/imgate/imgate/transports/smpp/wire"
 )
 
 // Why a bind finds no room.
 var (
-	errAccountBinds = errors.New("the account has as many sessions as it may")
-	errAllBinds     = errors.New("there are as many sessions as there may be")
+	accountIsFull = &refusal{wire.RBindFail, "the account has as many sessions as it may"}
+	allIsFull     = &refusal{wire.RBindFail, "there are as many sessions as there may be"}
 )
 
 // table is who is bound.
@@ -35,18 +36,18 @@ type bound struct {
 func newTable(most int) *table { return &table{most: most, accounts: map[string]*bound{}} }
 
 // add lets a session in whose bind is good.
-func (t *table) add(s *session, b *bind) error {
+func (t *table) add(s *session, b *bind) *refusal {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.total >= t.most {
-		return errAllBinds
+		return allIsFull
 	}
 	a := t.accounts[b.account.ID]
 	if a == nil {
 		a = &bound{}
 	}
 	if len(a.sessions) >= b.terms.binds {
-		return errAccountBinds
+		return accountIsFull
 	}
 	a.sessions = append(a.sessions, s)
 	t.accounts[b.account.ID] = a
@@ -65,6 +66,34 @@ func (t *table) remove(s *session, b *bind) {
 	if len(a.sessions) == 0 {
 		delete(t.accounts, b.account.ID)
 	}
+}
+
+// anyDead asks all sessions of an account whether their ESMEs are there, and returns
+// true if one wasn't: it has ended then.
+func (t *table) anyDead(ctx context.Context, account string) bool {
+	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
+	defer cancel()
+	var asking sync.WaitGroup
+	var dead atomic.Bool
+	for _, s := range t.of(account) {
+		asking.Go(func() {
+			if !s.wire.Alive(ctx) {
+				dead.Store(true)
+			}
+		})
+	}
+	asking.Wait()
+	return dead.Load()
+}
+
+// of returns the sessions of an account.
+func (t *table) of(account string) []*session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a := t.accounts[account]; a != nil {
+		return slices.Clone(a.sessions)
+	}
+	return nil
 }
 
 // pick returns the session over which a message goes to an account: of those
@@ -111,20 +140,6 @@ func (t *table) receiver(account string) (receiver *bind, window int) {
 		}
 	}
 	return receiver, window
-}
-
-// has tells whether a system_id has a session from an address.
-func (t *table) has(systemID string, source netip.Addr) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, a := range t.accounts {
-		for _, s := range a.sessions {
-			if b := s.bind.Load(); b != nil && b.systemID == systemID && sharer(s.wire.RemoteAddr().Addr()) == sharer(source) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // count returns how many sessions are bound.

@@ -24,8 +24,8 @@ type Incoming struct {
 }
 
 // Incoming reads a submit_sm, deliver_sm or data_sm. Of the message it fills in
-// From, Recipient, ContentType, Body, Headers, Expires and NotBefore. An error is
-// a *wire.Error with the status for the peer.
+// From, Recipient, ContentType, Body, Headers, Expires, NotBefore and Report. An
+// error is a *wire.Error with the status for the peer.
 func (d *Dialect) Incoming(p wire.Packet, now time.Time) (Incoming, error) {
 	short, ok := p.Body.(*wire.Short)
 	if !ok {
@@ -103,6 +103,7 @@ func (d *Dialect) message(short *wire.Short, t wire.TLVs, now time.Time) (Incomi
 	if short.Of == pdu.DeliverSMID { // there, the times are not used (SMPP 3.4 §4.6.1)
 		return Incoming{Message: m, Part: part}, nil
 	}
+	m.Report = reports[short.RegisteredDelivery&receiptAsked]
 	if err := takeTimes(m, short, t, now); err != nil {
 		return Incoming{}, err
 	}

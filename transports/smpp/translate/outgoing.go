@@ -54,6 +54,9 @@ func (d *Dialect) Outgoing(m *message.Message, r plugin.Route, of pdu.ID) ([]Out
 }
 
 func (d *Dialect) outgoing(m *message.Message, r plugin.Route, of pdu.ID, now time.Time) ([]Outgoing, error) {
+	if m.Receipt != nil {
+		return d.outgoingReceipt(m, of)
+	}
 	envelope, failure := d.envelope(m, r, of, now)
 	if failure != nil {
 		return nil, failure
@@ -85,10 +88,10 @@ func (d *Dialect) envelope(m *message.Message, r plugin.Route, of pdu.ID, now ti
 	}}
 	switch of {
 	case pdu.SubmitSMID:
-		o.Short.RegisteredDelivery = d.registeredDelivery()
+		o.Short.RegisteredDelivery = d.registeredDelivery(m)
 		o.Short.ValidityPeriod = d.validity(r.Until, now)
 	case pdu.DataSMID:
-		o.Short.RegisteredDelivery = d.registeredDelivery()
+		o.Short.RegisteredDelivery = d.registeredDelivery(m)
 		if d.Validity != ValidityNone {
 			o.TLVs = wire.TLVs{wire.Uint32(pdutlv.TagQosTimeToLive, uint32(left(r.Until, now)/time.Second))}
 		}
@@ -96,23 +99,33 @@ func (d *Dialect) envelope(m *message.Message, r plugin.Route, of pdu.ID, now ti
 	return o, nil
 }
 
-// registeredDelivery asks for receipts (SMPP 3.4 §5.2.17). SMPP 3.3 doesn't know
-// those of failures alone.
-func (d *Dialect) registeredDelivery() uint8 {
+// registeredDelivery asks for receipts (SMPP 3.4 §5.2.17). Where those of failures
+// would do, a sender who wants to be told of the delivery has it asked for as well.
+// SMPP 3.3 doesn't know those of failures alone.
+func (d *Dialect) registeredDelivery(m *message.Message) uint8 {
 	switch {
-	case d.Receipts == ReceiptsFinal, d.Receipts == ReceiptsFailure && d.is33():
-		return receiptFinal
-	case d.Receipts == ReceiptsFailure:
+	case d.Receipts == ReceiptsFailure && m.Report&message.ReportDelivery == 0 && !d.is33():
 		return receiptFailure
+	case d.Receipts == ReceiptsFailure, d.Receipts == ReceiptsFinal:
+		return receiptFinal
 	}
 	return 0
 }
 
-// registered_delivery.
+// registered_delivery (SMPP 3.4 §5.2.17, 5.0 §4.7.21). Its other bits ask for
+// acknowledgements of phones, and for notifications that a message is on its way,
+// which aren't given.
 const (
 	receiptFinal   = 1
 	receiptFailure = 2
+	receiptAsked   = 3
 )
+
+// reports are what an ESME wants to be told, by registered_delivery: 3 is SMPP
+// 5.0's for success alone.
+var reports = [...]message.Report{
+	message.ReportNothing, receiptFinal: message.ReportEnd, receiptFailure: message.ReportFailure, 3: message.ReportDelivery,
+}
 
 // is33 tells whether the peer speaks SMPP 3.3, which has no TLVs.
 func (d *Dialect) is33() bool { return d.Version != 0 && d.Version < Version34 }

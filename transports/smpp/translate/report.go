@@ -7,6 +7,7 @@ import (
 	"github.com/fiorix/go-smpp/smpp/pdu"
 	"github.com/fiorix/go-smpp/smpp/pdu/pdutlv"
 
+	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/transports/smpp/wire"
 )
 
@@ -60,3 +61,48 @@ func (d *Dialect) Report(r Report) Outgoing {
 
 // networkGSM is the type of network in network_error_code (SMPP 3.4 §5.3.2.31).
 const networkGSM = 3
+
+// outgoingReceipt writes a message that is a receipt: only an ESME gets any.
+func (d *Dialect) outgoingReceipt(m *message.Message, of pdu.ID) ([]Outgoing, error) {
+	if of != pdu.DeliverSMID {
+		return nil, message.Fail(message.Unbuildable, "a receipt for an SMSC")
+	}
+	destination, failure := d.destination(m, of)
+	if failure != nil {
+		return nil, failure
+	}
+	source, failure := d.source(m, of)
+	if failure != nil {
+		return nil, failure
+	}
+	return []Outgoing{d.Report(Report{
+		MessageID: m.Receipt.PublicID, Source: destination, Destination: source,
+		State: StateOf(m.Receipt.State, m.Receipt.Reason), Submitted: m.Receipt.Submitted, Done: m.Receipt.Done,
+	})}, nil
+}
+
+// StateOf is the message_state of a message that has ended. What nobody knows is
+// UNKNOWN and not ACCEPTED, which says that somebody at the SMSC took the message
+// in the phone's place (SMPP 5.0 §4.7.15), and which many ESMEs take for no end.
+func StateOf(s message.ReceiptState, why message.Reason) State {
+	switch s {
+	case message.ReceiptDelivered:
+		return Delivered
+	case message.ReceiptFailed:
+		return FailedState(why)
+	}
+	return Unknown
+}
+
+// FailedState is the message_state of a message that has failed.
+func FailedState(why message.Reason) State {
+	switch why {
+	case message.Expired:
+		return Expired
+	case message.Cancelled:
+		return Deleted
+	case message.Rejected, message.Forbidden, message.InsufficientFunds, message.Declined:
+		return Rejected
+	}
+	return Undeliverable
+}

@@ -13,34 +13,36 @@ import (
 )
 
 // statuses says how a failure is answered. What may pass, is said with a status that
-// peers are known to repeat.
+// peers are known to repeat: ESME_RMSGQFUL for what concerns one message alone, so
+// that one broken rule doesn't make an ESME leave for another node, and
+// ESME_RTHROTTLED or ESME_RSYSERR for what concerns this node.
 var statuses = map[message.Reason]struct{ final, temporary pdu.Status }{
-	message.Malformed:         {wire.RxPAppn, wire.RSysErr},
-	message.Unauthenticated:   {wire.RInvPaswd, wire.RSysErr},
-	message.Forbidden:         {wire.RInvSrcAdr, wire.RSysErr},
-	message.UnknownRecipient:  {wire.RInvDstAdr, wire.RSysErr},
-	message.UnsupportedType:   {wire.RInvDCS, wire.RSysErr},
-	message.TooLarge:          {wire.RInvMsgLen, wire.RSysErr},
-	message.TooManyHops:       {wire.RxPAppn, wire.RSysErr},
-	message.InsufficientFunds: {wire.RxRAppn, wire.RSysErr},
-	message.Rejected:          {wire.RxRAppn, wire.RSysErr},
-	message.Blocked:           {wire.RxPAppn, wire.RSysErr}, // looks as if the recipient couldn't be reached
-	message.Unavailable:       {wire.RxPAppn, wire.RSysErr},
-	message.NoAnswer:          {wire.RxPAppn, wire.RSysErr},
-	message.Busy:              {wire.RxPAppn, wire.RSysErr},
-	message.Declined:          {wire.RxRAppn, wire.RSysErr},
-	message.Gone:              {wire.RInvDstAdr, wire.RSysErr},
-	message.Expired:           {wire.RInvExpiry, wire.RSysErr},
-	message.Cancelled:         {wire.RxPAppn, wire.RSysErr},
-	message.Undelivered:       {wire.RxPAppn, wire.RSysErr},
-	message.Unbuildable:       {wire.RxPAppn, wire.RSysErr},
-	message.Incomplete:        {wire.RxPAppn, wire.RSysErr},
-	message.UnknownMessage:    {wire.RInvMsgID, wire.RSysErr},
-	message.Conflict:          {wire.RxPAppn, wire.RSysErr}, // see StatusIn
-	message.PolicyFailed:      {wire.RxPAppn, wire.RSysErr},
-	message.ChargingFailed:    {wire.RxPAppn, wire.RSysErr},
-	message.LimitReached:      {wire.RxRAppn, wire.RThrottled},
-	message.Internal:          {wire.RxPAppn, wire.RSysErr},
+	message.Malformed:         {wire.RxPAppn, wire.RMsgQFul},
+	message.Unauthenticated:   {wire.RInvPaswd, wire.RMsgQFul},
+	message.Forbidden:         {wire.RInvSrcAdr, wire.RMsgQFul},
+	message.UnknownRecipient:  {wire.RInvDstAdr, wire.RMsgQFul},
+	message.UnsupportedType:   {wire.RInvDCS, wire.RMsgQFul},
+	message.TooLarge:          {wire.RInvMsgLen, wire.RMsgQFul},
+	message.TooManyHops:       {wire.RxPAppn, wire.RMsgQFul},
+	message.InsufficientFunds: {wire.RxRAppn, wire.RMsgQFul},
+	message.Rejected:          {wire.RxRAppn, wire.RMsgQFul},
+	message.Blocked:           {wire.RxPAppn, wire.RMsgQFul}, // looks as if the recipient couldn't be reached
+	message.Unavailable:       {wire.RxPAppn, wire.RMsgQFul},
+	message.NoAnswer:          {wire.RxPAppn, wire.RMsgQFul},
+	message.Busy:              {wire.RxPAppn, wire.RMsgQFul},
+	message.Declined:          {wire.RxRAppn, wire.RMsgQFul},
+	message.Gone:              {wire.RInvDstAdr, wire.RMsgQFul},
+	message.Expired:           {wire.RInvExpiry, wire.RMsgQFul},
+	message.Cancelled:         {wire.RxPAppn, wire.RMsgQFul},
+	message.Undelivered:       {wire.RxPAppn, wire.RMsgQFul},
+	message.Unbuildable:       {wire.RxPAppn, wire.RMsgQFul},
+	message.Incomplete:        {wire.RxPAppn, wire.RMsgQFul},
+	message.UnknownMessage:    {wire.RInvMsgID, wire.RMsgQFul},
+	message.Conflict:          {wire.RxPAppn, wire.RMsgQFul}, // see StatusIn
+	message.PolicyFailed:      {wire.RxPAppn, wire.RMsgQFul},
+	message.ChargingFailed:    {wire.RxPAppn, wire.RMsgQFul},
+	message.LimitReached:      {wire.RxRAppn, wire.RMsgQFul},
+	message.Internal:          {wire.RxPAppn, wire.RMsgQFul},
 	message.Overloaded:        {wire.RThrottled, wire.RThrottled},
 	message.Draining:          {wire.RSysErr, wire.RSysErr},
 	message.Standby:           {wire.RSysErr, wire.RSysErr},

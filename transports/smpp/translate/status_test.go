@@ -25,7 +25,7 @@ func TestEveryReasonHasAStatus(t *testing.T) {
 			t.Errorf("%s: %s is %v, %s is %v", reason, wire.StatusName(row.final), final, wire.StatusName(row.temporary), temporary)
 		}
 		throttles := row.temporary == wire.RThrottled
-		if throttles != (reason == message.Overloaded || reason == message.LimitReached) {
+		if throttles != (reason == message.Overloaded) {
 			t.Errorf("%s is %s for now", reason, wire.StatusName(row.temporary))
 		}
 	}
@@ -43,9 +43,9 @@ func TestStatusOf(t *testing.T) {
 		want pdu.Status
 	}{
 		{message.Fail(message.UnknownRecipient, "x"), wire.RInvDstAdr},
-		{message.FailForNow(message.UnknownRecipient, "x"), wire.RSysErr},
+		{message.FailForNow(message.UnknownRecipient, "x"), wire.RMsgQFul},
 		{message.Fail(message.Forbidden, "x"), wire.RInvSrcAdr},
-		{message.FailForNow(message.LimitReached, "x"), wire.RThrottled},
+		{message.FailForNow(message.LimitReached, "x"), wire.RMsgQFul},
 		{message.FailForNow(message.Overloaded, "x"), wire.RThrottled},
 		{message.Fail(message.Standby, "x"), wire.RSysErr},
 		{message.Fail(message.UnsupportedType, "x"), wire.RInvDCS},

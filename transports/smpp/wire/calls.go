@@ -119,9 +119,8 @@ func (s *Session) completeLocked(c *call, o outcome) {
 	s.releaseLocked()
 }
 
-// takeResponse gives a response to who waits for it. malformed: only its header
-// could be read.
-func (s *Session) takeResponse(p Packet, malformed error) {
+// takeResponse gives a response to who waits for it.
+func (s *Session) takeResponse(p Packet) {
 	if p.ID == pdu.GenericNACKID {
 		s.counters.Nacks.Add(1)
 	}
@@ -135,14 +134,12 @@ func (s *Session) takeResponse(p Packet, malformed error) {
 		s.noteStrayLocked(p.Sequence)
 		return
 	}
-	s.completeLocked(c, s.outcomeLocked(c, p, malformed))
+	s.completeLocked(c, s.outcomeLocked(c, p))
 	s.settleLocked(false)
 }
 
-func (s *Session) outcomeLocked(c *call, p Packet, malformed error) outcome {
+func (s *Session) outcomeLocked(c *call, p Packet) outcome {
 	switch {
-	case malformed != nil:
-		return outcome{err: fmt.Errorf("%w: its response: %w", ErrNoAnswer, malformed)}
 	case p.ID == pdu.GenericNACKID && p.Status == ROK:
 		p.Status = RUnknownErr // whatever the peer meant, it was no
 	case isBind(c.id) && p.Status == ROK:

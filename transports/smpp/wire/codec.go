@@ -10,9 +10,10 @@ import (
 
 // Decode reads one whole PDU, header and all. It is strict: each parameter is
 // there and within its length, and nothing follows but whole TLVs. Of a
-// response it forgives what is seen of peers: a missing body, a name
-// without its NUL, TLVs without a body, and, with another status than ESME_ROK,
-// any body that can't be read: it has none then.
+// response, its status counts, which stands in the header: what can't be read
+// behind that is left out, so that a message that was taken isn't sent again
+// because of how that was said. A name may be without its NUL, and TLVs without a
+// body.
 //
 // Text and the values of TLVs are slices of frame, which must not change any
 // more. An error is an *Error; the packet's header is there even then, but for
@@ -31,7 +32,8 @@ func Decode(frame []byte) (Packet, error) {
 	}
 	rest := frame[pdu.HeaderLen:]
 	if p.IsResponse() {
-		return p, p.decodeResponse(rest, known[k].layout)
+		p.decodeResponse(rest, known[k].layout)
+		return p, nil
 	}
 	return p, p.decodeBody(rest, known[k].layout)
 }
@@ -60,21 +62,20 @@ func (p *Packet) decodeBody(b []byte, l *layout) (err error) {
 	return nil
 }
 
-func (p *Packet) decodeResponse(b []byte, l *layout) error {
-	if len(b) == 0 {
-		return nil
-	}
-	err := p.decodeBody(b, l)
-	if err == nil || l == nil && p.Status == ROK {
-		return err
+// decodeResponse reads as much as there is to read.
+func (p *Packet) decodeResponse(b []byte, l *layout) {
+	if len(b) == 0 || p.decodeBody(b, l) == nil {
+		return
 	}
 	if bytes.IndexByte(b, 0) < 0 && p.decodeBody(append(b[:len(b):len(b)], 0), l) == nil {
-		return nil
+		return
 	}
-	if p.decodeBody(b, nil) == nil || p.Status != ROK {
-		return nil
+	if p.decodeBody(b, nil) == nil || l == nil {
+		return
 	}
-	return err
+	if body, _, err := l.decode(p.ID, b); err == nil {
+		p.Body = body
+	}
 }
 
 // Encode appends a PDU to dst. It is as strict as Decode, without what that

@@ -179,11 +179,11 @@ func randomBody(r *rand.Rand, id pdu.ID) Body {
 	octet := func() uint8 { return uint8(r.Uint32()) }
 	switch id {
 	case pdu.BindReceiverID, pdu.BindTransmitterID, pdu.BindTransceiverID:
-		return &Bind{id, randomText(r, 15), randomText(r, 8), randomText(r, 12), octet(), Address{octet(), octet(), randomText(r, 40)}}
+		return &Bind{id, randomText(r, 15), randomText(r, MaxPassword), randomText(r, 12), octet(), Address{octet(), octet(), randomText(r, 40)}}
 	case pdu.BindReceiverRespID, pdu.BindTransmitterRespID, pdu.BindTransceiverRespID:
 		return &BindResp{id, randomText(r, 15)}
 	case pdu.OutbindID:
-		return &Outbind{randomText(r, 15), randomText(r, 8)}
+		return &Outbind{randomText(r, 15), randomText(r, MaxPassword)}
 	case pdu.AlertNotificationID:
 		return &Alert{wide(), wide()}
 	case pdu.SubmitSMID, pdu.DeliverSMID:
@@ -273,44 +273,39 @@ func TestDecodeRefuses(t *testing.T) {
 		frame []byte
 		want  pdu.Status
 	}{
-		"half a header":             {make([]byte, 12), RInvCmdLen},
-		"another command_length":    {append(frame(pdu.UnbindID, 0, ""), 0), RInvCmdLen},
-		"an unknown command_id":     {frame(0x42, 0, ""), RInvCmdID},
-		"broadcast_sm":              {frame(0x111, 0, "\x00"), RInvCmdID},
-		"an unknown response":       {frame(0x80000042, 0, ""), RInvCmdID},
-		"no body":                   {frame(pdu.SubmitSMID, 0, ""), RInvCmdLen},
-		"a bind without password":   {frame(pdu.BindTransceiverID, 0, "esme\x00"), RInvCmdLen},
-		"a string without NUL":      {frame(pdu.BindTransceiverID, 0, "esme"), RInvCmdLen},
-		"a long system_id":          {frame(pdu.BindTransceiverID, 0, long(16)), RInvSysID},
-		"a long password":           {frame(pdu.BindTransceiverID, 0, "e\x00"+long(9)), RInvPaswd},
-		"a long system_type":        {frame(pdu.BindTransceiverID, 0, "e\x00p\x00"+long(13)), RInvSysTyp},
-		"a long address_range":      {frame(pdu.BindTransceiverID, 0, "e\x00p\x00t\x00\x34\x01\x01"+long(41)), RBindFail},
-		"a long service_type":       {frame(pdu.SubmitSMID, 0, long(6)), RInvSerTyp},
-		"a long source_addr":        {frame(pdu.SubmitSMID, 0, "\x00\x01\x01"+long(21)), RInvSrcAdr},
-		"a long destination_addr":   {frame(pdu.SubmitSMID, 0, "\x00\x01\x01123\x00\x01\x01"+long(21)), RInvDstAdr},
-		"of data_sm":                {frame(pdu.DataSMID, 0, "\x00\x01\x01123\x00\x01\x01"+long(65)), RInvDstAdr},
-		"a long schedule time":      {frame(pdu.SubmitSMID, 0, "\x00"+addresses+"\x00\x00\x00"+long(17)), RInvSched},
-		"a long validity period":    {frame(pdu.SubmitSMID, 0, "\x00"+addresses+"\x00\x00\x00\x00"+long(17)), RInvExpiry},
-		"a long message_id":         {frame(pdu.QuerySMID, 0, long(65)), RInvMsgID},
-		"sm_length over the end":    {submit("\x05hell"), RInvMsgLen},
-		"sm_length 255":             {submit("\xff" + strings.Repeat("x", 255)), RInvMsgLen},
-		"no sm_length":              {submit(""), RInvCmdLen},
-		"garbage at the end":        {submit("\x00abc"), RInvOptParStream},
-		"half a TLV":                {submit("\x00\x04\x24\x00\x05hell"), RInvOptParStream},
-		"a body of enquire_link":    {frame(pdu.EnquireLinkID, 0, "x"), RInvOptParStream},
-		"257 TLVs":                  {submit("\x00" + strings.Repeat("\x04\x24\x00\x00", 257)), RInvOptParStream},
-		"no destinations":           {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x00"), RInvNumDests},
-		"255 destinations":          {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\xff"), RInvNumDests},
-		"missing destinations":      {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x02\x01\x01\x01456\x00"), RInvCmdLen},
-		"no number_of_dests":        {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00"), RInvCmdLen},
-		"half a destination":        {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x01\x01\x01"), RInvCmdLen},
-		"no no_unsuccess":           {frame(pdu.SubmitMultiRespID, 0, "abc\x00"), RInvCmdLen},
-		"a missing failed":          {frame(pdu.SubmitMultiRespID, 0, "abc\x00\x01"), RInvCmdLen},
-		"half a status of a failed": {frame(pdu.SubmitMultiRespID, 0, "abc\x00\x01\x01\x01456\x00\x00\x00"), RInvCmdLen},
-		"an unknown dest_flag":      {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x01\x03456\x00"), RInvDestFlag},
-		"a long dl_name":            {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x01\x02"+long(21)), RInvDLName},
-		"a response to be believed": {frame(pdu.SubmitSMRespID, 0, long(65)), RInvMsgID},
-		"a short query_sm_resp":     {frame(pdu.QuerySMRespID, 0, "abc\x00\x00\x02"), RInvCmdLen},
+		"half a header":           {make([]byte, 12), RInvCmdLen},
+		"another command_length":  {append(frame(pdu.UnbindID, 0, ""), 0), RInvCmdLen},
+		"an unknown command_id":   {frame(0x42, 0, ""), RInvCmdID},
+		"broadcast_sm":            {frame(0x111, 0, "\x00"), RInvCmdID},
+		"an unknown response":     {frame(0x80000042, 0, ""), RInvCmdID},
+		"no body":                 {frame(pdu.SubmitSMID, 0, ""), RInvCmdLen},
+		"a bind without password": {frame(pdu.BindTransceiverID, 0, "esme\x00"), RInvCmdLen},
+		"a string without NUL":    {frame(pdu.BindTransceiverID, 0, "esme"), RInvCmdLen},
+		"a long system_id":        {frame(pdu.BindTransceiverID, 0, long(16)), RInvSysID},
+		"a long password":         {frame(pdu.BindTransceiverID, 0, "e\x00"+long(65)), RInvPaswd},
+		"a long system_type":      {frame(pdu.BindTransceiverID, 0, "e\x00p\x00"+long(13)), RInvSysTyp},
+		"a long address_range":    {frame(pdu.BindTransceiverID, 0, "e\x00p\x00t\x00\x34\x01\x01"+long(41)), RBindFail},
+		"a long service_type":     {frame(pdu.SubmitSMID, 0, long(6)), RInvSerTyp},
+		"a long source_addr":      {frame(pdu.SubmitSMID, 0, "\x00\x01\x01"+long(21)), RInvSrcAdr},
+		"a long destination_addr": {frame(pdu.SubmitSMID, 0, "\x00\x01\x01123\x00\x01\x01"+long(21)), RInvDstAdr},
+		"of data_sm":              {frame(pdu.DataSMID, 0, "\x00\x01\x01123\x00\x01\x01"+long(65)), RInvDstAdr},
+		"a long schedule time":    {frame(pdu.SubmitSMID, 0, "\x00"+addresses+"\x00\x00\x00"+long(17)), RInvSched},
+		"a long validity period":  {frame(pdu.SubmitSMID, 0, "\x00"+addresses+"\x00\x00\x00\x00"+long(17)), RInvExpiry},
+		"a long message_id":       {frame(pdu.QuerySMID, 0, long(65)), RInvMsgID},
+		"sm_length over the end":  {submit("\x05hell"), RInvMsgLen},
+		"sm_length 255":           {submit("\xff" + strings.Repeat("x", 255)), RInvMsgLen},
+		"no sm_length":            {submit(""), RInvCmdLen},
+		"garbage at the end":      {submit("\x00abc"), RInvOptParStream},
+		"half a TLV":              {submit("\x00\x04\x24\x00\x05hell"), RInvOptParStream},
+		"a body of enquire_link":  {frame(pdu.EnquireLinkID, 0, "x"), RInvOptParStream},
+		"257 TLVs":                {submit("\x00" + strings.Repeat("\x04\x24\x00\x00", 257)), RInvOptParStream},
+		"no destinations":         {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x00"), RInvNumDests},
+		"255 destinations":        {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\xff"), RInvNumDests},
+		"missing destinations":    {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x02\x01\x01\x01456\x00"), RInvCmdLen},
+		"no number_of_dests":      {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00"), RInvCmdLen},
+		"half a destination":      {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x01\x01\x01"), RInvCmdLen},
+		"an unknown dest_flag":    {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x01\x03456\x00"), RInvDestFlag},
+		"a long dl_name":          {frame(pdu.SubmitMultiID, 0, "\x00\x01\x01123\x00\x01\x02"+long(21)), RInvDLName},
 	} {
 		p, err := Decode(c.frame)
 		var e *Error
@@ -336,7 +331,16 @@ func TestDecodeForgives(t *testing.T) {
 		"an empty message_id":           {frame(pdu.SubmitSMRespID, RThrottled, "\x00"), resp(""), 0},
 		"no NUL":                        {frame(pdu.SubmitSMRespID, 0, "abc"), resp("abc"), 0},
 		"no NUL of 3.3":                 {frame(pdu.SubmitSMRespID, 0, "12345678"), resp("12345678"), 0},
-		"an error with garbage":         {frame(pdu.SubmitSMRespID, RSysErr, "abc\x00\x01"), nil, 0},
+		"an error with garbage":         {frame(pdu.SubmitSMRespID, RSysErr, "abc\x00\x01"), resp("abc"), 0},
+		"ESME_ROK with garbage":         {frame(pdu.SubmitSMRespID, 0, "abc\x00\x01"), resp("abc"), 0},
+		"too long a name":               {frame(pdu.SubmitSMRespID, 0, strings.Repeat("x", 65)+"\x00"), nil, 0},
+		"too long a system_id":          {frame(pdu.BindTransceiverRespID, 0, strings.Repeat("x", 16)+"\x00"), nil, 0},
+		"a name and more behind NULs":   {frame(pdu.SubmitSMRespID, 0, "abc\x00def\x00"), resp("abc"), 0},
+		"no no_unsuccess":               {frame(pdu.SubmitMultiRespID, 0, "abc\x00"), nil, 0},
+		"a missing failed":              {frame(pdu.SubmitMultiRespID, 0, "abc\x00\x01"), nil, 0},
+		"half a status of a failed":     {frame(pdu.SubmitMultiRespID, 0, "abc\x00\x01\x01\x01456\x00\x00\x00"), nil, 0},
+		"a short query_sm_resp":         {frame(pdu.QuerySMRespID, 0, "abc\x00\x00\x02"), nil, 0},
+		"a body of enquire_link_resp":   {frame(pdu.EnquireLinkRespID, 0, "x"), nil, 0},
 		"an error with too long a name": {frame(pdu.SubmitSMRespID, RSysErr, strings.Repeat("x", 70)), nil, 0},
 		"TLVs alone":                    {frame(pdu.BindTransceiverRespID, RBindFail, "\x02\x10\x00\x01\x34"), nil, 1},
 		"a garbage after an error":      {frame(pdu.UnbindRespID, RSysErr, "x"), nil, 0},

@@ -14,11 +14,15 @@ const (
 	esmeAddr    pdufield.Name = "esme_addr"
 )
 
+// MaxPassword is how long a password may be, in octets. SMPP has room for 8 (3.4
+// §5.2.2); many peers have longer ones.
+const MaxPassword = 64
+
 // The lengths of SMPP 3.4 §5.2, without the NUL. data_sm and alert_notification
 // allow longer addresses than others (§4.7.1, §4.12.1).
 var (
 	systemID         = limit{pdufield.SystemID, 15, RInvSysID}
-	password         = limit{pdufield.Password, 8, RInvPaswd}
+	password         = limit{pdufield.Password, MaxPassword, RInvPaswd}
 	systemType       = limit{pdufield.SystemType, 12, RInvSysTyp}
 	addressRange     = limit{pdufield.AddressRange, 40, RBindFail}
 	serviceType      = limit{pdufield.ServiceType, 5, RInvSerTyp}

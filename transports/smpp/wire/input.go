@@ -20,6 +20,11 @@ const (
 	maxSkipped = 1 << 20
 )
 
+// maxNonsense is how many PDUs may come one after the other that make no sense:
+// who sends more speaks another language, or wants to keep us busy. What has a
+// wrong parameter isn't meant: that concerns one message.
+const maxNonsense = 100
+
 var errTooLong = errors.New("PDU too long")
 
 // framer cuts a stream into PDUs.
@@ -92,7 +97,7 @@ func (s *Session) read() error {
 func (s *Session) proceed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.heard = time.Now()
+	s.hearLocked(time.Now())
 	s.awaitRoomLocked()
 	return !s.ending
 }
@@ -106,7 +111,7 @@ func (s *Session) take(frame []byte) {
 	case err != nil:
 		s.takeMalformed(p, err)
 	case p.IsResponse():
-		s.takeResponse(p, nil)
+		s.takeResponse(p)
 	case p.ID == pdu.EnquireLinkID:
 		s.answer(&p, ROK)
 	case p.ID == pdu.UnbindID:
@@ -153,6 +158,7 @@ func (s *Session) admit(id pdu.ID) pdu.Status {
 		return RThrottled
 	}
 	s.underWay++
+	s.nonsense = 0
 	s.used = s.heard
 	return ROK
 }
@@ -173,8 +179,8 @@ func (s *Session) isTooMuchLocked(id pdu.ID) bool {
 	return false
 }
 
-// takeMalformed answers what can't be read. A response that can't be read is
-// still one: whoever waits for it needn't wait any longer.
+// takeMalformed answers what can't be read. A response that is too long is still
+// one, and says in its header what there is to know.
 func (s *Session) takeMalformed(p Packet, err error) {
 	status := RSysErr
 	var e *Error
@@ -189,12 +195,23 @@ func (s *Session) takeMalformed(p Packet, err error) {
 	}
 	switch {
 	case p.IsResponse():
-		s.takeResponse(p, err)
+		s.takeResponse(p)
 	case isAnswerless(p.ID): // nobody waits
 	case status == RInvCmdID || status == RInvCmdLen:
-		s.nack(p.Sequence, status)
+		s.takeNonsense(p.Sequence, status)
 	default:
 		s.answer(&p, status)
+	}
+}
+
+// takeNonsense answers a PDU that makes no sense. Of too many, the last ends the
+// session.
+func (s *Session) takeNonsense(sequence uint32, status pdu.Status) {
+	s.nack(sequence, status)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nonsense++; s.nonsense >= maxNonsense {
+		s.finishLocked(ErrFraming)
 	}
 }
 

@@ -301,3 +301,63 @@ func TestSequenceNumbers(t *testing.T) {
 		s.peer.expect(pdu.SubmitSMID, ROK, 1)
 	})
 }
+
+// TestAlive: who is asked at once whether he is there, and isn't, has to go.
+func TestAlive(t *testing.T) {
+	onStage(t, Config{EnquireLink: time.Hour}, accept, func(t *testing.T, s *stage) {
+		s.bind()
+		for _, sign := range []func(sequence uint32){
+			func(n uint32) { s.peer.send(Packet{ID: pdu.EnquireLinkRespID, Sequence: n}) },
+			func(uint32) { s.peer.send(Packet{ID: pdu.SubmitSMRespID, Sequence: 77}) }, // any does
+		} {
+			alive := make(chan bool, 2)
+			for range 2 {
+				go func() { alive <- s.Alive(t.Context()) }()
+			}
+			p := s.peer.next()
+			s.peer.expectNothing() // one question is enough
+			sign(p.Sequence)
+			if !<-alive || !<-alive {
+				t.Error("a peer that is there isn't")
+			}
+			s.peer.send(Packet{ID: pdu.EnquireLinkRespID, Sequence: p.Sequence})
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		go s.peer.next()
+		if s.Alive(ctx) || time.Since(began) != time.Second {
+			t.Errorf("after %s, a silent peer is there", time.Since(began))
+		}
+		s.ends(ErrSilent)
+		if s.Alive(t.Context()) {
+			t.Error("a peer of a session that has ended is there")
+		}
+	})
+}
+
+// TestNonsense: somebody who makes no sense at all isn't listened to for ever; who
+// gets parameters wrong is.
+func TestNonsense(t *testing.T) {
+	onStage(t, Config{}, accept, func(t *testing.T, s *stage) {
+		s.bind()
+		for range 3 * maxNonsense {
+			s.peer.sendRaw(frame(pdu.SubmitSMID, 0, "toolong\x00"))
+			s.peer.expect(pdu.SubmitSMRespID, RInvSerTyp, 5)
+		}
+		nonsense := func(times int) {
+			for range times {
+				s.peer.sendRaw(frame(0x42, 0, ""))
+				s.peer.expect(pdu.GenericNACKID, RInvCmdID, 5)
+			}
+		}
+		for i := range uint32(3) {
+			nonsense(maxNonsense - 1)
+			s.peer.send(submitted(i))
+			s.peer.expect(pdu.SubmitSMRespID, ROK, i)
+		}
+		nonsense(maxNonsense)
+		s.ends(ErrFraming)
+	})
+}

@@ -33,7 +33,7 @@ type Address struct {
 }
 
 // Bind asks for a session (SMPP 3.4 §4.1): Mode says which. SystemID has at
-// most 15 octets, Password 8, SystemType 12, the range 40.
+// most 15 octets, Password MaxPassword, SystemType 12, the range 40.
 type Bind struct {
 	Mode                           pdu.ID // BindReceiverID, BindTransmitterID, BindTransceiverID
 	SystemID, Password, SystemType string

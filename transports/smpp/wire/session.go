@@ -41,6 +41,8 @@ type Session struct {
 	heard    time.Time // when something came last
 	used     time.Time // when the last request went either way that was not enquire_link
 	probe    probe
+	hearing  chan struct{} // closed at the next sign of the peer; nil: nobody waits for one
+	nonsense int           // PDUs that made no sense, one after the other
 
 	parting parting
 	leaving bool  // no request of ours begins any more

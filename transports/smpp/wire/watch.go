@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -11,6 +12,51 @@ import (
 type probe struct {
 	sequence uint32
 	sent     time.Time
+}
+
+// Alive asks the peer at once whether it is there, and returns true at the next
+// sign of it, whatever that is. If none comes before ctx ends, it ends the session,
+// and returns when Run is over.
+func (s *Session) Alive(ctx context.Context) bool {
+	heard := s.listen(time.Now())
+	select {
+	case <-heard:
+		return true
+	case <-ctx.Done():
+		s.end(ErrSilent)
+	case <-s.over:
+	}
+	<-s.finished
+	return false
+}
+
+// listen asks the peer whether it is there, and returns what is closed when it
+// says anything.
+func (s *Session) listen(now time.Time) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hearing == nil {
+		s.hearing = make(chan struct{})
+	}
+	if s.bound && !s.leaving && s.probe.sequence == 0 {
+		s.askLocked(now)
+	}
+	return s.hearing
+}
+
+// askLocked asks the peer whether it is there.
+func (s *Session) askLocked(now time.Time) {
+	s.probe = probe{s.nextSequenceLocked(), now}
+	_ = s.queueLocked(&Packet{ID: pdu.EnquireLinkID, Sequence: s.probe.sequence}) // has nothing that could fail
+}
+
+// hearLocked notes a sign of the peer.
+func (s *Session) hearLocked(now time.Time) {
+	s.heard = now
+	if s.hearing != nil {
+		close(s.hearing)
+		s.hearing = nil
+	}
 }
 
 // Ticks are an eighth of the shortest time that is watched, within these: so no
@@ -90,8 +136,7 @@ func (s *Session) checkProbeLocked(now time.Time) {
 	case waits && now.Sub(s.probe.sent) >= s.config.Response:
 		s.endLocked(ErrSilent)
 	case !waits && now.Sub(s.heard) >= s.config.EnquireLink:
-		s.probe = probe{s.nextSequenceLocked(), now}
-		_ = s.queueLocked(&Packet{ID: pdu.EnquireLinkID, Sequence: s.probe.sequence}) // has nothing that could fail
+		s.askLocked(now)
 	}
 }
 

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 )
@@ -60,6 +61,17 @@ type pair struct {
 
 func newPair(id int, from, to *account) *pair {
 	return &pair{id: id, from: from, to: to, uri: "sip:" + to.aor}
+}
+
+// numbers is how many telephone numbers there are that are nobody's: those of
+// +447700900000 and so on.
+const numbers = 1000
+
+// sendToNumbers has a number in a domain stand for each recipient.
+func sendToNumbers(pairs []*pair, domain string) {
+	for _, p := range pairs {
+		p.uri = fmt.Sprintf("sip:+447700900%03d@%s", p.to.index%numbers, domain)
+	}
 }
 
 // build writes the packet for the exchange's next try.

@@ -27,6 +27,7 @@ var Command = plugin.Command{
 	Long: "Registers users, sends messages between random pairs of them, in a closed loop (--window) or an open loop (--rate), " +
 		"and reports answers, latencies, and what was lost, repeated or out of order. With --mode offline the recipients are registered " +
 		"only after everything was sent, and the report also says how fast it then arrived. " +
+		"With --to the recipients are telephone numbers, and `imgate bench smpp --sink` counts what arrives there. " +
 		"With several --server, nodes of one gateway, it follows the one that takes traffic, and reports the longest gaps of a fail-over. " +
 		"The exit status is 1 if a message that was acknowledged did not arrive.",
 	Setup: setup,
@@ -36,6 +37,7 @@ var Command = plugin.Command{
 const (
 	modeOnline  = "online"
 	modeOffline = "offline"
+	modeRelay   = "relay" // with --to
 )
 
 // Limits of the flags.
@@ -71,6 +73,7 @@ func setup(flags *flag.FlagSet) plugin.Run {
 	flags.StringVar(&b.domain, "domain", "sip.example.com", "the domain of the users that are created")
 	flags.Var(&b.named, "server", target.Usage+target.Further)
 	flags.StringVar(&b.mode, "mode", modeOnline, "online: all are registered; offline: only after everything was sent")
+	flags.StringVar(&b.to, "to", "", "send to telephone numbers in this `domain`, which lead elsewhere, instead of to the users")
 	flags.IntVar(&b.window, "window", 0, "closed loop: so many requests at a time (default 64)")
 	flags.Float64Var(&b.rate, "rate", 0, "open loop: so many messages a second")
 	flags.IntVar(&b.messages, "messages", 0, "end after so many messages")
@@ -139,6 +142,7 @@ func (b *bench) check() error {
 		}
 	}
 	expect(b.mode == modeOnline || b.mode == modeOffline, "--mode: expected online or offline")
+	expect(b.to == "" || b.mode == modeOnline, "expected either --to or --mode")
 	expect(b.create != (b.file != ""), "expected either --accounts FILE or --create")
 	expect(b.window == 0 || b.rate == 0, "expected either --window or --rate")
 	b.complete()
@@ -167,6 +171,9 @@ func (b *bench) complete() {
 		if b.messages > 0 {
 			b.duration = maxDuration - b.warmup
 		}
+	}
+	if b.to != "" {
+		b.mode = modeRelay
 	}
 	if b.pid > 0 {
 		b.settings.pid = strconv.Itoa(b.pid)

@@ -19,6 +19,7 @@ const registerFor = 3600
 // settings are what a run does.
 type settings struct {
 	mode     string
+	to       string   // the domain of the numbers that messages go to, with modeRelay
 	servers  []string // host:port; several: nodes of one gateway
 	window   int
 	rate     float64 // messages a second; 0: closed loop
@@ -63,8 +64,11 @@ func measure(ctx context.Context, s settings, accounts []*account) (*report, err
 	}
 	// Also after an interruption nothing may stay registered that isn't there.
 	defer r.part(ctx)
-	if s.mode == modeOffline {
+	switch s.mode {
+	case modeOffline:
 		return r.offline(ctx)
+	case modeRelay:
+		return r.relay(ctx)
 	}
 	return r.online(ctx)
 }
@@ -76,6 +80,9 @@ func newRun(ctx context.Context, s settings, accounts []*account) (*run, error) 
 		return nil, err
 	}
 	pairs := makePairs(accounts, max(4*len(accounts), 4*s.window, pairsPerRate(s.rate)))
+	if s.mode == modeRelay {
+		sendToNumbers(pairs, s.to)
+	}
 	r := &run{settings: s, accounts: len(accounts), pairs: pairs, tally: newTally(len(pairs))}
 	for i := range s.sockets {
 		e, err := openEndpoint(ctx, s, i, name)
@@ -228,6 +235,22 @@ func (r *run) offline(ctx context.Context) (*report, error) {
 	}
 	r.addDrain(result, between, after)
 	return result, r.checkRegistrations()
+}
+
+// relay measures how messages are taken that lead elsewhere. Whether they arrive
+// isn't seen here.
+func (r *run) relay(ctx context.Context) (*report, error) {
+	before, err := r.send(ctx)
+	if err != nil {
+		return nil, err
+	}
+	after, err := r.sample()
+	if err != nil {
+		return nil, err
+	}
+	result := r.report(before, after)
+	result.Lost = 0
+	return result, nil
 }
 
 // send sends until the goal is reached and every message has its final answer.
