@@ -54,6 +54,10 @@ func scheduledEntry() *Entry {
 	e := plannedEntry()
 	e.Submitter, e.Message.Number = "acme", "+447700900001"
 	e.Message.NotBefore, e.Message.Missing = e.Message.Received.Add(time.Hour), 3
+	e.Message.Report = message.ReportFailure
+	e.Message.Receipt = &message.Receipt{
+		PublicID: "AAECAwQFBgcICQoLDA0ODw", State: message.ReceiptFailed, Reason: message.Gone, Submitted: e.Message.Received, Done: e.Expiry,
+	}
 	e.Plan.Text = plugin.PlanText{Alphabets: []plugin.Alphabet{plugin.GSM7, plugin.UCS2}, Transliterate: plugin.TransliterateAlways}
 	e.Message.Report = message.ReportFailure
 	e.Message.Receipt = &message.Receipt{
