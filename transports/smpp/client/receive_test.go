@@ -192,9 +192,10 @@ func TestReceiptThatNobodyCanTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
 		g.report = func(string, int) error { return message.FailForNow(message.StorageDown, "no disk") }
-		c := &Client{gate: g}
+		b := &bind{client: &Client{gate: g}}
+		early := message.FailForNow(message.Unavailable, "not yet")
 		began := time.Now()
-		err := c.reportAgain(t.Context(), &translate.Receipt{MessageID: "1", Final: true})
+		err := b.reportAgain(t.Context(), &translate.Receipt{MessageID: "1", Final: true}, early)
 		if got := time.Since(began); got < reportWithin/2 || got > reportWithin {
 			t.Errorf("it is tried for %s", got)
 		}
@@ -203,7 +204,7 @@ func TestReceiptThatNobodyCanTake(t *testing.T) {
 		}
 		g.becomes(message.FailForNow(message.Standby, "another node"))
 		began = time.Now()
-		_ = c.reportAgain(t.Context(), &translate.Receipt{MessageID: "1", Final: true})
+		_ = b.reportAgain(t.Context(), &translate.Receipt{MessageID: "1", Final: true}, early)
 		if got := time.Since(began); got > firstReport {
 			t.Errorf("on a standby it is tried for %s", got)
 		}
