@@ -158,6 +158,7 @@ func TestPartlySentIsNotReplaced(t *testing.T) {
 			if restarts {
 				s.restart()
 			}
+			synctest.Wait() // else it may be at work
 			name := s.state(t, id).PublicID
 			by := plugin.Replacement{Account: account("alice"), Body: []byte("y")}
 			if err := s.Replace(t.Context(), "door", "alice", name, by); reason(err) != message.Conflict {

@@ -22,22 +22,22 @@ var receiptStates = map[spool.StateName]message.ReceiptState{
 // isn't to be told. A receipt itself has no Report, so there is none of a receipt.
 func (p *Pipeline) receipt(e *spool.Entry, x *ending) *spool.Entry {
 	m := e.Message
-	state, told := receiptStates[x.state]
-	switch {
-	case m.Report == message.ReportNothing:
+	if m.Report == message.ReportNothing || x.replaced || e.Submitter == "" {
 		return nil
-	case !told || !m.Report.Wants(state) || x.replaced || m.Class == message.Composing || e.Submitter == "":
+	}
+	state, told := receiptStates[x.state]
+	if !told || !m.Report.Wants(state) {
 		return nil
 	}
 	if f := p.crowded(e.Submitter); f != nil {
 		p.refused(refusedReceipts, m.Transport, x.at, f, "transport", m.Transport, "id", m.ID)
 		return nil
 	}
-	id := p.ids.New(x.at)
-	about := &message.Receipt{PublicID: m.PublicID, State: state, Reason: x.reason(), Submitted: m.Received, Done: x.at}
-	if state != message.ReceiptFailed {
-		about.Reason = ""
+	about := &message.Receipt{PublicID: m.PublicID, State: state, Submitted: m.Received, Done: x.at}
+	if state == message.ReceiptFailed {
+		about.Reason = x.reason()
 	}
+	id := p.ids.New(x.at)
 	return &spool.Entry{
 		Message: &message.Message{
 			ID: id, PublicID: p.names.Of(id), Received: x.at, From: m.Recipient, Recipient: m.From,

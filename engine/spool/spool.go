@@ -126,7 +126,7 @@ func (s *Spool) Move(f Fate, done func(error)) { s.MoveWith(f, nil, done) }
 // MoveWith is Move, and writes other changes in the same transaction.
 func (s *Spool) MoveWith(f Fate, also []plugin.Change, done func(error)) {
 	key := bytes.Clone(f.ID[:]) // f stays on the stack, and what it points to
-	changes := make([]plugin.Change, 0, 6+len(also))
+	changes := make([]plugin.Change, 0, 5+len(also))
 	if f.Final {
 		changes = append(changes, plugin.Change{Table: tableMessages, Key: key})
 		if f.State.stored() {
