@@ -12,8 +12,8 @@ import (
 // What every test with SMPP has: phones with a number each, and the account of an
 // ESME with several.
 const (
-	phone      = "1001@sip.example.com"
-	number     = "447700900001" // of phone
+	subscriber = "1001@sip.example.com"
+	number     = "447700900001" // of subscriber
 	later      = "447700900002" // of 1002, which registers when a test wants it
 	absent     = "447700900003" // of 1003, likewise
 	esmeID     = "acme"

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"runtime/debug"
 	"time"
 
@@ -23,6 +24,9 @@ const (
 	maxCalls     = maxWorkers / 4 * 3
 	crowdedPause = 5 * time.Second
 )
+
+// errCrowded is the cause of a failure that is this node's own.
+var errCrowded = errors.New("too many attempts are under way")
 
 // shot is what goes to the targets of one attempt.
 type shot struct {
@@ -111,7 +115,7 @@ func (p *Pipeline) try(s shot, t target) (r result) {
 	defer underWay.Add(-1)
 	defer calls.Add(-1)
 	if calls.Add(1) > maxCalls {
-		r.failure = &message.Failure{Reason: message.Overloaded, Temporary: true, RetryAfter: crowdedPause}
+		r.failure = &message.Failure{Reason: message.Overloaded, Temporary: true, RetryAfter: crowdedPause, Err: errCrowded}
 		return r
 	}
 	ctx := p.attempting.Context(began)

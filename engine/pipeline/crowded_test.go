@@ -36,6 +36,9 @@ func TestSlowNextHopLeavesWorkersToOthers(t *testing.T) {
 		if taken := r.failure == nil; taken != c.taken || !taken && (!throttled(r.failure) || r.failure.RetryAfter < time.Second) {
 			t.Errorf("%+v: %v", c, r.failure)
 		}
+		if r.failure != nil && !worthwhile(&plugin.PlanRetry{Reasons: []message.Reason{message.Busy}}, r.failure) {
+			t.Error("a message is given up because this node has too much to do")
+		}
 	}
 	if n := p.calls["slow"].Load(); n != maxCalls-1 {
 		t.Errorf("%d calls are counted that aren't there", n-maxCalls+1)

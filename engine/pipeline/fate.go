@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -69,10 +70,11 @@ func (p *Pipeline) weigh(plan *plugin.PlanRetry, results []result) {
 }
 
 // worthwhile tells whether a failure is to be followed by another attempt. What
-// can't be built is for the operator to see, whatever the plan says.
+// can't be built is for the operator to see, whatever the plan says, and nothing is
+// given up because this node has too much to do.
 func worthwhile(plan *plugin.PlanRetry, f *message.Failure) bool {
 	switch {
-	case f.Reason == message.Unbuildable:
+	case f.Reason == message.Unbuildable, errors.Is(f, errCrowded):
 		return f.Temporary
 	case f.Reason == message.NoAnswer && !repeatsUnknown(plan):
 		return false

@@ -174,3 +174,24 @@ func TestShortNameOfWhatWasRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestAgeOfAJoinedMessage: it is as old as its first part, though younger ones came
+// before it.
+func TestAgeOfAJoinedMessage(t *testing.T) {
+	for _, younger := range []bool{false, true} {
+		metrics := plugin.NewMetrics()
+		inBubble(t, charged(), func(p *pipeline.Parts) { p.Metrics = metrics }, func(t *testing.T, s *solo) {
+			wantAccepted(t, s.door.submit("alice", "bob", "one", part(1, 2, 1)), plugin.Answer{})
+			time.Sleep(30 * time.Second)
+			if younger {
+				s.hand(t, "alice", "bob", "x")
+			}
+			time.Sleep(40 * time.Second) // its other part never came
+			wait := 31 * time.Second     // for the next sweep
+			time.Sleep(wait)
+			if got := value(metrics, "spool_oldest_age_seconds"); got != 101 {
+				t.Errorf("younger ones %t: it is %g s old", younger, got)
+			}
+		})
+	}
+}

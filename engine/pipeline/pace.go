@@ -15,11 +15,12 @@ const (
 
 // pace is how many lanes to a recipient may be at work at once: as many as the
 // device takes messages that takes the most.
-func (p *Pipeline) pace(recipient string, now time.Time) (pace int) {
+func (p *Pipeline) pace(recipient string, now time.Time) int {
 	bindings := p.Locations.Of(recipient, now)
 	if len(bindings) == 0 {
 		return outsidePace
 	}
+	pace := 1
 	for i := range bindings {
 		pace = max(pace, cmp.Or(bindings[i].Window, devicePace))
 	}

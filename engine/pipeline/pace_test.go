@@ -51,6 +51,7 @@ func TestPace(t *testing.T) {
 		want          int64
 	}{
 		"doesn't say":           {before: []int{0}, want: 8},
+		"nonsense":              {before: []int{-1}, want: 1},
 		"one":                   {before: []int{1}, want: 1},
 		"fewer than that":       {before: []int{3}, want: 3},
 		"more":                  {before: []int{50}, want: 50},

@@ -331,5 +331,5 @@ func onDisk(ctx context.Context, writes <-chan error, n int) error {
 // held is how many messages are ours and have not ended.
 func (p *Pipeline) held() int {
 	c := p.lanes.counts()
-	return c.messages + c.quarantined + int(p.reports.held.Load())
+	return c.messages + c.quarantined + int(p.reports.held.Load()) + p.sets.Count()
 }

@@ -347,6 +347,7 @@ func (p *Pipeline) accept(j job, it *item, answer plugin.Answer) {
 	p.decided(j)
 	p.meter.door(j.Message.Transport).accepted.Inc()
 	if j.assembled != nil {
+		p.foundOlder(it.id)
 		p.endParts(j, nil)
 	}
 	j.ticket.accept(answer)

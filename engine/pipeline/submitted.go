@@ -111,7 +111,8 @@ func (p *Pipeline) CancelOf(ctx context.Context, account string, which plugin.Wh
 func (p *Pipeline) cancelBetween(ctx context.Context, account string, which plugin.Which) (int, error) {
 	var conflict error
 	incomplete := p.sets.Between(account, which.From, which.Recipient)
-	ended := make(chan error, maxCancelled+len(incomplete))
+	incomplete = incomplete[:min(len(incomplete), maxCancelled)]
+	ended := make(chan error, maxCancelled)
 	done := func(err error) { ended <- err }
 	n := 0
 	for _, id := range incomplete {
@@ -122,7 +123,7 @@ func (p *Pipeline) cancelBetween(ctx context.Context, account string, which plug
 			conflict = ErrConflict // it is whole by now, or being decided upon
 		}
 	}
-	for _, id := range p.lanes.between(which.From, which.Recipient, maxCancelled) {
+	for _, id := range p.lanes.between(which.From, which.Recipient, maxCancelled-len(incomplete)) {
 		e, err := p.Spool.Load(ctx, id)
 		if err != nil {
 			return n, unreadable(err)

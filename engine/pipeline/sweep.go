@@ -75,17 +75,30 @@ func (p *Pipeline) inPages(deletes func() (int, error)) {
 // has come in since is younger.
 func (p *Pipeline) findOldest(now time.Time) {
 	since := now.Add(-2 * sweepEvery) // if there was none at the last sweep
-	if oldest := p.oldest.Load(); oldest != 0 {
-		since = time.UnixMilli(oldest)
+	before := p.oldest.Load()
+	if before != 0 {
+		since = time.UnixMilli(before)
 	}
 	id, err := p.Spool.Oldest(p.ctx, since)
 	switch {
 	case err != nil:
 		p.sweepFailed(err)
 	case id.IsZero():
-		p.oldest.Store(0)
+		p.oldest.CompareAndSwap(before, 0)
 	default:
-		p.oldest.Store(id.Time().UnixMilli())
+		p.oldest.CompareAndSwap(before, id.Time().UnixMilli())
+	}
+}
+
+// foundOlder notes a message that was joined from parts: it is as old as the first
+// of them.
+func (p *Pipeline) foundOlder(id message.ID) {
+	at := id.Time().UnixMilli()
+	for {
+		oldest := p.oldest.Load()
+		if oldest != 0 && oldest <= at || p.oldest.CompareAndSwap(oldest, at) {
+			return
+		}
 	}
 }
 

@@ -51,7 +51,7 @@ type PlanRetry struct {
 	Attempts int              `json:"attempts" doc:"how many attempts at most while the recipient can be reached, 1 to 1000; 0: as many as the message's life allows" default:"0" example:"5"`
 	Backoff  []time.Duration  `json:"backoff" doc:"the pauses after each, at most 32 of 1s to 720h; the last one repeats" default:"[\"5s\", \"15s\", \"1m\", \"5m\", \"15m\"]" example:"[\"10s\", \"1m\"]"`
 	Reasons  []message.Reason `json:"reasons" doc:"the reasons that are worth another attempt, whatever the peer says; empty: those that the peer calls temporary" enum:"unavailable,no-answer,busy,declined,gone,undelivered,unknown-recipient,forbidden,unsupported-type,too-large,limit-reached,overloaded,draining,standby,storage-down,internal" default:"[]" example:"[\"unavailable\", \"busy\"]"`
-	Unknown  UnknownOutcome   `json:"unknown" doc:"what follows an attempt that wasn't answered, so that the device may have the message: another attempt (it may arrive twice), the fallback, or the end (it may not arrive)" enum:"retry,fallback,fail" default:"\"retry\"" example:"\"fail\""`
+	Unknown  UnknownOutcome   `json:"unknown" doc:"what follows an attempt that wasn't answered, so that the device may have the message: another attempt (it may arrive twice; of an SMS in several parts those that were taken aren't sent again), the fallback, or the end (it may not arrive)" enum:"retry,fallback,fail" default:"\"retry\"" example:"\"fail\""`
 }
 
 // PlanFallback is another way for what failed for good, or as often as it may.

@@ -130,7 +130,8 @@ type Gate interface {
 	Register(ctx context.Context, r Registration) ([]Binding, error)
 
 	// Reachable says that the next hop can be reached again: what waits for this
-	// instance goes at once.
+	// instance, since an attempt was Unavailable there, goes at once; what is to be
+	// left alone for a while, since one was Overloaded, when that is over.
 	Reachable()
 
 	// Submit hands in a message, or a part of one. It never blocks: what can't be
@@ -142,14 +143,16 @@ type Gate interface {
 	// UnknownMessage: it has none of that name, or its record was forgotten;
 	// else temporary.
 	Find(ctx context.Context, account, publicID string) (Submitted, error)
-	// Cancel ends what waits of an account's messages, and returns how many were
-	// ended, once that is on disk. UnknownMessage: there is none such. Conflict:
-	// it is being sent, or the next hop has it, or it has ended.
+	// Cancel ends what waits of an account's messages, for the recipient or for its
+	// other parts, and returns how many were ended, at most 10,000, once that is
+	// on disk. Of one that was sent in part the rest stays. UnknownMessage: there is
+	// none such. Conflict: it is being sent, or the next hop has it, or it has ended.
 	Cancel(ctx context.Context, account string, which Which) (int, error)
 	// Replace puts another message in the place of one that waits, under the same
 	// name, as if it came now: it is decided upon and authorised anew. Either of
-	// them is ours when Replace returns, never both. Failures: those of Cancel and
-	// of Ticket.Accepted; then the first stays.
+	// them is ours when Replace returns, never both. Failures: those of Cancel
+	// (Conflict also where the next hop has a part of it, or its own parts aren't all
+	// here) and of Ticket.Accepted; then the first stays.
 	Replace(ctx context.Context, account, publicID string, by Replacement) error
 
 	// Report says what became of a message that this instance sent and whose

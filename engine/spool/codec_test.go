@@ -45,16 +45,25 @@ func plannedEntry() *Entry {
 	e.Plan.Fallback = plugin.PlanFallback{
 		Transports: []string{"backup", "other"}, Reasons: []message.Reason{message.Undelivered}, Sender: message.Address{User: "100", Host: "sms.example.com"},
 	}
-	e.Message.Report = message.ReportFailure
-	e.Message.Receipt = &message.Receipt{
-		PublicID: "AAECAwQFBgcICQoLDA0ODw", State: message.ReceiptFailed, Reason: message.Gone, Submitted: e.Message.Received, Done: e.Expiry,
-	}
 	e.Plan.Rewrite = plugin.PlanRewrite{Sender: message.Address{User: "200", Host: "example.com"}, Recipient: message.Address{User: "+44"}}
 	return e
 }
 
+// scheduledEntry has also what came with SMS.
+func scheduledEntry() *Entry {
+	e := plannedEntry()
+	e.Submitter, e.Message.Number = "acme", "+447700900001"
+	e.Message.NotBefore, e.Message.Missing = e.Message.Received.Add(time.Hour), 3
+	e.Plan.Text = plugin.PlanText{Alphabets: []plugin.Alphabet{plugin.GSM7, plugin.UCS2}, Transliterate: plugin.TransliterateAlways}
+	e.Message.Report = message.ReportFailure
+	e.Message.Receipt = &message.Receipt{
+		PublicID: "AAECAwQFBgcICQoLDA0ODw", State: message.ReceiptFailed, Reason: message.Gone, Submitted: e.Message.Received, Done: e.Expiry,
+	}
+	return e
+}
+
 func TestEntrySurvives(t *testing.T) {
-	for _, want := range []*Entry{sampleEntry(), plannedEntry()} {
+	for _, want := range []*Entry{sampleEntry(), plannedEntry(), scheduledEntry()} {
 		got, err := decodeEntry(encodeEntry(want))
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +75,7 @@ func TestEntrySurvives(t *testing.T) {
 }
 
 func TestEveryTruncationIsNoticed(t *testing.T) {
-	row := encodeEntry(plannedEntry())
+	row := encodeEntry(scheduledEntry())
 	for n := range row {
 		if _, err := decodeEntry(row[:n]); err == nil {
 			t.Fatalf("a row cut after %d of %d octets is taken", n, len(row))
@@ -83,7 +92,8 @@ func TestEveryTruncationIsNoticed(t *testing.T) {
 
 func TestStateSurvives(t *testing.T) {
 	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
-		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}}, Delivered: true},
+		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}, {PeerID: "43", Reported: true}}, Delivered: true},
+		{Transport: "other", Unknown: true, Progress: []byte{1, 0}},
 	}, Fallback: true, Earlier: 2, Hurried: true}
 	got, err := decodeState(encodeState(want))
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -173,6 +183,9 @@ func TestBindingOfEarlierFormats(t *testing.T) {
 	at := bytes.Index(row, []byte(want.Device)) - 1 + length - 1
 	second := bytes.Clone(row[:len(row)-1])
 	second[0] = 2
+	if got, err := decodeBinding(golden(t, "binding-2.hex")[0]); err != nil || got.RegID != "1" || got.CSeq != want.CSeq || got.Window != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
 	first := append(bytes.Clone(second[:at]), second[at+1:]...)
 	first[0] = 1
 	for _, b := range [][]byte{row, second, first} {

@@ -22,13 +22,14 @@ func sampleSummary() Summary {
 	s.Submission = DigestKey("the submission's key")
 	s.Deliveries = []DeliverySummary{
 		{Transport: "sip", Device: "<urn:uuid:00000000-0000-1000-8000-000a95a0e128>", State: StateFailed, Reason: message.Declined},
-		{Transport: "sip", State: StateHandedOver},
+		{Transport: "sip", State: StateHandedOver, PeerIDs: []string{"4711", "4712"}},
 	}
 	return s
 }
 
 func TestSummarySurvives(t *testing.T) {
 	want := sampleSummary()
+	want.Account, want.Missing = "acme", 3
 	row := want.Row()
 	got, err := decodeSummary(row.Key, row.Value)
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -100,16 +101,18 @@ func golden(t *testing.T, name string) (rows [][]byte) {
 	return rows
 }
 
-// TestEarlierEntriesAreRead: testdata/entry-1.hex was written before messages had
-// a trace, entry-2.hex before retries could be counted.
+// TestEarlierEntriesAreRead: entry-1.hex was written before messages had a trace,
+// entry-2.hex before retries could be counted, entry-3.hex before messages could be
+// scheduled.
 func TestEarlierEntriesAreRead(t *testing.T) {
-	for name, trace := range map[string]string{"entry-1.hex": "", "entry-2.hex": sampleEntry().Message.Trace} {
+	for name, want := range map[string]*Entry{"entry-1.hex": sampleEntry(), "entry-2.hex": sampleEntry(), "entry-3.hex": plannedEntry()} {
 		got, err := decodeEntry(golden(t, name)[0])
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		want := sampleEntry()
-		want.Message.Trace = trace
+		if name == "entry-1.hex" {
+			want.Message.Trace = ""
+		}
 		want.Message.ID, want.Message.PublicID = got.Message.ID, got.Message.PublicID
 		want.Record.Key = got.Message.ID
 		if !reflect.DeepEqual(got, want) {
@@ -121,26 +124,38 @@ func TestEarlierEntriesAreRead(t *testing.T) {
 	}
 }
 
-// TestEarlierStatesAndRecordsAreRead: they were written before there was a
-// fallback, and before addresses were rewritten.
-func TestEarlierStatesAndRecordsAreRead(t *testing.T) {
-	state, err := decodeState(golden(t, "state-1.hex")[0])
+// TestEarlierStatesAreRead: state-1.hex was written before there was a fallback,
+// state-2.hex before messages went in parts.
+func TestEarlierStatesAreRead(t *testing.T) {
 	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
 		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}}, Delivered: true},
 	}}
-	if err != nil || !reflect.DeepEqual(state, want) {
-		t.Errorf("got %+v, %v\nwant %+v", state, err, want)
+	for _, name := range []string{"state-1.hex", "state-2.hex"} {
+		got, err := decodeState(golden(t, name)[0])
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v\nwant %+v", name, got, err, want)
+		}
+		want.Fallback, want.Earlier = true, 2
 	}
-	rows := golden(t, "history-1.hex")
-	got, err := decodeSummary(rows[0], rows[1])
-	record := sampleSummary()
-	record.ID, record.PublicID = got.ID, got.PublicID
-	if err != nil || !reflect.DeepEqual(got, record) {
-		t.Errorf("got  %+v, %v\nwant %+v", got, err, record)
-	}
-	seen, err := decodeSubmission(rows[0], rows[1], func(Digest) bool { return false })
-	if err != nil || seen.Digest != record.Submission || seen.Reason != record.Reason {
-		t.Errorf("of its submission: %+v, %v", seen, err)
+}
+
+// TestEarlierRecordsAreRead: history-1.hex was written before addresses were
+// rewritten, history-2.hex before the account was known.
+func TestEarlierRecordsAreRead(t *testing.T) {
+	want := sampleSummary()
+	want.Deliveries[1].PeerIDs = nil
+	for _, name := range []string{"history-1.hex", "history-2.hex"} {
+		rows := golden(t, name)
+		got, err := decodeSummary(rows[0], rows[1])
+		want.ID, want.PublicID = got.ID, got.PublicID
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got  %+v, %v\nwant %+v", name, got, err, want)
+		}
+		seen, err := decodeSubmission(rows[0], rows[1], func(Digest) bool { return false })
+		if err != nil || seen.Digest != want.Submission || seen.Reason != want.Reason {
+			t.Errorf("%s: of its submission: %+v, %v", name, seen, err)
+		}
+		want.SentAs, want.OriginalTo = message.Address{User: "100"}, message.Address{User: "0123", Host: "example.com"}
 	}
 }
 

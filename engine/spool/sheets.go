@@ -74,21 +74,25 @@ func summaryValues(s *Summary, more ...any) []any {
 	}, more...)
 }
 
-// rewrittenColumns came later than the others, and so are the last ones.
-const rewrittenColumns = `
-	sent_as             text the sender that the recipient sees; NULL: the sender
-	original_recipient  text the recipient that it came with; NULL: the recipient
+// laterColumns came later than the others, and so are the last ones.
+const laterColumns = `
+	sent_as             text   the sender that the recipient sees; NULL: the sender
+	original_recipient  text   the recipient that it came with; NULL: the recipient
+	submitter           text   the account that handed it in; NULL: that isn't known
+	missing             number parts of it that never came
 `
 
-func rewrittenValues(s *Summary) []any {
-	return []any{text(s.SentAs.String()), text(s.OriginalTo.String())}
+func laterValues(s *Summary) []any {
+	return []any{text(s.SentAs.String()), text(s.OriginalTo.String()), text(s.Account), int64(s.Missing)}
 }
 
 func waitingSheet() plugin.Sheet {
 	columns := columnsOf(summaryColumns + `
 	account  text   the recipient's account; NULL: it isn't one of ours
 	payer    text   the account that is to pay; NULL: it costs nothing, or is paid
-	` + rewrittenColumns)
+	` + laterColumns + `
+	not_before  moment when its sender wants it delivered at the earliest; NULL: at once
+	`)
 	read := func(row plugin.Change) ([]any, error) {
 		e, err := decodeEntry(row.Value)
 		if err != nil {
@@ -99,7 +103,8 @@ func waitingSheet() plugin.Sheet {
 			payer = e.Record.Payer
 		}
 		s := e.Summary()
-		return append(summaryValues(&s, text(e.Account), text(payer)), rewrittenValues(&s)...), nil
+		values := append(summaryValues(&s, text(e.Account), text(payer)), laterValues(&s)...)
+		return append(values, moment(e.Message.NotBefore)), nil
 	}
 	return plugin.Sheet{Table: tableMessages, Name: "waiting", Doc: "a message that is ours and has not ended", Columns: columns, Read: read}
 }
@@ -113,7 +118,7 @@ func endedSheet() plugin.Sheet {
 	attempts    number how often it was tried
 	ended       moment when
 	deliveries  text   what each device said, separated by semicolons
-	` + rewrittenColumns)
+	` + laterColumns)
 	for i := range columns {
 		columns[i].Indexed = slices.Contains([]string{"sender", "recipient"}, columns[i].Name)
 	}
@@ -123,7 +128,7 @@ func endedSheet() plugin.Sheet {
 			return nil, err
 		}
 		values := summaryValues(&s, text(string(s.State)), text(string(s.Reason)), int64(s.Attempts), moment(s.Ended), deliveriesText(s.Deliveries))
-		return append(values, rewrittenValues(&s)...), nil
+		return append(values, laterValues(&s)...), nil
 	}
 	return plugin.Sheet{Table: tableHistory, Name: "ended", Doc: "a message that has ended, until its record is forgotten", Columns: columns, Read: read}
 }
@@ -158,6 +163,7 @@ func bindingsSheet() plugin.Sheet {
 	device     text   the instance that it named
 	q          number its preference, in thousandths
 	expires    moment when it does
+	window     number how many messages it takes at once; 0: it doesn't say
 	`)
 	read := func(row plugin.Change) ([]any, error) {
 		b, err := decodeBinding(row.Value)
@@ -166,7 +172,7 @@ func bindingsSheet() plugin.Sheet {
 		}
 		return []any{
 			text(b.Account), text(b.AOR.String()), text(b.Transport), text(b.Contact), text(b.Flow), text(b.Device),
-			int64(b.Q), moment(b.Expires),
+			int64(b.Q), moment(b.Expires), int64(b.Window),
 		}, nil
 	}
 	const doc = "a contact that is registered, until a moment after it expires"

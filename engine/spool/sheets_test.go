@@ -28,6 +28,7 @@ func sheetRows() map[string]plugin.Change {
 	e.Message.DisplayName, e.Key = secretText, secretText
 	e.Message.Headers = []message.Header{{Name: "Subject", Value: secretText}}
 	e.Message.ContentType = "text/plain\x00;\xff"
+	e.Submitter, e.Message.NotBefore, e.Message.Missing = "1001", e.Message.Received.Add(time.Minute), 2
 	s := e.Summary()
 	s.State, s.Reason, s.Attempts, s.Ended = StateFailed, message.Declined, 2, s.Received.Add(90*time.Second)
 	s.Submission = DigestKey("k")
@@ -40,7 +41,7 @@ func sheetRows() map[string]plugin.Change {
 	w := Window{Digest: DigestKey("k"), Key: "sms\x00per_sender\x001001", Began: e.Message.Received, Per: time.Hour, Count: 7}
 	b := plugin.Binding{
 		Account: "1001", AOR: e.Message.From, Transport: "sip", Contact: "sip:1001@192.0.2.1", Flow: "udp 192.0.2.1:5060",
-		Device: "<urn:uuid:1>", Q: 1000, Expires: e.Expiry, CallID: "c", CSeq: 1,
+		Device: "<urn:uuid:1>", Q: 1000, Window: 50, Expires: e.Expiry, CallID: "c", CSeq: 1,
 	}
 	id := e.Message.ID
 	part := samplePart()

@@ -51,12 +51,12 @@ func (f *fakeMessages) message(i int) spool.Summary {
 		ID: f.id(i), PublicID: "GqUe8Hh1pTPo4bXbmIAvhw", State: spool.StateQuarantined,
 		From: message.Address{User: "1001", Host: "sip.example.com"}, To: message.Address{User: "+31612345678"},
 		SentAs: message.Address{User: "100", Host: "sms.example.com"}, OriginalTo: message.Address{User: "0612345678", Host: "sip.example.com"},
-		Type: "text/plain; charset=utf-8", Size: 1234, Received: at, Expiry: at.Add(time.Hour), Service: "default",
+		Type: "text/plain; charset=utf-8", Size: 1234, Missing: 1, Received: at, Expiry: at.Add(time.Hour), Service: "default",
 		Revision: "b1946ac9", Transport: "sip", Peer: "192.0.2.7:5060", Account: "acme", Attempts: 3, Reason: message.Unbuildable,
 		Next: at.Add(time.Minute), Labels: map[string]string{"tenant": "acme\x1b[2J"},
 		Deliveries: []spool.DeliverySummary{
 			{Transport: "sip", Device: "<urn:uuid:1>", State: spool.StateDelivered},
-			{Transport: "smsc", State: spool.StateFailed, Reason: message.Declined},
+			{Transport: "smsc", State: spool.StateFailed, Reason: message.Declined, PeerIDs: []string{"4711", "4712"}},
 			{Transport: "smsc2", State: spool.StateUnknown},
 		},
 	}
@@ -166,6 +166,16 @@ func TestMessageOutput(t *testing.T) {
 			t.Errorf("%v: %+v", args, got)
 		}
 		golden(t, "message-"+name, got.out)
+	}
+}
+
+// TestMessageListTellsReceipts: no service has decided on them.
+func TestMessageListTellsReceipts(t *testing.T) {
+	m := (&fakeMessages{}).message(1)
+	m.Type, m.Service = message.TypeReceipt, ""
+	var out bytes.Buffer
+	if err := printMessages(&out, "")([]spool.Summary{m}); err != nil || !strings.Contains(out.String(), " (receipt) ") {
+		t.Errorf("%s %v", out.String(), err)
 	}
 }
 
