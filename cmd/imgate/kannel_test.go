@@ -5,6 +5,7 @@ package main_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -44,7 +45,18 @@ func TestKannel(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 	})
+	t.Run("delivery receipts", func(t *testing.T) {
+		k.submitFor(absent, "tell me", "later")
+		k.waitForReceipts("later", acceptedBySMSC)
+		late := g.listen("1003")
+		onceIn(t, late, "tell me")
+		k.waitForReceipts("later", acceptedBySMSC, deliveredToPhone)
+		k.submitFor(number, cyrillic, "long")
+		k.waitForReceipts("long", acceptedBySMSC, deliveredToPhone)
+	})
 	t.Run("nothing is lost when we are away", func(t *testing.T) {
+		k.submitFor(later, "and a receipt", "away")
+		k.waitForReceipts("away", acceptedBySMSC)
 		g.stop()
 		k.waitForStatus("re-connecting")
 		for i := range 10 {
@@ -57,6 +69,8 @@ func TestKannel(t *testing.T) {
 		for i := range 10 {
 			onceIn(t, inbox, fmt.Sprintf("while you were away %d", i))
 		}
+		onceIn(t, g.listen("1002"), "and a receipt")
+		k.waitForReceipts("away", acceptedBySMSC, deliveredToPhone)
 	})
 	t.Run("nothing is lost when we are killed", func(t *testing.T) {
 		for i := range 20 {
@@ -81,10 +95,18 @@ type kannel struct {
 	t           *testing.T
 	dir         string
 	admin, send string // where they listen for HTTP
+	collector   string // where they bring what they receive
 
 	mu       sync.Mutex
 	messages []mobileOriginated
+	receipts map[string][]string // types, by what was submitted for them
 }
+
+// Types of Kannel's delivery reports.
+const (
+	deliveredToPhone = "1"
+	acceptedBySMSC   = "8"
+)
 
 // mobileOriginated is what Kannel brings by HTTP.
 type mobileOriginated struct{ from, to, text string }
@@ -92,16 +114,17 @@ type mobileOriginated struct{ from, to, text string }
 // startKannel runs Kannel and waits until it has bound.
 func startKannel(t *testing.T, door string) *kannel {
 	t.Helper()
-	k := &kannel{t: t, dir: t.TempDir(), admin: freePort(t, "tcp"), send: freePort(t, "tcp")}
+	k := &kannel{t: t, dir: t.TempDir(), admin: freePort(t, "tcp"), send: freePort(t, "tcp"), receipts: map[string][]string{}}
 	collector := httptest.NewServer(http.HandlerFunc(k.collect))
 	t.Cleanup(collector.Close)
+	k.collector = strings.TrimPrefix(collector.URL, "http://")
 	text, err := os.ReadFile(filepath.Join("testdata", "kannel", "kannel.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := strings.NewReplacer(
 		"{dir}", k.dir, "{admin}", port(t, k.admin), "{send}", port(t, k.send), "{box}", port(t, freePort(t, "tcp")),
-		"{port}", port(t, door), "{collector}", strings.TrimPrefix(collector.URL, "http://"),
+		"{port}", port(t, door), "{collector}", k.collector,
 	).Replace(string(text))
 	file := filepath.Join(k.dir, "kannel.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -166,10 +189,21 @@ func (k *kannel) get(page string) string {
 // submit has Kannel send a text from its number.
 func (k *kannel) submit(to, text string) {
 	k.t.Helper()
-	query := url.Values{
+	k.submitWith(to, text, url.Values{})
+}
+
+// submitFor has Kannel ask for all receipts, which come under a name.
+func (k *kannel) submitFor(to, text, name string) {
+	k.t.Helper()
+	k.submitWith(to, text, url.Values{"dlr-mask": {"31"}, "dlr-url": {"http://" + k.collector + "/receipt?name=" + name + "&type=%d"}})
+}
+
+func (k *kannel) submitWith(to, text string, query url.Values) {
+	k.t.Helper()
+	maps.Copy(query, url.Values{
 		"username": {"test"}, "password": {"test"}, "from": {kannelNumber}, "to": {to},
 		"coding": {"2"}, "charset": {"UTF-8"}, "text": {text},
-	}
+	})
 	var said string
 	if !until(func() bool {
 		said = k.get("http://" + k.send + "/cgi-bin/sendsms?" + query.Encode())
@@ -188,6 +222,10 @@ func (k *kannel) collect(_ http.ResponseWriter, r *http.Request) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if name := query.Get("name"); r.URL.Path == "/receipt" {
+		k.receipts[name] = append(k.receipts[name], query.Get("type"))
+		return
+	}
 	k.messages = append(k.messages, mobileOriginated{query.Get("from"), query.Get("to"), text})
 }
 
@@ -212,5 +250,19 @@ func (k *kannel) waitFor(text string) {
 		return slices.ContainsFunc(k.received(), func(m mobileOriginated) bool { return m.text == text })
 	}) {
 		k.t.Fatalf("Kannel doesn't bring %q but %q", text, k.received())
+	}
+}
+
+// waitForReceipts waits until Kannel has brought these, and no others, in this
+// order.
+func (k *kannel) waitForReceipts(name string, want ...string) {
+	k.t.Helper()
+	got := func() []string {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return slices.Clone(k.receipts[name])
+	}
+	if !until(func() bool { return slices.Equal(got(), want) }) {
+		k.t.Errorf("Kannel brings receipts of the types %v, want %v", got(), want)
 	}
 }

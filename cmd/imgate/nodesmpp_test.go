@@ -37,13 +37,25 @@ func TestNodeESME(t *testing.T) {
 	})
 	t.Run("parts in the wrong order, over two binds", func(t *testing.T) {
 		parts := udhParts(cyrillic, 0x5a)
+		var names []string
 		for i := range parts {
 			part := parts[len(parts)-1-i]
-			if r := ask(t, esme, []string{"a", "b"}[i%2], "submit_sm", part); r["status"] != 0.0 {
+			part["registered_delivery"] = 1
+			r := ask(t, esme, []string{"a", "b"}[i%2], "submit_sm", part)
+			if r["status"] != 0.0 {
 				t.Errorf("part %d: %v", len(parts)-i, r)
 			}
+			names = append(names, r.text("id"))
 		}
 		onceIn(t, inbox, cyrillic)
+		if len(slices.Compact(slices.Clone(names))) != 1 {
+			t.Errorf("the parts of a message have different names: %v", names)
+		}
+		receipts := esme.waitFor("a receipt", 1, isReceipt)
+		if len(receipts) != 1 || !strings.Contains(receipts[0].text("text"), "id:"+names[0]+" ") {
+			t.Errorf("for %s come %v", names[0], receipts)
+		}
+		expectState(t, esme, event{"id": names[0]}, delivered)
 	})
 	t.Run("query, replace and cancel what waits", func(t *testing.T) {
 		replaced := ask(t, esme, "a", "submit_sm", event{"destination_addr": absent, "short_message": "the first word"})
@@ -74,7 +86,7 @@ func TestNodeESME(t *testing.T) {
 		r := ask(t, esme, "a", "submit_multi", event{"short_message": "to all", "dest_address": []event{
 			{"dest_addr_ton": 1, "dest_addr_npi": 1, "destination_addr": number},
 			{"dest_addr_ton": 5, "dest_addr_npi": 0, "destination_addr": "nobody"},
-			{"dest_addr_ton": 1, "dest_addr_npi": 1, "destination_addr": "447700900002"},
+			{"dest_addr_ton": 1, "dest_addr_npi": 1, "destination_addr": later},
 		}})
 		failed, _ := r["failed"].([]any)
 		if r["status"] != 0.0 || len(failed) != 1 {
@@ -155,6 +167,9 @@ func expectState(t *testing.T, esme *script, submitted event, want float64) {
 	}
 }
 
+// isReceipt tells a delivery receipt.
+func isReceipt(e event) bool { return e.is("deliver_sm") && e["esm_class"] == 0x04+0.0 }
+
 // isMessage tells the lines of `imgate listen --json`.
 func isMessage(e event) bool { return e.text("text") != "" }
 
@@ -229,6 +244,15 @@ func TestNodeSMSC(t *testing.T) {
 		g.eventually("the message is delivered", func() bool {
 			return strings.Contains(g.imgate("message", "list", "--to", "+4366410000003@sms.example.com", "--output", "json"), `"state":"delivered"`)
 		})
+	})
+	t.Run("a receipt for an ESME", func(t *testing.T) {
+		c.behave(event{"receipt": 50})
+		defer c.behave(event{})
+		r := ask(t, esme, "a", "submit_sm", event{"destination_addr": "4366410000004", "registered_delivery": 1, "short_message": "tell it"})
+		got := esme.waitFor("a receipt", 1, isReceipt)
+		if text := got[0].text("text"); got[0]["from"] != "4366410000004" || !strings.Contains(text, "id:"+r.text("id")+" ") || !strings.Contains(text, "stat:DELIVRD") {
+			t.Errorf("for %v comes %v", r, got[0])
+		}
 	})
 	t.Run("phones write, in parts", func(t *testing.T) {
 		parts := udhParts(cyrillic, 0x77)

@@ -13,8 +13,9 @@ import (
 // ESME with several.
 const (
 	subscriber = "1001@sip.example.com"
-	number     = "447700900001" // of subscriber; 1002 and 1003 have the next ones
-	absent     = "447700900003" // of 1003, which registers when a test wants it
+	number     = "447700900001" // of subscriber
+	later      = "447700900002" // of 1002, which registers when a test wants it
+	absent     = "447700900003" // of 1003, likewise
 	esmeID     = "acme"
 	esmeSecret = "s3same77" // SMPP has room for eight
 	esmeNumber = "447700900100"

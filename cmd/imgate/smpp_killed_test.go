@@ -35,21 +35,26 @@ const (
 // TestKilledAmongSubmits kills the server without warning in the middle of 5,000
 // submits from an ESME to a vendor, who reports what becomes of them. Each message
 // whose submit_sm was answered ESME_ROK ends in one recorded outcome, is paid for
-// once, and has come to the vendor, whole, at least once.
+// once, and has come to the vendor, whole, at least once; and the ESME is told.
 func TestKilledAmongSubmits(t *testing.T) {
 	vendor := newVendor(t)
 	g := startSMPP(t, freePort(t, "tcp"), vendor.address, "    dialect: {parts_wait: 2s}\n", "    window: 50\n    dialect: {text: {long: udh}}\n")
-	esme := &submitter{t: t, door: g.door, half: make(chan struct{})}
+	esme := &submitter{t: t, door: g.door, half: make(chan struct{}), receipts: map[string]int{}}
 	texts := esme.texts()
 	esme.submitAll(texts, func() {
 		g.kill()
 		g.start()
 	})
+	defer esme.session.Close()
 	g.eventually("every message has ended", func() bool { return g.metric("imgate_spool_messages") == 0 })
 
+	g.eventually("every receipt has come", func() bool { return esme.reported() >= len(texts) })
 	outcomes := outcomesOf(t, g.server)
 	paid := paidFor(t, g.server)
 	repeated := 0
+	receipts := outcomes[esmeNumber] // they are messages to it
+	delete(outcomes, esmeNumber)
+	ended := 0
 	for _, m := range texts {
 		arrived := vendor.times(m.number, m.text)
 		repeated += max(0, arrived-1)
@@ -66,7 +71,16 @@ func TestKilledAmongSubmits(t *testing.T) {
 		if n := len(outcomes[m.number]); n == 0 || n > m.most() {
 			t.Errorf("%s: %d outcomes of a message that was %d times submitted anew", m.number, n, m.unsure)
 		}
+		ended += len(outcomes[m.number])
 		delete(outcomes, m.number)
+	}
+	for _, receipt := range receipts {
+		if receipt.State != spool.StateDelivered {
+			t.Errorf("a receipt: %+v", receipt)
+		}
+	}
+	if len(receipts) != ended {
+		t.Errorf("%d receipts of %d messages", len(receipts), ended)
 	}
 	if len(outcomes) > 0 || len(paid) > 0 {
 		t.Errorf("%d records and %d CDRs are of messages that nobody submitted", len(outcomes), len(paid))
@@ -108,6 +122,7 @@ type submitter struct {
 	session  *wire.Session
 	answered int
 	unsure   int
+	receipts map[string]int // by the number that they are about
 }
 
 func (e *submitter) texts() []*smsText {
@@ -163,7 +178,6 @@ func (e *submitter) submitAll(texts []*smsText, then func()) {
 	if e.answered != submits {
 		e.t.Fatalf("%d of %d submits are answered", e.answered, submits)
 	}
-	e.session.Close()
 }
 
 // submit submits a part until it is accepted, and tells how often nobody could say
@@ -174,7 +188,7 @@ func (e *submitter) submit(number string, part *text.Segment) (unsure int) {
 	short := &wire.Short{
 		Of:     pdu.SubmitSMID,
 		Source: wire.Address{TON: 1, NPI: 1, Number: esmeNumber}, Destination: wire.Address{TON: 1, NPI: 1, Number: number},
-		DataCoding: part.DataCoding, Text: part.Data,
+		DataCoding: part.DataCoding, Text: part.Data, RegisteredDelivery: 1,
 	}
 	if part.UDHI {
 		short.ESMClass = 0x40
@@ -237,9 +251,9 @@ func (e *submitter) bind(ctx context.Context) *wire.Session {
 	if err != nil {
 		return nil
 	}
-	session := wire.NewSession(conn, wire.Config{Limits: wire.Limits{Window: atOnce}}, deaf{})
+	session := wire.NewSession(conn, wire.Config{Limits: wire.Limits{Window: atOnce}}, e)
 	go session.Run(e.t.Context())
-	response, err := session.Do(ctx, &wire.Bind{Mode: pdu.BindTransmitterID, SystemID: esmeID, Password: esmeSecret, InterfaceVersion: 0x34}, nil)
+	response, err := session.Do(ctx, &wire.Bind{Mode: pdu.BindTransceiverID, SystemID: esmeID, Password: esmeSecret, InterfaceVersion: 0x34}, nil)
 	if err != nil || response.Status != wire.ROK {
 		session.Close()
 		return nil
@@ -247,11 +261,28 @@ func (e *submitter) bind(ctx context.Context) *wire.Session {
 	return session
 }
 
-// deaf is a wire.Handler of an ESME that only sends.
-type deaf struct{}
+// Request is wire.Handler: it takes receipts.
+func (e *submitter) Request(s *wire.Session, p wire.Packet) {
+	receipt, ok := p.Body.(*wire.Short)
+	if !ok || receipt.ESMClass != 0x04 || !strings.Contains(string(receipt.Text), "stat:DELIVRD") {
+		e.t.Errorf("the ESME gets %+v", p)
+	} else {
+		e.mu.Lock()
+		e.receipts[receipt.Source.Number]++
+		e.mu.Unlock()
+	}
+	s.Respond(p, wire.ROK, &wire.ShortResp{Of: pdu.DeliverSMRespID}, nil)
+}
 
-func (deaf) Request(s *wire.Session, p wire.Packet) { s.Respond(p, wire.RInvBndSts, nil, nil) }
-func (deaf) Closed(*wire.Session, error)            {}
+// Closed is wire.Handler.
+func (e *submitter) Closed(*wire.Session, error) {}
+
+// reported tells of how many messages there are receipts.
+func (e *submitter) reported() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.receipts)
+}
 
 // killedVendor is a SMSC of ours that outlives the server.
 type killedVendor struct {

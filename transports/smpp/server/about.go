@@ -94,7 +94,7 @@ func (s *session) find(ctx context.Context, b *bind, name string, source wire.Ad
 	if name == "" {
 		return plugin.Submitted{}, message.Fail(message.UnknownMessage, "no message_id")
 	}
-	found, err := s.door.gate.Find(ctx, b.account.ID, name)
+	found, err := s.door.gate.Find(ctx, b.account.ID, translate.PublicID(name))
 	if err != nil || source.Number == "" {
 		return found, err
 	}
@@ -129,7 +129,7 @@ func (s *session) cancel(ctx context.Context, b *bind, c *wire.Cancel, now time.
 		if _, err := s.find(ctx, b, c.MessageID, c.Source, now); err != nil {
 			return err
 		}
-		_, err := s.door.gate.Cancel(ctx, b.account.ID, plugin.Which{PublicID: c.MessageID})
+		_, err := s.door.gate.Cancel(ctx, b.account.ID, plugin.Which{PublicID: translate.PublicID(c.MessageID)})
 		return err
 	}
 	if c.Source.Number == "" {
@@ -172,5 +172,5 @@ func (s *session) replace(ctx context.Context, b *bind, p wire.Packet, r *wire.R
 	if !like.NotBefore.IsZero() {
 		by.NotBefore = &like.NotBefore
 	}
-	return s.door.gate.Replace(ctx, b.account.ID, r.MessageID, by)
+	return s.door.gate.Replace(ctx, b.account.ID, translate.PublicID(r.MessageID), by)
 }

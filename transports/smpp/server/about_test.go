@@ -121,3 +121,23 @@ func TestReplace(t *testing.T) {
 	g.set(func() { g.conflict = message.Fail(message.InsufficientFunds, "no money") })
 	e.want(replace(wire.Replace{MessageID: "m1", Text: []byte("new")}), wire.RxRAppn)
 }
+
+// TestNamesWithoutUnderscores: receipts have names in a text in which there is no
+// "_", so no ESME gets or gives one.
+func TestNamesWithoutUnderscores(t *testing.T) {
+	g := newGate()
+	g.ticket = func(int) plugin.Ticket { return ticket{name: "Ab_d-f"} }
+	g.submitted["Ab_d-f"] = plugin.Submitted{From: fromAcme, Recipient: toNumber, State: plugin.SubmittedWaiting}
+	e := boundAs(t, serve(t, g, nil), pdu.BindTransmitterID)
+	submit := &wire.Short{Of: pdu.SubmitSMID, Source: numbered(number1), Destination: numbered(number2), Text: []byte("x")}
+	response, ok := e.gets(wire.Packet{ID: pdu.SubmitSMID, Body: submit}).Body.(*wire.ShortResp)
+	if !ok || response.MessageID != "Ab.d-f" {
+		t.Fatalf("%+v", response)
+	}
+	e.want(wire.Packet{ID: pdu.QuerySMID, Body: &wire.Query{MessageID: "Ab.d-f"}}, wire.ROK)
+	e.want(wire.Packet{ID: pdu.ReplaceSMID, Body: &wire.Replace{MessageID: "Ab.d-f", Text: []byte("y")}}, wire.ROK)
+	e.want(wire.Packet{ID: pdu.CancelSMID, Body: &wire.Cancel{MessageID: "Ab.d-f"}}, wire.ROK)
+	if want := (plugin.Which{PublicID: "Ab_d-f"}); g.cancelled[0] != want {
+		t.Errorf("%+v", g.cancelled)
+	}
+}

@@ -83,7 +83,7 @@ func (s *session) answerMulti(ctx context.Context, w *submission) bool {
 		answer, err := ticket.Accepted(ctx)
 		switch {
 		case err == nil && !isOurs:
-			response.MessageID, isOurs = answer.PublicID, true
+			response.MessageID, isOurs = translate.MessageID(answer.PublicID), true
 		case err == nil:
 		case !errors.Is(err, plugin.ErrUnknown):
 			status := translate.StatusOf(message.AsFailure(err))

@@ -188,7 +188,7 @@ func (s *session) answer(ctx context.Context, w *submission) (decided bool) {
 	answer, err := w.ticket.Accepted(ctx)
 	switch {
 	case err == nil:
-		s.respond(w.request(), wire.ROK, &wire.ShortResp{Of: wire.ResponseTo(w.id), MessageID: answer.PublicID}, nil)
+		s.respond(w.request(), wire.ROK, &wire.ShortResp{Of: wire.ResponseTo(w.id), MessageID: translate.MessageID(answer.PublicID)}, nil)
 	case !errors.Is(err, plugin.ErrUnknown):
 		s.refuse(w.request(), translate.StatusOf(message.AsFailure(err)))
 	case ctx.Err() != nil:

@@ -76,7 +76,7 @@ func (d *Dialect) outgoingReceipt(m *message.Message, of pdu.ID) ([]Outgoing, er
 		return nil, failure
 	}
 	return []Outgoing{d.Report(Report{
-		MessageID: m.Receipt.PublicID, Source: destination, Destination: source,
+		MessageID: MessageID(m.Receipt.PublicID), Source: destination, Destination: source,
 		State: StateOf(m.Receipt.State, m.Receipt.Reason), Submitted: m.Receipt.Submitted, Done: m.Receipt.Done,
 	})}, nil
 }
