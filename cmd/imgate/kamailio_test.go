@@ -184,7 +184,7 @@ func (c *proxied) deliver(text string) {
 // keep sends a message to somebody who isn't there.
 func (c *proxied) keep(to, text string) {
 	c.t.Helper()
-	c.sends(to, text, "accepted: kept ")
+	c.sends(to, text, "accepted: on its way")
 }
 
 func (c *proxied) sends(to, text, want string) {

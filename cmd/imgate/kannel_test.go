@@ -30,14 +30,14 @@ func TestKannel(t *testing.T) {
 	inbox := g.listen("1001")
 	k := startKannel(t, g.door)
 
-	t.Run("long text to a phone", func(t *testing.T) {
+	t.Run("long text to a subscriber", func(t *testing.T) {
 		k.submit(number, cyrillic)
 		onceIn(t, inbox, cyrillic)
 		if got := inbox.matching(isMessage); len(got) != 1 || got[0].text("from") != "+"+kannelNumber+"@sms.example.com" {
 			t.Errorf("%v", got)
 		}
 	})
-	t.Run("long text from a phone", func(t *testing.T) {
+	t.Run("long text from a subscriber", func(t *testing.T) {
 		g.send("+"+kannelNumber+"@sms.example.com", cyrillic)
 		k.waitFor(cyrillic)
 		if got := k.received(); len(got) != 1 || got[0].from != "+"+number && got[0].from != number {

@@ -12,8 +12,8 @@ import (
 // What every test with SMPP has: phones with a number each, and the account of an
 // ESME with several.
 const (
-	phone      = "1001@sip.example.com"
-	number     = "447700900001" // of phone; 1002 and 1003 have the next ones
+	subscriber = "1001@sip.example.com"
+	number     = "447700900001" // of subscriber; 1002 and 1003 have the next ones
 	absent     = "447700900003" // of 1003, which registers when a test wants it
 	esmeID     = "acme"
 	esmeSecret = "s3same77" // SMPP has room for eight

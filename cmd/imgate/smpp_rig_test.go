@@ -29,10 +29,10 @@ func newSMPP(t *testing.T, more string) *smppGateway {
 	return startSMPP(t, door, vendor, "", more)
 }
 
-// send sends a text from the phone, and returns what it is told.
+// send sends a text from the subscriber, and returns what it is told.
 func (g *smppGateway) send(to, text string) string {
 	g.t.Helper()
-	return g.imgate("send", phone, to, text, "--password", password, "--server", g.sip)
+	return g.imgate("send", subscriber, to, text, "--password", password, "--server", g.sip)
 }
 
 // listen registers an account over SIP, until the test ends. Its events have the
@@ -183,8 +183,8 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
-// node runs a script of testdata/smpp with node-smpp, which .ci/interop installs.
-func node(t *testing.T, name, address string) *script {
+// runNode runs a script of testdata/smpp with node-smpp, which .ci/interop installs.
+func runNode(t *testing.T, name, address string) *script {
 	t.Helper()
 	program := need(t, "node", "nodejs")
 	modules, err := filepath.Abs(filepath.Join("..", "..", ".ci", "peers", "smpp", "node_modules"))

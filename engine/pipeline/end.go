@@ -179,13 +179,21 @@ func parts(parts []spool.DeliverySummary, state spool.State, results []result) [
 		}
 	}
 	for i := range results {
-		parts = append(parts, results[i].summary())
+		parts = append(parts, results[i].summary(state))
 	}
 	return parts
 }
 
-func (r *result) summary() spool.DeliverySummary {
-	s := spool.DeliverySummary{Transport: r.route.Transport, Device: r.device, State: spool.StateFailed, Reason: r.reason()}
+// summary is what has become of a device's part, named as it was taken now and before.
+func (r *result) summary(before spool.State) spool.DeliverySummary {
+	s := spool.DeliverySummary{Transport: r.route.Transport, Device: r.device, State: spool.StateFailed, Reason: r.reason(), PeerIDs: r.receipt.PeerIDs}
+	for _, d := range before.Deliveries {
+		if d.Transport == s.Transport && d.Device == s.Device {
+			d.Parts = slices.Clip(d.Parts)
+			name(&d, s.PeerIDs)
+			s.PeerIDs = d.Summary().PeerIDs
+		}
+	}
 	switch {
 	case unanswered(*r):
 		s.State = spool.StateUnknown

@@ -243,6 +243,9 @@ type sent struct {
 	final                    bool
 }
 
+// receiptOf begins what stands for the body of a receipt; its message's name follows.
+const receiptOf = "receipt of "
+
 func newDoor() *testDoor {
 	return &testDoor{
 		ready: make(chan struct{}),
@@ -276,7 +279,11 @@ func (d *testDoor) Send(ctx context.Context, m *message.Message, r plugin.Route)
 		if r.Binding != nil {
 			contact = r.Binding.Contact
 		}
-		d.sent = append(d.sent, sent{body: string(m.Body), contact: contact, reference: r.Reference, final: receipt.Final})
+		body := string(m.Body)
+		if m.Receipt != nil {
+			body = receiptOf + m.Receipt.PublicID
+		}
+		d.sent = append(d.sent, sent{body: body, contact: contact, reference: r.Reference, final: receipt.Final})
 	}
 	return receipt, err
 }

@@ -179,8 +179,12 @@ func TestReportsInAnyOrder(t *testing.T) {
 							}
 						}
 						time.Sleep(time.Minute)
-						if v := s.ends(id); v.State != spool.StateDelivered || s.charged() != 1 {
+						v := s.ends(id)
+						if v.State != spool.StateDelivered || s.charged() != 1 {
 							t.Errorf("charged %d times: %s", s.charged(), asJSON(v))
+						}
+						if names := v.Deliveries[0].PeerIDs; !slices.Equal(names, []string{"x-p0", "x-p1", "x-p2"}) {
+							t.Errorf("its parts are named %q", names)
 						}
 						s.report("x-p1", arrivedPart) // the next hop repeats itself
 						s.nothingLeft()
@@ -281,7 +285,7 @@ func TestOneNameForAllParts(t *testing.T) {
 		}
 		id := s.send(t, "alice", "bob", "x")
 		s.report("same", arrivedPart)
-		if v := s.ends(id); v.State != spool.StateDelivered {
+		if v := s.ends(id); v.State != spool.StateDelivered || !slices.Equal(v.Deliveries[0].PeerIDs, []string{"same"}) {
 			t.Errorf("it is %s", asJSON(v))
 		}
 		s.report("same", arrivedPart)

@@ -59,6 +59,10 @@ func scheduledEntry() *Entry {
 		PublicID: "AAECAwQFBgcICQoLDA0ODw", State: message.ReceiptFailed, Reason: message.Gone, Submitted: e.Message.Received, Done: e.Expiry,
 	}
 	e.Plan.Text = plugin.PlanText{Alphabets: []plugin.Alphabet{plugin.GSM7, plugin.UCS2}, Transliterate: plugin.TransliterateAlways}
+	e.Message.Report = message.ReportFailure
+	e.Message.Receipt = &message.Receipt{
+		PublicID: "AAECAwQFBgcICQoLDA0ODw", State: message.ReceiptFailed, Reason: message.Gone, Submitted: e.Message.Received, Done: e.Expiry,
+	}
 	return e
 }
 

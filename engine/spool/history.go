@@ -75,6 +75,7 @@ type DeliverySummary struct {
 	Device    string         `json:"device"`
 	State     StateName      `json:"state"`
 	Reason    message.Reason `json:"reason,omitempty"`
+	PeerIDs   []string       `json:"peer_ids,omitempty"` // the peer's names for its parts, if it reports
 }
 
 // Summary returns what is known of a message that waits, except where it is.
@@ -112,6 +113,9 @@ func (s State) Parts() []DeliverySummary {
 // Summary is a delivery as an operator sees it.
 func (d Delivery) Summary() DeliverySummary {
 	s := DeliverySummary{Transport: d.Transport, Device: d.Device, State: StateWaiting, Reason: d.Refused}
+	for _, part := range d.Parts {
+		s.PeerIDs = append(s.PeerIDs, part.PeerID)
+	}
 	switch {
 	case d.Delivered:
 		s.State = StateDelivered
@@ -179,8 +183,8 @@ func end(id message.ID) []byte {
 }
 
 // historyFormat is the version of the rows in table history. Version 1 knew of
-// no rewriting, version 2 neither of the sender's account nor of parts; their rows
-// are still read.
+// no rewriting, version 2 not of the sender's account, of parts, nor of the peers'
+// names for them; their rows are still read.
 const historyFormat = 3
 
 // Row is the record on disk. It is written for each message and so allocates
@@ -212,6 +216,7 @@ func (s *Summary) Row() plugin.Change {
 		w.string(d.Device)
 		w.uint(uint64(slices.Index(StateNames[:], d.State)))
 		w.string(string(d.Reason))
+		w.strings(d.PeerIDs)
 	}
 	w.uint(uint64(len(s.Labels)))
 	for key, value := range s.Labels {
@@ -234,7 +239,10 @@ func (s *Summary) rowSize() int {
 		len(s.SentAs.User) + len(s.SentAs.Host) + len(s.OriginalTo.User) + len(s.OriginalTo.Host) +
 		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason) + len(s.Account)
 	for _, d := range s.Deliveries {
-		n += 4*perText + len(d.Transport) + len(d.Device) + len(d.Reason)
+		n += 5*perText + len(d.Transport) + len(d.Device) + len(d.Reason)
+		for _, id := range d.PeerIDs {
+			n += perText + len(id)
+		}
 	}
 	for key, value := range s.Labels {
 		n += 2*perText + len(key) + len(value)
@@ -257,9 +265,11 @@ func decodeSummary(key, value []byte) (Summary, error) {
 	s.Service, s.Revision, s.Transport, s.Peer = r.string(), r.string(), r.string(), r.string()
 	s.Attempts, s.Reason = int(r.uint()), message.Reason(r.string())
 	for range r.count() {
-		s.Deliveries = append(s.Deliveries, DeliverySummary{
-			Transport: r.string(), Device: r.string(), State: r.state(), Reason: message.Reason(r.string()),
-		})
+		d := DeliverySummary{Transport: r.string(), Device: r.string(), State: r.state(), Reason: message.Reason(r.string())}
+		if version > 2 {
+			d.PeerIDs = r.strings()
+		}
+		s.Deliveries = append(s.Deliveries, d)
 	}
 	s.Labels = r.labels()
 	if version > 1 {

@@ -22,7 +22,7 @@ func sampleSummary() Summary {
 	s.Submission = DigestKey("the submission's key")
 	s.Deliveries = []DeliverySummary{
 		{Transport: "sip", Device: "<urn:uuid:00000000-0000-1000-8000-000a95a0e128>", State: StateFailed, Reason: message.Declined},
-		{Transport: "sip", State: StateHandedOver},
+		{Transport: "sip", State: StateHandedOver, PeerIDs: []string{"4711", "4712"}},
 	}
 	return s
 }
@@ -143,6 +143,7 @@ func TestEarlierStatesAreRead(t *testing.T) {
 // rewritten, history-2.hex before the account was known.
 func TestEarlierRecordsAreRead(t *testing.T) {
 	want := sampleSummary()
+	want.Deliveries[1].PeerIDs = nil
 	for _, name := range []string{"history-1.hex", "history-2.hex"} {
 		rows := golden(t, name)
 		got, err := decodeSummary(rows[0], rows[1])

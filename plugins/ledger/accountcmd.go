@@ -84,7 +84,7 @@ func choosePassword(in plugin.Invocation, e entry, file string) (password, made 
 	}
 	made = newPassword()
 	if e.isSMPP() {
-		made = made[:maxBindPassword]
+		made = made[:madeBindPassword]
 	}
 	return made, made, nil
 }

@@ -12,11 +12,13 @@ import (
 	"strings"
 )
 
-// Limits of an account that binds over SMPP: the fields of a bind have room for no
-// more (SMPP 3.4 §4.1.1).
+// Limits of an account that binds over SMPP. Its fields have room for a system_id of
+// 15 and a password of 8 octets (SMPP 3.4 §4.1.1); many ESMEs send longer passwords,
+// which the SMPP door takes.
 const (
-	maxSystemID     = 15 // octets
-	maxBindPassword = 8  // octets
+	maxSystemID      = 15 // octets
+	maxBindPassword  = 64 // octets
+	madeBindPassword = 8  // octets of one that we make: every ESME can send it
 )
 
 // smppPrefix begins the names of the attributes that the SMPP door reads. Another
@@ -57,7 +59,7 @@ func (e entry) checkSMPP() error {
 		}
 	}
 	if len(e.Password) > maxBindPassword {
-		wrong = append(wrong, fmt.Errorf("password: longer than %d octets, which is all that SMPP has room for", maxBindPassword))
+		wrong = append(wrong, fmt.Errorf("password: longer than %d octets, which is all that the SMPP door takes", maxBindPassword))
 	}
 	if !e.hasSystemID() {
 		wrong = append(wrong, fmt.Errorf("identities: expected a name of at most %d octets to bind as, such as acme: %s is too long for SMPP", maxSystemID, e.AOR))

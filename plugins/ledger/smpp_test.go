@@ -77,6 +77,8 @@ func TestSystemIDs(t *testing.T) {
 func TestSMPPAttributes(t *testing.T) {
 	for _, c := range []struct{ name, value, wrong string }{
 		{"binds", "4", ""}, {"binds", "0", "expected a whole number from 1 to 1000"}, {"binds", "1001", "1000"}, {"binds", "+4", "whole number"}, {"binds", "", "whole number"},
+		{"tls", "required", ""}, {"tls", "yes", "expected required"},
+		{"outbind", "esme.example.com:2776", ""}, {"outbind", "[2001:db8::7]:2776", ""}, {"outbind", "esme.example.com", "expected host:port"}, {"outbind", "esme.example.com:0", "expected host:port"},
 		{"networks", "192.0.2.7", ""}, {"networks", "192.0.2.0/24, 2001:db8::/32,::1", ""},
 		{"networks", "192.0.2.0/33", `"192.0.2.0/33": expected an address or a network`}, {"networks", "", "expected an address"},
 		{"networks", "192.0.2.7,", `"": expected an address`}, {"networks", "acme.example", "expected an address"}, {"networks", "fe80::1%eth0", "expected an address"},
@@ -107,7 +109,8 @@ func TestWhoBindsFitsIntoABind(t *testing.T) {
 	}{
 		{entry{AOR: long, Password: "123456789"}, ""},
 		{entry{AOR: "acme@a.example", Password: "12345678", Attributes: binds}, ""},
-		{entry{AOR: "acme@a.example", Password: "123456789", Attributes: binds}, "password: longer than 8 octets"},
+		{entry{AOR: "acme@a.example", Password: strings.Repeat("x", 64), Attributes: binds}, ""},
+		{entry{AOR: "acme@a.example", Password: strings.Repeat("x", 65), Attributes: binds}, "password: longer than 64 octets"},
 		{entry{AOR: long, Password: "x", Attributes: binds}, "identities: expected a name of at most 15 octets to bind as"},
 		{entry{AOR: long, Password: "x", Attributes: binds, Identities: []string{"+4477009000012345"}}, "to bind as"},
 		{entry{AOR: long, Password: "x", Attributes: binds, Identities: []string{"a@b.example", "acme"}}, ""},

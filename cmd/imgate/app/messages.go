@@ -17,6 +17,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
+	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/engine/spool"
 )
@@ -146,11 +147,20 @@ func printMessages(out io.Writer, form string) func([]spool.Summary) error {
 	row(table, "ID", "STATE", "FROM", "TO", "SERVICE", "RECEIVED", "ATTEMPTS", "REASON")
 	return func(messages []spool.Summary) error {
 		for _, m := range messages {
-			row(table, m.ID.String(), string(m.State), m.From.String(), m.To.String(), m.Service,
+			row(table, m.ID.String(), string(m.State), m.From.String(), m.To.String(), shownService(&m),
 				shownTime(m.Received), strconv.Itoa(m.Attempts), string(m.Reason))
 		}
 		return table.Flush()
 	}
+}
+
+// shownService is the service that has decided on a message. None has on a receipt
+// for a sender.
+func shownService(m *spool.Summary) string {
+	if m.Type == message.TypeReceipt {
+		return "(receipt)"
+	}
+	return m.Service
 }
 
 func messageShowCommand(load *source) *cobra.Command {
@@ -192,10 +202,10 @@ func printMessage(out io.Writer, m spool.Summary) error {
 	}
 	if len(m.Deliveries) > 0 {
 		fmt.Fprintln(table)
-		row(table, "DELIVERY THROUGH", "DEVICE", "STATE", "REASON")
+		row(table, "DELIVERY THROUGH", "DEVICE", "STATE", "REASON", "NAMED THERE")
 	}
 	for _, d := range m.Deliveries {
-		row(table, d.Transport, d.Device, string(d.State), string(d.Reason))
+		row(table, d.Transport, d.Device, string(d.State), string(d.Reason), strings.Join(d.PeerIDs, " "))
 	}
 	return table.Flush()
 }

@@ -56,7 +56,7 @@ func (f *fakeMessages) message(i int) spool.Summary {
 		Next: at.Add(time.Minute), Labels: map[string]string{"tenant": "acme\x1b[2J"},
 		Deliveries: []spool.DeliverySummary{
 			{Transport: "sip", Device: "<urn:uuid:1>", State: spool.StateDelivered},
-			{Transport: "smsc", State: spool.StateFailed, Reason: message.Declined},
+			{Transport: "smsc", State: spool.StateFailed, Reason: message.Declined, PeerIDs: []string{"4711", "4712"}},
 			{Transport: "smsc2", State: spool.StateUnknown},
 		},
 	}
@@ -166,6 +166,16 @@ func TestMessageOutput(t *testing.T) {
 			t.Errorf("%v: %+v", args, got)
 		}
 		golden(t, "message-"+name, got.out)
+	}
+}
+
+// TestMessageListTellsReceipts: no service has decided on them.
+func TestMessageListTellsReceipts(t *testing.T) {
+	m := (&fakeMessages{}).message(1)
+	m.Type, m.Service = message.TypeReceipt, ""
+	var out bytes.Buffer
+	if err := printMessages(&out, "")([]spool.Summary{m}); err != nil || !strings.Contains(out.String(), " (receipt) ") {
+		t.Errorf("%s %v", out.String(), err)
 	}
 }
 

@@ -49,7 +49,7 @@ func TestSendSaysWhatBecameOfIt(t *testing.T) {
 		output, fails string
 	}{
 		{200, "OK", "delivered: the recipient's device has it\n", ""},
-		{202, "Accepted", "accepted: kept until the recipient comes online\n", ""},
+		{202, "Accepted", "accepted: on its way, or kept until the recipient comes online\n", ""},
 		{402, "Payment Required", "", "refused (402 Payment Required): the account's balance is too low"},
 		{404, "Not\x1b[31m Found", "", `refused (404 Not\x1b[31m Found): nobody has this address`},
 	} {

@@ -15,7 +15,7 @@ func (r Result) Words() string {
 	case r.Code == 200:
 		return "delivered: the recipient's device has it"
 	case r.Code == 202:
-		return "accepted: kept until the recipient comes online"
+		return "accepted: on its way, or kept until the recipient comes online"
 	case r.Code/100 == 2:
 		return fmt.Sprintf("accepted (%d %s)", r.Code, Printable(r.Reason))
 	}

@@ -36,6 +36,7 @@ type bind struct {
 	invited   chan wire.Outbind // an SMSC's that has connected to us; nil: we have connected
 	why       error             // of the end; set by Closed
 	disowned  atomic.Bool       // by the SMSC
+	patience  patience          // with receipts that may be about nobody's message
 	load      int               // messages that are being sent over it; guarded by binds
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/smpp/translate"
+	"github.com/imgate/imgate/transports/smpp/wire"
 )
 
 // Config is the section of an SMPP client in the configuration file: one SMSC,
@@ -20,7 +21,7 @@ type Config struct {
 	Connect    []string     `yaml:"connect" doc:"host:port of the SMSC; the next one is tried when one can't be reached"`
 	TLS        TLS          `yaml:"tls"`
 	SystemID   string       `yaml:"system_id" doc:"who we are to the SMSC"`
-	Password   string       `yaml:"password" doc:"what we prove that with, at most 8 characters"`
+	Password   string       `yaml:"password" doc:"what we prove that with, at most 64 characters; SMPP has room for 8, some SMSCs take more"`
 	SystemType string       `yaml:"system_type" doc:"what the SMSC wants to be told; most want nothing"`
 	Version    string       `yaml:"version" doc:"of SMPP: 3.3, 3.4 or 5.0"`
 	Bind       string       `yaml:"bind" doc:"transceiver, transmitter or receiver; pair: a transmitter and a receiver"`
@@ -96,10 +97,11 @@ var Defaults = Config{
 	Dialect: translate.Defaults(),
 }
 
-// Longest texts of a bind in octets, without the NUL (SMPP 3.4 §4.1.1).
+// Longest texts of a bind in octets, without the NUL (SMPP 3.4 §4.1.1; of a
+// password, what peers take).
 const (
 	maxSystemID   = 15
-	maxPassword   = 8
+	maxPassword   = wire.MaxPassword
 	maxSystemType = 12
 	maxRange      = 40
 )
@@ -151,7 +153,7 @@ func isHostPort(address string) bool {
 
 func (c Config) checkBind(p *problems) {
 	p.expect(isText(c.SystemID, maxSystemID) && c.SystemID != "", "system_id", "1 to 15 characters of ASCII (SMPP 3.4 §4.1.1)")
-	p.expect(isText(c.Password, maxPassword), "password", "at most 8 characters of ASCII (SMPP 3.4 §4.1.1)")
+	p.expect(isText(c.Password, maxPassword), "password", "at most 64 characters of ASCII")
 	p.expect(isText(c.SystemType, maxSystemType), "system_type", "at most 12 characters of ASCII (SMPP 3.4 §4.1.1)")
 	p.expect(versions[c.Version] != 0, "version", "3.3, 3.4 or 5.0, in quotes")
 	known := slices.Contains([]string{bindTransceiver, bindTransmitter, bindReceiver, bindPair}, c.Bind)
@@ -197,7 +199,7 @@ func (o Outbind) check(p *problems) {
 	_, err := netip.ParseAddrPort(o.Listen)
 	p.expect(err == nil, "outbind.listen", "an address such as 192.0.2.1:2776 (an IP address, not a name)")
 	p.expect(isText(o.SystemID, maxSystemID) && o.SystemID != "", "outbind.system_id", "1 to 15 characters of ASCII (SMPP 3.4 §4.1.7)")
-	p.expect(isText(o.Password, maxPassword), "outbind.password", "at most 8 characters of ASCII (SMPP 3.4 §4.1.1)")
+	p.expect(isText(o.Password, maxPassword), "outbind.password", "at most 64 characters of ASCII")
 	p.expect(len(o.Networks) > 0, "outbind.networks", "at least one address or network")
 	_, wrong := networksOf(o.Networks)
 	p.expect(wrong == nil, "outbind.networks", "addresses such as 192.0.2.1, or networks such as 192.0.2.0/24")

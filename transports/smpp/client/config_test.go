@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestWrongKeysAreNamed(t *testing.T) {
 		"TLS that isn't on":   {func(c *Config) { c.TLS.CA = "a" }, []string{"tls.enabled"}},
 		"nobody":              {func(c *Config) { c.SystemID = "" }, []string{"system_id"}},
 		"long texts": {func(c *Config) {
-			c.SystemID, c.Password, c.SystemType = "1234567890123456", "123456789", "1234567890123"
+			c.SystemID, c.Password, c.SystemType = "1234567890123456", strings.Repeat("x", 65), "1234567890123"
 		}, []string{"system_id", "password", "system_type"}},
 		"a line end":             {func(c *Config) { c.Password = "a\nb" }, []string{"password"}},
 		"no version":             {func(c *Config) { c.Version = "4" }, []string{"version"}},

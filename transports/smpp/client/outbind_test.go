@@ -115,3 +115,31 @@ func TestOutbindToAStandby(t *testing.T) {
 		t.Errorf("outbind is answered with %+v", p)
 	}
 }
+
+// TestNothingBeforeTheBind: who has not said the password yet brings no messages.
+func TestNothingBeforeTheBind(t *testing.T) {
+	b, address := invited(t, "127.0.0.1")
+	var conn net.Conn
+	b.until("the port is open", func() (ok bool) {
+		var err error
+		conn, err = net.Dial("tcp", address)
+		return err == nil
+	})
+	defer conn.Close()
+	for _, body := range []*wire.Short{receipt("1", "DELIVRD", 0), {Of: pdu.DeliverSMID, Source: wire.Address{Number: "123"}, Destination: wire.Address{Number: "123"}}} {
+		frame, err := wire.Encode(nil, &wire.Packet{ID: pdu.DeliverSMID, Sequence: 1, Body: body})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+		p, err := readPDU(conn)
+		if err != nil || p.Status != wire.RInvBndSts {
+			t.Errorf("%s, %v", wire.StatusName(p.Status), err)
+		}
+	}
+	if len(b.gate.arrivals)+len(b.gate.reports) > 0 {
+		t.Error("something came in")
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/fiorix/go-smpp/smpp/pdu"
@@ -38,6 +39,7 @@ type arrived struct {
 
 // Request takes what the SMSC sends. It is wire.Handler.
 func (b *bind) Request(_ *wire.Session, p wire.Packet) {
+	defer b.recover(p)
 	switch p.ID {
 	case pdu.DeliverSMID, pdu.DataSMID:
 		b.receive(p, time.Now())
@@ -51,6 +53,17 @@ func (b *bind) Request(_ *wire.Session, p wire.Packet) {
 	}
 }
 
+// recover answers a request whose handling has panicked, and goes on: an SMSC repeats
+// it, and shall not take one node after the other with it.
+func (b *bind) recover(p wire.Packet) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	b.client.log.Error("handling a request panicked", "request", wire.Name(p.ID), "peer", b.session.RemoteAddr(), "reason", cause, "stack", string(debug.Stack()))
+	b.refuse(p, wire.RxPAppn)
+}
+
 // Closed notes the end. It is wire.Handler.
 func (b *bind) Closed(_ *wire.Session, why error) {
 	b.why = why
@@ -60,6 +73,10 @@ func (b *bind) Closed(_ *wire.Session, why error) {
 // receive hands in a message, or passes on a receipt.
 func (b *bind) receive(p wire.Packet, now time.Time) {
 	c := b.client
+	if !b.session.Bound() {
+		b.refuse(p, wire.RInvBndSts) // who has connected to us may not be our SMSC
+		return
+	}
 	if c.gate.Active() != nil {
 		b.refuse(p, wire.RxTAppn)
 		return
@@ -161,9 +178,10 @@ func (b *bind) report(p wire.Packet, r *translate.Receipt) {
 	b.client.metrics.delivered[deliveredReceipt].Inc()
 	ctx := b.accepting.Context(time.Now())
 	b.client.reporters.run(func() {
+		defer b.recover(p)
 		err := b.client.gate.Report(ctx, r.MessageID, r.Status)
 		if isEarly(err) {
-			err = b.client.reportAgain(ctx, r)
+			err = b.reportAgain(ctx, r, err)
 		}
 		if err != nil {
 			b.refuse(p, refusalOfReport(err))
@@ -183,18 +201,24 @@ func refusalOfReport(err error) pdu.Status {
 	return wire.RxTAppn
 }
 
-// reportAgain says for a while what the engine may not know yet what it is about.
-func (c *Client) reportAgain(ctx context.Context, r *translate.Receipt) error {
+// reportAgain says for a while what the engine has refused because it may not know yet
+// what it is about.
+func (b *bind) reportAgain(ctx context.Context, r *translate.Receipt, refused error) error {
+	if !b.patience.take(time.Now()) {
+		return refused
+	}
+	gate := b.client.gate
 	ctx, cancel := context.WithTimeout(ctx, reportWithin)
 	defer cancel()
 	for wait := firstReport; ; wait *= 2 {
 		if !pause(ctx, wait) {
 			return message.FailForNow(message.Unavailable, "nobody waits for it yet")
 		}
-		if inactive := c.gate.Active(); inactive != nil {
+		if inactive := gate.Active(); inactive != nil {
 			return inactive
 		}
-		if err := c.gate.Report(ctx, r.MessageID, r.Status); !isEarly(err) {
+		if err := gate.Report(ctx, r.MessageID, r.Status); !isEarly(err) {
+			b.patience.rewarded()
 			return err
 		}
 	}

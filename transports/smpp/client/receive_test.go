@@ -51,13 +51,13 @@ func TestDataSM(t *testing.T) {
 	b := work(t, smsc.Config{}, nil)
 	response, err := b.center.Sessions()[0].Do(t.Context(), &wire.Short{
 		Of: pdu.DataSMID, Source: wire.Address{TON: 1, NPI: 1, Number: "447700900002"},
-		Destination: wire.Address{TON: 1, NPI: 1, Number: "447700900001"},
+		Destination: wire.Address{TON: 1, NPI: 1, Number: "447700900001"}, RegisteredDelivery: 1,
 	}, wire.TLVs{{Tag: pdutlv.TagMessagePayload, Value: []byte("hello")}})
 	if err != nil || response.Status != wire.ROK || response.ID != pdu.DataSMRespID {
 		t.Fatalf("data_sm is answered with %+v, %v", response, err)
 	}
-	if got := string(b.gate.arrivals[0].Message.Body); got != "hello" {
-		t.Errorf("it is %q", got)
+	if m := b.gate.arrivals[0].Message; string(m.Body) != "hello" || m.Report != message.ReportNothing {
+		t.Errorf("it is %+v", m)
 	}
 }
 
@@ -192,9 +192,10 @@ func TestReceiptThatNobodyCanTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
 		g.report = func(string, int) error { return message.FailForNow(message.StorageDown, "no disk") }
-		c := &Client{gate: g}
+		b := &bind{client: &Client{gate: g}}
+		early := message.FailForNow(message.Unavailable, "not yet")
 		began := time.Now()
-		err := c.reportAgain(t.Context(), &translate.Receipt{MessageID: "1", Final: true})
+		err := b.reportAgain(t.Context(), &translate.Receipt{MessageID: "1", Final: true}, early)
 		if got := time.Since(began); got < reportWithin/2 || got > reportWithin {
 			t.Errorf("it is tried for %s", got)
 		}
@@ -203,7 +204,7 @@ func TestReceiptThatNobodyCanTake(t *testing.T) {
 		}
 		g.becomes(message.FailForNow(message.Standby, "another node"))
 		began = time.Now()
-		_ = c.reportAgain(t.Context(), &translate.Receipt{MessageID: "1", Final: true})
+		_ = b.reportAgain(t.Context(), &translate.Receipt{MessageID: "1", Final: true}, early)
 		if got := time.Since(began); got > firstReport {
 			t.Errorf("on a standby it is tried for %s", got)
 		}

@@ -197,7 +197,11 @@ func (d *delivery) took(part *translate.Outgoing, response wire.Packet) {
 	if part.Short.RegisteredDelivery&receiptAsked == 0 {
 		return
 	}
-	if body, ok := response.Body.(*wire.ShortResp); ok && body.MessageID != "" {
-		d.ids = append(d.ids, d.client.config.Dialect.NormalID(body.MessageID))
+	body, ok := response.Body.(*wire.ShortResp)
+	if !ok {
+		return
+	}
+	if id := d.client.config.Dialect.NormalID(body.MessageID); id != "" { // some have nothing but spaces
+		d.ids = append(d.ids, id)
 	}
 }

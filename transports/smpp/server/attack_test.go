@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
@@ -38,21 +39,19 @@ type attacked struct {
 	before    runtime.MemStats
 }
 
-// underAttack serves a door, attacks it, and sees to it that the bystander is served
+// underAttackBy serves a door, attacks it, and sees to it that the bystander is served
 // meanwhile, that memory is bounded, and that nothing of the attack is left.
-func underAttackBy(t *testing.T, change func(*Config), attack func(a *attacked)) {
+func underAttackBy(t *testing.T, bindWithin time.Duration, attack func(a *attacked)) {
 	goroutines := runtime.NumGoroutine()
 	g := newGate()
 	g.accounts["other"] = plugin.Account{ID: "acc-other", Identities: []message.Address{{User: "+" + number2}}, Attributes: map[string]string{}}
 	c := Defaults
 	c.Listen, c.Dialect.Domain = []string{"tcp://127.0.0.1:0"}, "sms.example.com"
-	if change != nil {
-		change(&c)
-	}
 	d, err := New(t.Context(), plugin.Env{Instance: "esmes", Node: "n1"}, c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.wire.Bind = bindWithin
 	end := serveDoor(t, forgetful{g}, d)
 	a := &attacked{t: t, door: d, bystander: dial(t, d)}
 	a.bystander.want(bindAs(pdu.BindTransceiverID, "other", "other"), wire.ROK)
@@ -70,6 +69,7 @@ func (a *attacked) run(attack func(*attacked)) {
 	over := make(chan struct{})
 	var working sync.WaitGroup
 	defer working.Wait()
+	defer close(over)
 	working.Go(func() {
 		for {
 			a.check()
@@ -81,7 +81,6 @@ func (a *attacked) run(attack func(*attacked)) {
 		}
 	})
 	attack(a)
-	close(over)
 }
 
 // check is one message of the bystander.
@@ -169,7 +168,7 @@ func isReset(err error) bool {
 // flood writes again and again until the door hangs up, or it was written so many
 // times.
 func flood(conn net.Conn, b []byte, times int) {
-	_ = conn.SetWriteDeadline(time.Now().Add(3 * time.Second))
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second / 2))
 	for range times {
 		if _, err := conn.Write(b); err != nil {
 			return
@@ -185,9 +184,12 @@ func TestAttacks(t *testing.T) {
 	}
 	attacks := map[string]func(*attacked){
 		"connections that say nothing": func(a *attacked) {
-			for range 60 {
+			for range 3 * a.door.config.Limits.ConnectionsPerAddress {
 				a.raw()
 			}
+			again := dial(a.t, a.door) // from the same address
+			again.want(bindAs(pdu.BindTransceiverID, "acme", "acme"), wire.ROK)
+			again.conn.Close()
 			a.ends(a.raw())
 		},
 		"binds, octet by octet": func(a *attacked) {
@@ -200,7 +202,7 @@ func TestAttacks(t *testing.T) {
 						if _, err := conn.Write(frame[i : i+1]); err != nil {
 							return
 						}
-						time.Sleep(300 * time.Millisecond)
+						time.Sleep(50 * time.Millisecond)
 					}
 					a.t.Error("a bind may take for ever")
 				})
@@ -231,7 +233,7 @@ func TestAttacks(t *testing.T) {
 		},
 		"PDUs of a megabyte": func(a *attacked) {
 			var all sync.WaitGroup
-			for range 20 {
+			for range a.door.config.Binds {
 				conn := a.bound(pdu.BindTransmitterID)
 				all.Go(func() {
 					for range 5 {
@@ -338,20 +340,52 @@ func TestAttacks(t *testing.T) {
 			}
 			conn.Close()
 		},
-		"half-open connections and new binds": func(a *attacked) {
+		"deliveries that are never answered": func(a *attacked) {
 			for range 3 {
-				for range a.door.config.Binds {
-					a.bound(pdu.BindTransceiverID) // each takes the place of one that is silent
+				a.bound(pdu.BindReceiverID)
+			}
+			ctx, cancel := context.WithTimeout(a.t.Context(), time.Second)
+			defer cancel()
+			var sending sync.WaitGroup
+			for range 3_000 {
+				sending.Go(func() {
+					if _, err := a.door.Send(ctx, outgoing(strings.Repeat("x", 100)), toAcme()); err == nil {
+						a.t.Error("what wasn't answered was taken")
+					}
+				})
+			}
+			for ctx.Err() == nil {
+				route, began := toAcme(), time.Now()
+				route.Binding = &plugin.Binding{Account: "acc-other", Device: "other"}
+				done := sendLater(a.t.Context(), a.door, outgoing("x"), route)
+				a.bystander.answer(a.bystander.next(), wire.ROK)
+				if got := <-done; got.err != nil || time.Since(began) > bystanderWithin {
+					a.t.Errorf("%v after %s", got.err, time.Since(began))
 				}
 			}
+			sending.Wait()
 			for _, s := range a.door.table.of("acc-acme") {
 				s.wire.Close()
 			}
 		},
 	}
 	for name, attack := range attacks {
-		t.Run(name, func(t *testing.T) { underAttackBy(t, nil, attack) })
+		t.Run(name, func(t *testing.T) { underAttackBy(t, time.Second, attack) })
 	}
+}
+
+// TestHalfOpenConnections: each new bind takes the place of one that is silent.
+func TestHalfOpenConnections(t *testing.T) {
+	underAttackBy(t, bindWithin, func(a *attacked) {
+		for range 3 {
+			for range a.door.config.Binds {
+				a.bound(pdu.BindTransceiverID)
+			}
+		}
+		for _, s := range a.door.table.of("acc-acme") {
+			s.wire.Close()
+		}
+	})
 }
 
 // TestDeadSessionMakesRoom: a session whose ESME doesn't say anything makes room for
@@ -377,4 +411,41 @@ func TestDeadSessionMakesRoom(t *testing.T) {
 	}
 	alive.want(shortOf(pdu.SubmitSMID, number1, number2, "x"), wire.ROK)
 	third.want(shortOf(pdu.SubmitSMID, number1, number2, "x"), wire.ROK)
+}
+
+// slowly is a gate that takes its time for a registration.
+type slowly struct {
+	*gate
+	turn chan struct{}
+}
+
+func (s slowly) Register(ctx context.Context, r plugin.Registration) ([]plugin.Binding, error) {
+	<-s.turn
+	return s.gate.Register(ctx, r)
+}
+
+// TestComingAndGoing: an ESME that binds and unbinds all the time keeps the storage
+// busy with no more than it can take, and its last state is what counts.
+func TestComingAndGoing(t *testing.T) {
+	g := slowly{newGate(), make(chan struct{})}
+	d := serve(t, g, nil)
+	for range 20 {
+		e := boundAs(t, d, pdu.BindReceiverID)
+		e.want(wire.Packet{ID: pdu.UnbindID}, wire.ROK)
+		e.ends()
+	}
+	boundAs(t, d, pdu.BindReceiverID)
+	waitFor(t, "the end of all sessions but one", func() bool { return d.table.count() == 1 })
+	for range 2 {
+		g.turn <- struct{}{}
+		if r := g.nextChange(t); len(r.Bindings) != 1 {
+			t.Errorf("%+v", r)
+		}
+	}
+	select {
+	case g.turn <- struct{}{}:
+		t.Error("a third change is told")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(g.turn)
 }

@@ -186,6 +186,9 @@ func (s *session) enter(b *bind) *refusal {
 	}
 	s.state = stateBound
 	s.bind.Store(b)
+	if s.listener != nil {
+		s.listener.Know(s.wire.RemoteAddr())
+	}
 	return nil
 }
 

@@ -340,8 +340,8 @@ func TestGuessingBehindProxy(t *testing.T) {
 
 func TestLines(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	var l lines
-	for range linesPerMinute {
+	l := lines{most: refusalsPerMinute}
+	for range refusalsPerMinute {
 		if _, ok := l.next(now); !ok {
 			t.Fatal("too few lines")
 		}

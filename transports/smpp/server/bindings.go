@@ -61,7 +61,8 @@ func newBindings(d *Door) *bindings {
 
 // binding is what the engine is told of an account.
 type binding struct {
-	users int // who is about to tell; guarded by the lock of bindings
+	users int   // who is about to tell; guarded by the lock of bindings
+	news  *bind // of the last that has come or gone, and waits for its turn to be told; guarded by it too
 
 	turn  sync.Mutex    // one change after the other
 	last  *bind         // of the last receiver
@@ -70,18 +71,43 @@ type binding struct {
 	over  bool          // there is nothing more to tell
 }
 
-// changed tells the engine that a receiver has come or gone. It doesn't wait.
+// changed tells the engine that a receiver has come or gone. It doesn't wait. While
+// one change waits for its turn, others go with it: an ESME that comes and goes all
+// the time costs no more than the storage can take.
 func (bs *bindings) changed(b *bind) {
 	if bs.closing.Load() {
 		return
 	}
+	k := bs.hold(b.account.ID)
+	if bs.joins(k, b) {
+		bs.release(b.account.ID, k)
+		return
+	}
 	bs.run(func() {
-		k := bs.hold(b.account.ID)
 		defer bs.release(b.account.ID, k)
 		k.turn.Lock()
 		defer k.turn.Unlock()
-		bs.tell(k, b, time.Now())
+		bs.tell(k, bs.take(k), time.Now())
 	})
+}
+
+// joins notes of whom there is news, and returns true if somebody waits who will tell
+// it.
+func (bs *bindings) joins(k *binding, b *bind) bool {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	waits := k.news != nil
+	k.news = b
+	return waits
+}
+
+// take returns of whom there is news.
+func (bs *bindings) take(k *binding) *bind {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	b := k.news
+	k.news = nil
+	return b
 }
 
 func (bs *bindings) hold(account string) *binding {

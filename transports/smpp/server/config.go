@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/smpp/translate"
+	"github.com/imgate/imgate/transports/smpp/wire"
 )
 
 // Config is the section of an SMPP server in the configuration file.
@@ -46,7 +47,7 @@ type TLS struct {
 // Outbind is what we say to an ESME that is to bind because something waits for
 // it: one whose account has the attribute smpp.outbind (SMPP 3.4 §4.1.7).
 type Outbind struct {
-	Password string `yaml:"password" doc:"what we prove with, besides system_id, that it is us, at most 8 characters"`
+	Password string `yaml:"password" doc:"what we prove with, besides system_id, that it is us, at most 64 characters; SMPP has room for 8"`
 }
 
 // Limits of what is let in.
@@ -85,7 +86,7 @@ func (c Config) Validate() error {
 	c.checkListen(&p)
 	c.checkTLS(&p)
 	p.expect(isText(c.SystemID, 15), "system_id", "1 to 15 characters of ASCII (SMPP 3.4 §4.1.2)")
-	p.expect(c.Outbind.Password == "" || isText(c.Outbind.Password, 8), "outbind.password", "at most 8 characters of ASCII (SMPP 3.4 §4.1.7)")
+	p.expect(c.Outbind.Password == "" || isText(c.Outbind.Password, wire.MaxPassword), "outbind.password", "at most 64 characters of ASCII")
 	p.between(c.Binds, 1, maxBinds, "binds")
 	p.between(c.Rate, 0, maxRate, "rate")
 	p.between(c.Window, 1, maxWindow, "window")

@@ -34,7 +34,7 @@ func TestValidate(t *testing.T) {
 		"enquire_link":                   func(c *Config) { c.EnquireLink = 0 },
 		"response":                       func(c *Config) { c.Response = time.Minute },
 		"idle":                           func(c *Config) { c.Idle = time.Second },
-		"outbind.password":               func(c *Config) { c.Outbind.Password = "nine char" },
+		"outbind.password":               func(c *Config) { c.Outbind.Password = strings.Repeat("x", 65) },
 		"limits.binds":                   func(c *Config) { c.Limits.Binds = 0 },
 		"limits.connections_per_address": func(c *Config) { c.Limits.ConnectionsPerAddress = 0 },
 		"limits.pdu":                     func(c *Config) { c.Limits.PDU = 10 },

@@ -123,14 +123,23 @@ func version(n uint8) string {
 	return strconv.Itoa(int(n>>4)) + "." + strconv.Itoa(int(n&0xf))
 }
 
+// logBind says that an ESME is bound. One that comes and goes all the time shall not
+// fill the disk either.
 func (d *Door) logBind(s *session, b *bind) {
+	if _, ok := d.comings.next(b.since); !ok {
+		return
+	}
 	d.log.Info("ESME bound", "system_id", b.systemID, "peer", s.wire.RemoteAddr(), "mode", modes[b.mode],
 		"version", version(b.version), "network", s.wire.Network())
 }
 
 func (d *Door) logUnbind(s *session, b *bind, why error) {
+	unsaid, ok := d.goings.next(time.Now())
+	if !ok {
+		return
+	}
 	d.log.Info("ESME unbound", "system_id", b.systemID, "peer", s.wire.RemoteAddr(), "mode", modes[b.mode],
-		"version", version(b.version), "reason", why, "after", time.Since(b.since).Round(time.Second))
+		"version", version(b.version), "reason", why, "after", time.Since(b.since).Round(time.Second), "unsaid", unsaid)
 }
 
 // logRefusal says why a bind was refused. A flood of them shall not fill the disk
@@ -144,11 +153,16 @@ func (d *Door) logRefusal(s *session, request *wire.Bind, why *refusal, now time
 		"status", wire.StatusName(why.status), "reason", why.reason, "unsaid", unsaid)
 }
 
-// linesPerMinute is how often the log says why a bind was refused.
-const linesPerMinute = 30
+// How often the log says within a minute why a bind was refused, and that an ESME has
+// come, or gone: all of them may, after a network was lost.
+const (
+	refusalsPerMinute = 30
+	comingsPerMinute  = 2000
+)
 
 // lines are what the log has said within a minute.
 type lines struct {
+	most   int
 	mu     sync.Mutex
 	since  time.Time
 	said   int
@@ -162,7 +176,7 @@ func (l *lines) next(now time.Time) (unsaid int, ok bool) {
 	if now.Sub(l.since) >= time.Minute {
 		l.since, l.said = now, 0
 	}
-	if l.said >= linesPerMinute {
+	if l.said >= l.most {
 		l.unsaid++
 		return 0, false
 	}

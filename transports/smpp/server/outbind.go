@@ -66,7 +66,7 @@ func (d *Door) outbind(ctx context.Context, address string) {
 		d.log.Info("an ESME can't be told to bind", "peer", address, "reason", err)
 		return
 	}
-	s := d.newSession(conn, false)
+	s := d.newSession(conn, false, nil)
 	if err := s.sayOutbind(conn); err != nil {
 		d.log.Info("an ESME can't be told to bind", "peer", address, "reason", err)
 	}

@@ -44,6 +44,8 @@ type Door struct {
 	knocks   knocks
 	tasks    tasks
 	refusals lines
+	comings  lines
+	goings   lines
 	metrics  *metrics
 	watched  *plugin.Observers
 	log      *slog.Logger
@@ -77,7 +79,8 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 	d := &Door{
 		config: config, listen: listen, tls: secrets,
 		instance: env.Instance, node: env.Node,
-		table:   newTable(config.Limits.Binds),
+		table:    newTable(config.Limits.Binds),
+		refusals: lines{most: refusalsPerMinute}, comings: lines{most: comingsPerMinute}, goings: lines{most: comingsPerMinute},
 		watched: env.Observers, log: log,
 		wire: wire.Config{
 			Limits:      wire.Limits{Window: config.Window, InWindow: config.InWindow},
@@ -144,6 +147,7 @@ func (d *Door) open(ctx context.Context) error {
 		c := wire.ListenConfig{
 			Connections: d.config.Limits.Binds + unboundConnections,
 			PerAddress:  d.config.Limits.ConnectionsPerAddress,
+			Strangers:   true,
 			Handshake:   bindWithin,
 			Log:         d.log,
 		}
@@ -176,7 +180,7 @@ func (d *Door) opened() []*wire.Listener {
 }
 
 func (d *Door) accept(ctx context.Context, l *wire.Listener, secure bool) {
-	l.Serve(ctx, func(ctx context.Context, conn net.Conn) { d.newSession(conn, secure).run(ctx) })
+	l.Serve(ctx, func(ctx context.Context, conn net.Conn) { d.newSession(conn, secure, l).run(ctx) })
 }
 
 // Addrs returns the addresses that the door listens on; none before it is ready.

@@ -30,10 +30,11 @@ const (
 
 // session is a connection of an ESME.
 type session struct {
-	door   *Door
-	wire   *wire.Session
-	id     string // random: sequence numbers are unique within it
-	secure bool   // TLS
+	door     *Door
+	wire     *wire.Session
+	listener *wire.Listener // nil: we have connected
+	id       string         // random: sequence numbers are unique within it
+	secure   bool           // TLS
 
 	mu    sync.Mutex
 	state state
@@ -71,8 +72,10 @@ func (b *bind) receives() bool { return b.mode != pdu.BindTransmitterID }
 // §6.2.3).
 func (b *bind) shortNames() bool { return b.version < translate.Version34 }
 
-func (d *Door) newSession(conn net.Conn, secure bool) *session {
-	s := &session{door: d, id: message.NewPublicID(), secure: secure, waiting: make(chan submission, d.config.InWindow)}
+// newSession makes a session of a connection that came to a listener, or that we have
+// made ourselves.
+func (d *Door) newSession(conn net.Conn, secure bool, l *wire.Listener) *session {
+	s := &session{door: d, listener: l, id: message.NewPublicID(), secure: secure, waiting: make(chan submission, d.config.InWindow)}
 	c := d.wire
 	c.Trace = s.show
 	s.wire = wire.NewSession(conn, c, s)

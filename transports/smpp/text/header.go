@@ -73,10 +73,13 @@ func (h *header) take(element []byte) bool {
 	return true
 }
 
+// join takes a part's number. One that can't be, such as 0 or 4 of 3, says nothing
+// (3GPP TS 23.040 §9.2.3.24.1).
 func (h *header) join(reference uint16, total, number uint8) bool {
-	concat, ok := NewConcat(reference, total, number)
-	h.concat = concat
-	return ok
+	if concat, ok := NewConcat(reference, total, number); ok {
+		h.concat = concat
+	}
+	return true
 }
 
 // NewConcat returns which part a part is; nil: the only one. false: there is no

@@ -25,7 +25,7 @@ type Dialect struct {
 	Source        Numbering     `yaml:"source" doc:"TON and NPI of source addresses that are numbers"`
 	Destination   Numbering     `yaml:"destination" doc:"TON and NPI of destination addresses"`
 	ServiceType   string        `yaml:"service_type" doc:"service_type of what goes out, at most 5 characters"`
-	Receipts      string        `yaml:"receipts" doc:"which delivery receipts are asked for: none, final, or failure"`
+	Receipts      string        `yaml:"receipts" doc:"which delivery receipts are asked for: none, final, or failure (final where the sender wants to be told of a delivery)"`
 	ReceiptIDs    string        `yaml:"receipt_ids" doc:"how a receipt writes the number that the response named in hexadecimal or decimal: same (as there), decimal (the response's was hexadecimal), hex (the response's was decimal)"`
 	Validity      string        `yaml:"validity" doc:"how the end of a message's life is said: relative, absolute, or none"`
 	PartsWait     time.Duration `yaml:"parts_wait" doc:"how long after the first part of a long message the last one may come"`

@@ -89,7 +89,7 @@ func TestIncomingRefused(t *testing.T) {
 		"not of the alphabet":       {func(s *wire.Short) { s.Text = []byte("\xff") }, nil, wire.RInvDCS},
 		"half a unit":               {func(s *wire.Short) { s.DataCoding = 8 }, nil, wire.RInvDCS},
 		"no header":                 {func(s *wire.Short) { s.ESMClass = esmUDHI }, nil, wire.RInvEsmClass},
-		"part 0":                    {func(s *wire.Short) { s.ESMClass, s.Text = esmUDHI, []byte("\x05\x00\x03\x01\x02\x00") }, nil, wire.RInvEsmClass},
+		"half a part":               {func(s *wire.Short) { s.ESMClass, s.Text = esmUDHI, []byte("\x03\x00\x03\x01") }, nil, wire.RInvEsmClass},
 		"part 0 by TLVs":            {nil, sar(1, 2, 0), wire.RInvOptParamVal},
 		"part 3 of 2 by TLVs":       {nil, sar(1, 2, 3), wire.RInvOptParamVal},
 		"part 1 of 0 by TLVs":       {nil, sar(1, 0, 1), wire.RInvOptParamVal},

@@ -322,11 +322,19 @@ func TestValidity(t *testing.T) {
 	}
 }
 
+// TestRegisteredDelivery: the operator's word counts, but that a sender who wants to
+// be told of a delivery has it asked for where failures are anyway.
 func TestRegisteredDelivery(t *testing.T) {
-	for receipts, want := range map[string]uint8{ReceiptsNone: 0, ReceiptsFinal: 1, ReceiptsFailure: 2} {
-		parts, _ := dialect(func(d *Dialect) { d.Receipts = receipts }).outgoing(hello(nil), route, pdu.SubmitSMID, now)
-		if got := parts[0].Short.RegisteredDelivery; got != want {
-			t.Errorf("%s: %d", receipts, got)
+	for receipts, want := range map[string][4]uint8{
+		ReceiptsNone: {}, ReceiptsFinal: {1, 1, 1, 1},
+		ReceiptsFailure: {message.ReportNothing: 2, message.ReportDelivery: 1, message.ReportFailure: 2, message.ReportEnd: 1},
+	} {
+		for report, want := range want {
+			m := hello(func(m *message.Message) { m.Report = message.Report(report) })
+			parts, _ := dialect(func(d *Dialect) { d.Receipts = receipts }).outgoing(m, route, pdu.SubmitSMID, now)
+			if got := parts[0].Short.RegisteredDelivery; got != want {
+				t.Errorf("%s, report %d: %d, want %d", receipts, report, got, want)
+			}
 		}
 	}
 }

@@ -160,6 +160,38 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestOutgoingReceipt: only an ESME gets one, and only between numbers or names.
+func TestOutgoingReceipt(t *testing.T) {
+	m := hello(func(m *message.Message) {
+		m.Receipt = &message.Receipt{PublicID: "b9yXk2Jc0dQe4LrS8mTzVw", Submitted: now, Done: now}
+	})
+	parts, err := dialect(nil).outgoing(m, route, pdu.DeliverSMID, now)
+	if err != nil || len(parts) != 1 || parts[0].Short.ESMClass != 4 || parts[0].Short.RegisteredDelivery != 0 {
+		t.Errorf("%+v, %v", parts, err)
+	}
+	for _, of := range []pdu.ID{pdu.SubmitSMID, pdu.DataSMID} {
+		if _, err := dialect(nil).outgoing(m, route, of, now); message.AsFailure(err).Reason != message.Unbuildable {
+			t.Errorf("%v", err)
+		}
+	}
+	m.Recipient.User = "a name that is too long"
+	if _, err := dialect(nil).outgoing(m, route, pdu.DeliverSMID, now); message.AsFailure(err).Reason != message.UnknownRecipient {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestStates: each end has one that an ESME takes for an end.
+func TestStates(t *testing.T) {
+	if StateOf(message.ReceiptDelivered, "") != Delivered || StateOf(message.ReceiptUnknown, "") != Unknown {
+		t.Error("delivered, or unknown")
+	}
+	for _, why := range message.Reasons {
+		if _, failed := reasons[StateOf(message.ReceiptFailed, why)]; !failed {
+			t.Errorf("%s is %s", why, FailedState(why))
+		}
+	}
+}
+
 func TestReportOfEachState(t *testing.T) {
 	for state := Scheduled; state <= Skipped; state++ {
 		o := dialect(nil).Report(Report{MessageID: "7", State: state, Source: wire.Address{Number: "1"}, Destination: wire.Address{Number: "2"}})

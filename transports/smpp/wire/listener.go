@@ -18,6 +18,7 @@ type ListenConfig struct {
 	TLS         *tls.Config   // nil: none
 	Connections int           // at once; more are closed unanswered; default 1,000
 	PerAddress  int           // of those, from one IPv4 address, or one /64 of IPv6; default 100
+	Strangers   bool          // whether those of whom Know wasn't told make room for others when there are too many
 	Handshake   time.Duration // that TLS may take; default 10 s. Config.Bind bounds what follows
 	Log         *slog.Logger  // default: nobody reads it
 }
@@ -39,9 +40,8 @@ type Listener struct {
 
 	accepted, tooMany, tooManyOfOne, handshakes, errors atomic.Uint64
 
-	mu         sync.Mutex
-	open       int
-	perAddress map[netip.Prefix]int
+	mu     sync.Mutex
+	guests guests
 }
 
 // Listen opens a listener on an address like "192.0.2.1:2775" or ":3550".
@@ -55,7 +55,7 @@ func Listen(ctx context.Context, address string, c ListenConfig) (*Listener, err
 }
 
 func newListener(listener net.Listener, c ListenConfig) *Listener {
-	return &Listener{listener: listener, config: c.withDefaults(), perAddress: map[netip.Prefix]int{}}
+	return &Listener{listener: listener, config: c.withDefaults(), guests: guests{perAddress: map[netip.Prefix]int{}}}
 }
 
 // Addr is where it listens.
@@ -86,8 +86,8 @@ func (l *Listener) Serve(ctx context.Context, serve func(ctx context.Context, co
 		switch {
 		case err == nil:
 			pause = acceptPauseMin
-			l.admit(conn, func() {
-				group.Go(func() { l.attend(ctx, conn, serve) })
+			l.admit(conn, func(g *guest) {
+				group.Go(func() { l.attend(ctx, g, serve) })
 			})
 		case errors.Is(err, net.ErrClosed):
 			return
@@ -114,13 +114,14 @@ func (l *Listener) failed(err error) {
 
 // admit starts to attend to a connection, or closes it at once if there are too
 // many.
-func (l *Listener) admit(conn net.Conn, attend func()) {
-	if !l.enter(sharer(conn)) {
+func (l *Listener) admit(conn net.Conn, attend func(*guest)) {
+	g := &guest{conn: conn, who: sharer(conn), peer: addrPort(conn.RemoteAddr())}
+	if !l.enter(g) {
 		conn.Close()
 		return
 	}
 	l.accepted.Add(1)
-	attend()
+	attend(g)
 }
 
 // sharer is whom the limit per address counts: an IPv4 address, or the /64 of
@@ -131,34 +132,43 @@ func sharer(conn net.Conn) netip.Prefix {
 	return prefix
 }
 
-func (l *Listener) enter(who netip.Prefix) bool {
+func (l *Listener) enter(g *guest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.open >= l.config.Connections:
-		l.tooMany.Add(1)
-		return false
-	case l.perAddress[who] >= l.config.PerAddress:
+	if l.guests.perAddress[g.who] >= l.config.PerAddress {
 		l.tooManyOfOne.Add(1)
-		return false
+		if !l.guests.makeRoom(g.who) {
+			return false
+		}
 	}
-	l.open++
-	l.perAddress[who]++
+	if l.guests.open >= l.config.Connections {
+		l.tooMany.Add(1)
+		if !l.guests.makeRoom(netip.Prefix{}) {
+			return false
+		}
+	}
+	l.guests.enter(g, l.config.Strangers)
 	return true
 }
 
-func (l *Listener) leave(who netip.Prefix) {
+func (l *Listener) leave(g *guest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open--
-	if l.perAddress[who]--; l.perAddress[who] == 0 {
-		delete(l.perAddress, who)
-	}
+	l.guests.leave(g)
+}
+
+// Know says that the peer of a connection, which has that address, is no stranger:
+// it needn't make room for others.
+func (l *Listener) Know(peer netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.guests.know(peer)
 }
 
 // attend sees a connection to its end.
-func (l *Listener) attend(ctx context.Context, conn net.Conn, serve func(context.Context, net.Conn)) {
-	defer l.leave(sharer(conn))
+func (l *Listener) attend(ctx context.Context, g *guest, serve func(context.Context, net.Conn)) {
+	conn := g.conn
+	defer l.leave(g)
 	defer conn.Close()
 	watchPeer(conn)
 	if l.config.TLS == nil {
@@ -196,8 +206,8 @@ func watchPeer(conn net.Conn) {
 type ListenerCounts struct {
 	Open         int    // connections, now
 	Accepted     uint64 // connections that were let in
-	TooMany      uint64 // closed because there were too many
-	TooManyOfOne uint64 // closed because their address had too many
+	TooMany      uint64 // connections that were closed because there were too many: they, or strangers in their place
+	TooManyOfOne uint64 // the same because their address had too many
 	Handshakes   uint64 // closed because TLS could not be established
 	Errors       uint64 // of the system, when accepting
 }
@@ -205,7 +215,7 @@ type ListenerCounts struct {
 // Counts returns what was counted so far.
 func (l *Listener) Counts() ListenerCounts {
 	l.mu.Lock()
-	open := l.open
+	open := l.guests.open
 	l.mu.Unlock()
 	return ListenerCounts{
 		Open:         open,

@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -127,6 +128,81 @@ func TestConnectionLimits(t *testing.T) {
 		})
 	}
 }
+
+// TestStrangersMakeRoom: who doesn't bind is in nobody's way, and who is known
+// never has to go.
+func TestStrangersMakeRoom(t *testing.T) {
+	for name, config := range map[string]ListenConfig{
+		"in all":          {Connections: 3, Strangers: true},
+		"from an address": {PerAddress: 3, Strangers: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := served(t, config, Config{}, answering{})
+			accepted := 0
+			dial := func() net.Conn {
+				conn, err := net.Dial("tcp", l.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { conn.Close() })
+				accepted++
+				until(t, func() bool { return int(l.Counts().Accepted) == accepted })
+				return conn
+			}
+			know := func(conn net.Conn) { l.Know(conn.LocalAddr().(*net.TCPAddr).AddrPort()) }
+			isClosed := func(conn net.Conn) bool {
+				_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				_, err := conn.Read(make([]byte, 1))
+				return !errors.Is(err, os.ErrDeadlineExceeded)
+			}
+			friend, first := dial(), dial()
+			know(friend)
+			second, third := dial(), dial()
+			if !isClosed(first) || isClosed(friend) || isClosed(second) || isClosed(third) {
+				t.Error("another one than the stranger who came first had to go")
+			}
+			know(second)
+			know(third)
+			late, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer late.Close()
+			if !isClosed(late) || isClosed(friend) {
+				t.Error("somebody who is known had to go")
+			}
+			if n := l.Counts().Open; n != 3 {
+				t.Errorf("%d are open", n)
+			}
+		})
+	}
+}
+
+// TestCrowd: those leave who are most.
+func TestCrowd(t *testing.T) {
+	g := guests{perAddress: map[netip.Prefix]int{}}
+	enter := func(address string) *guest {
+		conn := &from{Conn: nothing{}, address: address}
+		s := &guest{conn: conn, who: sharer(conn), peer: addrPort(conn.RemoteAddr())}
+		g.enter(s, true)
+		return s
+	}
+	alone, one, two := enter("192.0.2.1:1"), enter("192.0.2.2:1"), enter("192.0.2.2:2")
+	if !g.makeRoom(netip.Prefix{}) || !one.left || two.left || alone.left || g.open != 2 {
+		t.Error("somebody else had to go")
+	}
+	g.leave(one) // a second time
+	g.makeRoom(netip.Prefix{})
+	g.makeRoom(netip.Prefix{})
+	if g.makeRoom(netip.Prefix{}) || g.open != 0 || len(g.perAddress) != 0 || len(g.strangers) != 0 {
+		t.Errorf("%+v", g)
+	}
+}
+
+// nothing is a connection that can be closed.
+type nothing struct{ net.Conn }
+
+func (nothing) Close() error { return nil }
 
 // until waits for something that a goroutine of the system's is about to do.
 func until(t *testing.T, done func() bool) {

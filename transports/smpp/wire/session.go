@@ -107,6 +107,14 @@ func (s *Session) Close() { s.end(ErrClosed) }
 // to end, or has ended.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
+// Bound tells whether a bind has succeeded. Once a request of the peer was read behind
+// the response to a bind of ours, that one counts.
+func (s *Session) Bound() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bound
+}
+
 // RemoteAddr is the peer's address; zero if the connection has none.
 func (s *Session) RemoteAddr() netip.AddrPort { return s.remote }
 
