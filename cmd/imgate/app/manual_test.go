@@ -108,6 +108,7 @@ func TestRoffEscapes(t *testing.T) {
 		"'quoted":            `\&'quoted`,
 		"use `--x` and ~":    `use \fB\-\-x\fP and \(ti`,
 		"`.x`":               `\fB.x\fP`,
+		"`a|b`":              `\fBa|\:b\fP`,
 		"":                   `\&`,
 	} {
 		if got := roffText(text); got != want {

@@ -83,7 +83,8 @@ func guardRoff(line string) string {
 }
 
 // escapeRoff writes what roff would take for something else, such as hyphens
-// that must stay what is typed.
+// that must stay what is typed. A line may end behind a bar: a list of many words is
+// wider than a terminal.
 func escapeRoff(s string) string {
-	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "~", `\(ti`, "^", `\(ha`, "`", `\(ga`).Replace(s)
+	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "~", `\(ti`, "^", `\(ha`, "`", `\(ga`, "|", `|\:`).Replace(s)
 }
