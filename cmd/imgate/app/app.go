@@ -34,10 +34,22 @@ const (
 // returns its exit status: 0, 1 for an error, 2 for wrong usage. The first
 // SIGINT or SIGTERM ends the command in order, the second one at once.
 func Main(plugins ...plugin.Definition) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // the next signal finds nobody who holds it back
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	endings := make(chan os.Signal, 1)
+	signal.Notify(endings, os.Interrupt, syscall.SIGTERM)
+	go endOnce(endings, cancel)
 	return run(ctx, os.Args[1:], terminal{os.Stdin, os.Stdout, os.Stderr}, plugins)
+}
+
+// endOnce ends the command with the first signal. The next one finds nobody who
+// holds it back: signals are let go before anybody can see that the command
+// ends (signal.NotifyContext has it the other way round, and swallows a second
+// signal that comes between the two).
+func endOnce(endings chan os.Signal, cancel context.CancelFunc) {
+	<-endings
+	signal.Stop(endings)
+	cancel()
 }
 
 // terminal is where a command reads and writes.
