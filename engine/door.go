@@ -177,6 +177,15 @@ func (d *door) Submit(a plugin.Arrival) plugin.Ticket {
 	return t.pipeline.Submit(d.instance.Name, a)
 }
 
+// Lost is plugin.Gate.
+func (d *door) Lost(context.Context, string) error {
+	_, failure := d.engine.active()
+	if failure != nil {
+		return failure
+	}
+	return nil
+}
+
 // Reachable is plugin.Gate.
 func (d *door) Reachable() {
 	if t, failure := d.engine.active(); failure == nil {

@@ -23,6 +23,8 @@ type Plan struct {
 	Charging        PlanCharging        `json:"charging" doc:"who pays, for what, and when"`
 	ExternalRouting bool                `json:"external_routing" doc:"whether the authorisation says where it goes, instead of transports; needs a charging.mode other than none" default:"false" example:"true"`
 	Store           time.Duration       `json:"store" doc:"how long a message waits at most for a recipient who can't be reached, 0s to 720h; 0s: it goes at once or not at all" default:"\"1h\"" example:"\"72h\""`
+	Forking         Forking             `json:"forking" doc:"in what order the recipient's devices are tried: all at once, or by their preference q, those with the greatest first and the next where none of these has taken it" enum:"parallel,sequential" default:"\"parallel\"" example:"\"sequential\""`
+	Devices         DeviceMode          `json:"devices" doc:"who is to have it: any of the recipient's devices, or all, each once; then those that are offline get a copy when they come back, within store" enum:"any,all" default:"\"any\"" example:"\"all\""`
 	Answer          AnswerMode          `json:"answer" doc:"what the sender is told: that the message is accepted, or the first outcome" enum:"accepted,delivered" default:"\"delivered\"" example:"\"accepted\""`
 	Within          time.Duration       `json:"answer_within" doc:"with delivered: how long to wait for the outcome, 1ms to 15s" default:"\"3s\"" example:"\"10s\""`
 	Retry           PlanRetry           `json:"retry" doc:"what follows an attempt that failed while the recipient can be reached"`
@@ -133,6 +135,24 @@ const (
 	AnswerDelivered AnswerMode = "delivered"
 )
 
+// Forking says in what order devices are tried (RFC 3261 §16.6).
+type Forking string
+
+// The orders.
+const (
+	ForkParallel   Forking = "parallel"
+	ForkSequential Forking = "sequential"
+)
+
+// DeviceMode says which of a recipient's devices are to have a message.
+type DeviceMode string
+
+// The modes.
+const (
+	AnyDevice  DeviceMode = "any"
+	AllDevices DeviceMode = "all"
+)
+
 // UnknownOutcome says what follows an attempt that wasn't answered.
 type UnknownOutcome string
 
@@ -194,6 +214,8 @@ func DefaultPlan() Plan {
 		Transports: defaultTransports,
 		Charging:   PlanCharging{Mode: ChargeNone, When: OnHandover},
 		Store:      time.Hour,
+		Forking:    ForkParallel,
+		Devices:    AnyDevice,
 		Answer:     AnswerDelivered,
 		Within:     DefaultWithin,
 		Retry:      PlanRetry{Backoff: defaultBackoff, Unknown: UnknownRetry},

@@ -23,7 +23,7 @@ import (
 	"sync"
 )
 
-// Kind says which of the six roles a plugin plays.
+// Kind says which of the seven roles a plugin plays.
 type Kind string
 
 // The kinds, named as the keys of the configuration file are.
@@ -34,6 +34,7 @@ const (
 	KindCharging  Kind = "charging"
 	KindPolicy    Kind = "policy"
 	KindObserver  Kind = "observer"
+	KindPush      Kind = "push"
 )
 
 // Config is a plugin's configuration: a struct whose exported fields carry a
@@ -161,6 +162,11 @@ func DefinePolicy[C Config](name, doc string, defaults C, open func(context.Cont
 // DefineObserver defines somebody who watches. There may be several.
 func DefineObserver[C Config](name, doc string, defaults C, open func(context.Context, Env, C) (Observer, error)) Definition {
 	return define(KindObserver, name, doc, defaults, open)
+}
+
+// DefinePush defines who has sleeping apps woken.
+func DefinePush[C Config](name, doc string, defaults C, open func(context.Context, Env, C) (Pusher, error)) Definition {
+	return define(KindPush, name, doc, defaults, open)
 }
 
 func define[C Config, T any](kind Kind, name, doc string, defaults C, open func(context.Context, Env, C) (T, error)) Definition {

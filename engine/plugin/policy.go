@@ -137,7 +137,8 @@ type Question struct {
 type QuestionMessage struct {
 	ID       string `json:"id" doc:"the message's id"`
 	Type     string `json:"type" doc:"MIME type without parameters, in lower case"`
-	Class    string `json:"class" doc:"what it is for the gateway" enum:"text,composing"`
+	Class    string `json:"class" doc:"what it is for the gateway" enum:"text,composing,notification"`
+	Inner    string `json:"inner" doc:"MIME type of what a message/cpim holds, without parameters, in lower case; empty: it isn't one"`
 	Size     int    `json:"size" doc:"octets of the body"`
 	Segments int    `json:"segments" doc:"how many SMS its text would take (3GPP TS 23.038, 23.040); 0: it has no text that can be read"`
 	Expires  *int   `json:"expires,omitempty" doc:"seconds that the sender wants it kept; absent: it doesn't say"`

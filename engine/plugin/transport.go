@@ -79,6 +79,10 @@ type Receipt struct {
 	PeerIDs []string
 	// Progress says which parts were taken, with an error. See Route.
 	Progress []byte
+	// Unwrapped: what was sent of a message/cpim is what it holds, without what
+	// its sender asks for there: the recipient's client can't notify the sender
+	// (RFC 5438), so the gateway does.
+	Unwrapped bool
 }
 
 // Validate checks the bounds; failed: it came with an error.
@@ -128,6 +132,12 @@ type Gate interface {
 	// identities), Malformed (out of order: the same Call-ID with a CSeq that
 	// is not greater), LimitReached, and temporary ones.
 	Register(ctx context.Context, r Registration) ([]Binding, error)
+
+	// Lost says that a flow of this instance's is gone for good, as Binding.Flow
+	// names it. Bindings over it end; those with a Push sleep: they keep their
+	// place, and no message is sent to them until they are registered again. It
+	// returns when that is on disk; nil also if there are none.
+	Lost(ctx context.Context, flow string) error
 
 	// Reachable says that the next hop can be reached again: what waits for this
 	// instance, since an attempt was Unavailable there, goes at once; what is to be
@@ -330,4 +340,7 @@ type Binding struct {
 	Expires   time.Time
 	CallID    string
 	CSeq      uint32
+
+	Push   Push // how its app can be woken; zero: it can't
+	Asleep bool // its flow is gone, or it has expired: it is there only to be woken
 }

@@ -116,6 +116,8 @@ func (g *transportGate) Submit(a plugin.Arrival) plugin.Ticket {
 
 func (g *transportGate) Report(context.Context, string, plugin.Status) error { return nil }
 
+func (g *transportGate) Lost(context.Context, string) error { return nil }
+
 func (g *transportGate) Reachable() {}
 
 func (g *transportGate) Find(context.Context, string, string) (plugin.Submitted, error) {
