@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -10,8 +11,18 @@ import (
 
 // Listener is where an endpoint listens.
 type Listener struct {
-	Network string // "udp" or "tcp"
+	Network string // "udp", "tcp", "tls", "ws" or "wss"
 	Address netip.AddrPort
+}
+
+// WebSocket says what a browser has to ask for (RFC 7118).
+type WebSocket struct {
+	Path string // of the URL; default "/"
+	// Origins are patterns, as in path.Match, for the host of the page that opens
+	// the connection, with its port if it names one; empty: any page may. A client
+	// that is no browser names none and is let in: an origin keeps strangers'
+	// pages away, not strangers.
+	Origins []string
 }
 
 // Config says how an endpoint works. Zero values take the defaults.
@@ -23,6 +34,15 @@ type Config struct {
 	Pending  int // requests without a final response; default 16,384
 	Finished int // transactions whose retransmissions are answered; default 1,000,000
 	Limits   Limits
+
+	// TLS is that of listeners for "tls" and "wss", which need it. It may have
+	// GetConfigForClient, which exchanges certificates while connections last.
+	TLS *tls.Config
+	// DialTLS is that of connections that Connect opens; its ServerName is
+	// replaced. nil: TLS 1.2 and newer, certificates checked against the system's
+	// authorities.
+	DialTLS   *tls.Config
+	WebSocket WebSocket // of listeners for "ws" and "wss"
 
 	// Closed is told of each connection that ends while Serve runs, once, by the
 	// connection's own goroutine, which Serve waits for; it must not wait for
@@ -67,6 +87,12 @@ func (c Config) withDefaults() Config {
 	c.Pending = or(c.Pending, 16_384)
 	c.Finished = or(c.Finished, 1_000_000)
 	c.Limits = c.Limits.withDefaults()
+	if c.WebSocket.Path == "" {
+		c.WebSocket.Path = "/"
+	}
+	if c.DialTLS == nil {
+		c.DialTLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

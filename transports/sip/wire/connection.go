@@ -2,6 +2,7 @@ package wire
 
 import (
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -42,10 +43,13 @@ type connection struct {
 	conn      net.Conn
 	endpoint  *Endpoint
 	sentBy    string
+	dialled   *dialling     // nil: the peer opened it
 	kept      atomic.Bool   // see Exchange.Keep
 	owed      atomic.Int32  // answers to requests that were begun
 	dismissed atomic.Bool   // see Endpoint.Dismiss
 	done      chan struct{} // closed when requests can't be sent on it any more
+
+	certificate *x509.Certificate // of the peer, checked; set before anything is read
 
 	framer framer // the reader's
 
@@ -58,10 +62,10 @@ type connection struct {
 	closed  bool
 }
 
-func (e *Endpoint) newConnection(conn net.Conn) *connection {
+func (e *Endpoint) newConnection(network string, conn net.Conn) *connection {
 	local := addrPort(conn.LocalAddr())
 	return &connection{
-		flow:     Flow{Network: "tcp", Local: local, Remote: addrPort(conn.RemoteAddr()), ID: rand.Text()},
+		flow:     Flow{Network: network, Local: local, Remote: addrPort(conn.RemoteAddr()), ID: rand.Text()},
 		conn:     conn,
 		endpoint: e,
 		sentBy:   local.String(),
@@ -197,6 +201,7 @@ func (c *connection) close(why cause) {
 	}
 	e := c.endpoint
 	e.connections.remove(c)
+	e.dialled.remove(c)
 	e.counters.ended[why].Add(1)
 	switch why {
 	case causeSlowReader:

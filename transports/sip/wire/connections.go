@@ -69,11 +69,26 @@ func (t *connections) add(c *connection) (pressureKind, bool) {
 	return 0, true
 }
 
-// remove takes a connection out that was let in.
+// addDialled takes a connection up that we have opened: others bound those. It
+// returns false if nobody is let in any more.
+func (t *connections) addDialled(c *connection) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.byID[c.flow.ID] = c
+	return true
+}
+
+// remove takes a connection out.
 func (t *connections) remove(c *connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.byID, c.flow.ID)
+	if c.dialled != nil {
+		return
+	}
 	address := sharer(c.flow.Remote.Addr())
 	if t.perAddress[address]--; t.perAddress[address] == 0 {
 		delete(t.perAddress, address)

@@ -6,12 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 )
 
-// acceptor is a TCP listener of ours.
+// acceptor is a listener of ours for connections.
 type acceptor struct {
+	network  string
 	listener net.Listener
 	local    netip.AddrPort
 }
@@ -34,16 +34,16 @@ func watchPeer(conn net.Conn) {
 	_ = setUserTimeout(tcp, unacknowledged)
 }
 
-func listenTCP(address netip.AddrPort) (*acceptor, error) {
-	network := "tcp4"
+func listenTCP(network string, address netip.AddrPort) (*acceptor, error) {
+	family := "tcp4"
 	if address.Addr().Is6() {
-		network = "tcp6"
+		family = "tcp6"
 	}
-	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(address))
+	listener, err := net.ListenTCP(family, net.TCPAddrFromAddrPort(address))
 	if err != nil {
 		return nil, err
 	}
-	return &acceptor{listener: listener, local: addrPort(listener.Addr())}, nil
+	return &acceptor{network: network, listener: listener, local: addrPort(listener.Addr())}, nil
 }
 
 // addrPort returns the address of a TCP socket; none if a isn't one.
@@ -89,8 +89,8 @@ func (e *Endpoint) accept(ctx context.Context, listener net.Listener, admit func
 
 // admit starts the reader of a connection, or closes it at once if there are
 // too many.
-func (e *Endpoint) admit(ctx context.Context, conn net.Conn, readers *sync.WaitGroup, queues []chan *Request) {
-	c := e.newConnection(conn)
+func (e *Endpoint) admit(s *service, a *acceptor, conn net.Conn) {
+	c := e.newConnection(a.network, conn)
 	if why, ok := e.connections.add(c); !ok {
 		e.pressure.note(why, time.Now())
 		conn.Close()
@@ -98,16 +98,16 @@ func (e *Endpoint) admit(ctx context.Context, conn net.Conn, readers *sync.WaitG
 	}
 	e.counters.accepted.Add(1)
 	watchPeer(conn)
-	readers.Go(func() { e.attend(ctx, c, queues) })
+	s.readers.Go(func() { e.attend(s, c) })
 }
 
-// attend reads a connection to its end. When ctx is done it stays open for what
+// attend reads a connection to its end. When Serve ends it stays open for what
 // is still to be answered, until Close.
-func (e *Endpoint) attend(ctx context.Context, c *connection, queues []chan *Request) {
+func (e *Endpoint) attend(s *service, c *connection) {
 	defer c.framer.release(e.budget)
 	now := time.Now()
-	r := streamReader{connection: c, queues: queues, opened: now, active: now}
-	why := r.run(ctx)
+	r := streamReader{connection: c, queues: s.queues, opened: now, active: now, messages: c.dialled != nil}
+	why := r.run(s.ctx)
 	if why == causeShutdown {
 		return
 	}
@@ -126,7 +126,7 @@ type streamReader struct {
 	now      time.Time // of the last read
 	active   time.Time // when there was something that counts
 	began    time.Time // when the message began that isn't complete; zero: none has
-	messages bool      // there was one
+	messages bool      // there was one, or none has to come soon
 	answered bool      // the peer is told why the connection ends
 }
 
@@ -207,6 +207,8 @@ func (r *streamReader) deadline() (time.Time, cause) {
 		return r.opened.Add(limits.MessageTimeout), causeSlowSender
 	case !r.began.IsZero():
 		return r.began.Add(limits.MessageTimeout), causeSlowSender
+	case r.dialled != nil:
+		return r.active.Add(dialledIdle), causeIdle
 	case r.kept.Load():
 		return r.active.Add(limits.Idle), causeIdle
 	default:
