@@ -99,6 +99,7 @@ func (e *Endpoint) open(d *dialling) (*connection, error) {
 	watchPeer(conn)
 	if d.target.Network == "tls" {
 		secure := tls.Client(conn, e.dialTLS(d.target))
+		_ = conn.SetWriteDeadline(time.Now().Add(dialTimeout)) // stays: see shakeHands
 		if err := secure.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, err

@@ -31,7 +31,8 @@ func (r *reader) shakeHands(upgrade func() error) (cause, bool) {
 	if !r.endpoint.connections.opened(r.connection) {
 		return causeDisplaced, false
 	}
-	_ = r.conn.SetDeadline(time.Time{}) // fails only when it is closed
+	// The deadline of writing stays: crypto/tls answers a KeyUpdate from where it
+	// reads, and must not wait there for a peer who doesn't.
 	r.mu.Lock()
 	r.open = true
 	r.mu.Unlock()

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bufio"
 	"crypto/tls"
 	"io"
 	"net"
@@ -9,22 +10,34 @@ import (
 	"time"
 )
 
-// opened makes the handshakes of a network on a connection in a bubble.
-func (b *bubble) opened(network string, a *authority) *socketPeer {
-	b.t.Helper()
-	return b.openedOver(network, a, b.call(somewhere).Conn)
+// talker is a peer's side of a connection, whatever it carries.
+type talker interface {
+	net.Conn
+	say(text string)
+	hear() string
 }
 
-func (b *bubble) openedOver(network string, a *authority, conn net.Conn) *socketPeer {
+// opened makes the handshakes of a network on a connection in a bubble.
+func (b *bubble) opened(network string, a *authority) talker {
 	b.t.Helper()
+	conn := b.call(somewhere).Conn
 	if isSecure(network) {
 		secure := tls.Client(conn, &tls.Config{RootCAs: a.pool, ServerName: "sip.example.com"})
 		if err := secure.Handshake(); err != nil {
 			b.t.Fatal(err)
 		}
+		b.t.Cleanup(func() { conn.Close() }) // without a word that nobody would read
 		conn = secure
 	}
+	if network == "tls" {
+		return &tcpPeer{bufio.NewReader(conn), conn, b.t}
+	}
 	return upgraded(b.t, conn)
+}
+
+func (b *bubble) openedSocket() *socketPeer {
+	b.t.Helper()
+	return upgraded(b.t, b.call(somewhere).Conn)
 }
 
 // TestHandshakeDeadline: a handshake has five seconds, whatever is said.
@@ -84,7 +97,7 @@ func TestWebSocketDeadlines(t *testing.T) {
 	answering := func(n int) func(p *socketPeer) {
 		return func(p *socketPeer) {
 			for range n {
-				if opcode, payload := p.read(); opcode != 0x89 {
+				if opcode, payload := p.frame(); opcode != 0x89 {
 					p.t.Fatalf("frame %x %q", opcode, payload)
 				}
 				p.write(pong)
@@ -108,7 +121,7 @@ func TestWebSocketDeadlines(t *testing.T) {
 		{"pings and no message", func(p *socketPeer) {
 			for range 3 {
 				p.write(frame(0x89, ""))
-				p.read()
+				p.frame()
 				time.Sleep(3 * time.Second)
 			}
 		}, 10 * time.Second, causeSlowSender},
@@ -123,7 +136,7 @@ func TestWebSocketDeadlines(t *testing.T) {
 			}
 		}), 10 * time.Second, causeSlowSender},
 		{"stranger who answers pings", begin("a", answering(1)), time.Minute, causeIdle},
-		{"client who answers no pings", begin("keep", func(p *socketPeer) { p.read() }), pingAfter + unacknowledged, causePeer},
+		{"client who answers no pings", begin("keep", func(p *socketPeer) { p.frame() }), pingAfter + unacknowledged, causePeer},
 		{"client who answers pings", begin("keep", answering(30)), 31*pingAfter + unacknowledged, causePeer},
 		{"client who pings", begin("keep", func(p *socketPeer) {
 			for range 100 {
@@ -131,13 +144,13 @@ func TestWebSocketDeadlines(t *testing.T) {
 				p.say("\r\n\r\n")
 				p.hear()
 			}
-			p.read()
+			p.frame()
 		}), 4000*time.Second + pingAfter + unacknowledged, causePeer},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			inBubbleOf(t, "ws", Config{}, func(t *testing.T, b *bubble) {
-				p, start := b.opened("ws", nil), time.Now()
+				p, start := b.openedSocket(), time.Now()
 				test.play(p)
 				if test.cause != causeSlowSender || test.after != 5*time.Second {
 					p.untilClose()
@@ -161,7 +174,7 @@ func TestWebSocketDeadlines(t *testing.T) {
 func (p *socketPeer) untilClose() {
 	p.t.Helper()
 	for {
-		if opcode, _ := p.read(); opcode == frameClose {
+		if opcode, _ := p.frame(); opcode == frameClose {
 			return
 		}
 	}
@@ -171,7 +184,7 @@ func (p *socketPeer) untilClose() {
 // network, and nobody else waits.
 func TestSlowReadersOfEach(t *testing.T) {
 	authority := newAuthority(t)
-	for _, network := range []string{"ws", "wss"} {
+	for _, network := range []string{"tls", "ws", "wss"} {
 		for _, test := range []struct {
 			name  string
 			size  int
@@ -202,7 +215,6 @@ func TestSlowReadersOfEach(t *testing.T) {
 					if b.counters.ended(test.cause) != 1 {
 						t.Errorf("%+v", b.Counts())
 					}
-					good.Close()
 				})
 			})
 		}
@@ -223,12 +235,12 @@ func TestHandshakesGiveWay(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			inBubbleOf(t, "ws", Config{Limits: test.limits}, func(t *testing.T, b *bubble) {
-				served := b.opened("ws", nil)
+				served := b.openedSocket()
 				synctest.Wait() // the server knows that too
 				first, second := b.call(somewhere), b.call(somewhere)
 				synctest.Wait()
 				start := time.Now()
-				third := b.openedOver("ws", nil, b.call(somewhere).Conn)
+				third := b.openedSocket()
 				first.ends()
 				if !second.isOpen() || time.Since(start) > time.Millisecond {
 					t.Errorf("after %v", time.Since(start))
@@ -254,7 +266,7 @@ func TestCloseTellsWebSockets(t *testing.T) {
 	authority := newAuthority(t)
 	for _, network := range []string{"ws", "wss"} {
 		inBubbleOf(t, network, Config{TLS: authority.server("sip.example.com")}, func(t *testing.T, b *bubble) {
-			p := b.opened(network, authority)
+			p := b.opened(network, authority).(*socketPeer)
 			p.say(hello("a"))
 			p.hear()
 			flow := <-b.flows
@@ -270,11 +282,49 @@ func TestCloseTellsWebSockets(t *testing.T) {
 			if got := p.hear(); got != "last" {
 				t.Errorf("%q", got)
 			}
-			if opcode, payload := p.read(); opcode != frameClose || payload != "\x03\xe9" {
+			if opcode, payload := p.frame(); opcode != frameClose || payload != "\x03\xe9" {
 				t.Errorf("frame %x %q", opcode, payload)
 			}
 			p.Close()
 			<-done
 		})
 	}
+}
+
+// TestTLSSaysGoodbye: a peer can tell the end from an attack that cuts the
+// connection short (RFC 8446 §6.1).
+func TestTLSSaysGoodbye(t *testing.T) {
+	authority := newAuthority(t)
+	inBubbleOf(t, "tls", Config{TLS: authority.server("sip.example.com")}, func(t *testing.T, b *bubble) {
+		p := b.opened("tls", authority)
+		p.say(hello("a"))
+		p.hear()
+		start := time.Now()
+		if n, err := p.Read(make([]byte, 1)); err != io.EOF || time.Since(start) != time.Minute {
+			t.Errorf("%d octets, %v after %v", n, err, time.Since(start))
+		}
+	})
+}
+
+// TestDismissedWebSocket hears that it should come back elsewhere.
+func TestDismissedWebSocket(t *testing.T) {
+	inBubbleOf(t, "ws", Config{}, func(t *testing.T, b *bubble) {
+		p := b.openedSocket()
+		p.say(hello("keep"))
+		p.hear()
+		flow := <-b.flows
+		if !b.Dismiss(flow) {
+			t.Error("nothing is under way")
+		}
+		if opcode, payload := p.frame(); opcode != frameClose || payload != "\x03\xe9" {
+			t.Errorf("frame %x %q", opcode, payload)
+		}
+		if b.Connected(flow) {
+			t.Error("requests could still be sent on it")
+		}
+		p.Close()
+		if f := <-b.closed; f != flow || b.Counts().EndedDismissed != 1 {
+			t.Errorf("%v, %+v", f, b.Counts())
+		}
+	})
 }
