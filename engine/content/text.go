@@ -1,22 +1,9 @@
 package content
 
 import (
-	"bytes"
 	"mime"
 	"strings"
 	"unicode/utf8"
-)
-
-// The types that hold text.
-const (
-	TypePlain = "text/plain"
-	TypeCPIM  = "message/cpim" // RFC 3862
-)
-
-// Bounds of what is looked through for the text within a message/cpim.
-const (
-	maxHead  = 8 << 10 // octets of its two groups of header lines
-	maxLines = 128     // of these lines
 )
 
 // Text returns what a person reads of a message, in UTF-8; false: there is
@@ -76,64 +63,15 @@ func latin1(body []byte) string {
 	return string(text)
 }
 
-// unwrap returns the text within a message/cpim: behind the message's headers
-// and those of its content (RFC 3862 §2).
+// unwrap returns the text within a message/cpim.
 func unwrap(body []byte) (string, bool) {
-	lines := maxLines
-	_, rest, ok := head(body, &lines)
+	contentType, inner, ok := Unwrap(body)
 	if !ok {
 		return "", false
 	}
-	fields, inner, ok := head(rest, &lines)
-	if !ok || len(body)-len(inner) > maxHead {
-		return "", false
-	}
-	contentType, encoding := TypePlain, ""
-	for _, line := range fields {
-		name, value, _ := strings.Cut(line, ":")
-		switch strings.ToLower(strings.TrimSpace(name)) {
-		case "content-type":
-			contentType = value
-		case "content-transfer-encoding":
-			encoding = strings.ToLower(strings.TrimSpace(value))
-		}
-	}
 	mediaType, charset, ok := parseType(contentType)
-	if !ok || mediaType != TypePlain || !identity(encoding) {
+	if !ok || mediaType != TypePlain {
 		return "", false
 	}
 	return decode(charset, inner)
-}
-
-// identity tells whether a content transfer encoding leaves the octets as they
-// are (RFC 2045 §6.2).
-func identity(encoding string) bool {
-	switch encoding {
-	case "", "7bit", "8bit", "binary":
-		return true
-	}
-	return false
-}
-
-// head reads header lines up to the empty one, folded lines put together
-// (RFC 5322 §2.2.3), and returns what is behind. lines is how many there may be.
-func head(b []byte, lines *int) (fields []string, rest []byte, ok bool) {
-	for size := 0; *lines > 0 && size <= maxHead; *lines-- {
-		line, after, found := bytes.Cut(b, []byte("\n"))
-		if !found {
-			return nil, nil, false
-		}
-		size += len(line)
-		b = after
-		text := strings.TrimSuffix(string(line[:min(len(line), maxHead)]), "\r")
-		switch {
-		case text == "":
-			return fields, b, true
-		case len(fields) > 0 && (text[0] == ' ' || text[0] == '\t'):
-			fields[len(fields)-1] += text
-		default:
-			fields = append(fields, text)
-		}
-	}
-	return nil, nil, false
 }
