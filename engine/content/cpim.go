@@ -210,7 +210,7 @@ func parseHeader(line string) (Header, error) {
 // of the names without one.
 func parseNamespace(value string) (prefix, uri string) {
 	prefix, uri, _ = strings.Cut(value, "<")
-	return strings.TrimSpace(prefix), strings.TrimSuffix(strings.TrimSpace(uri), ">")
+	return strings.TrimSpace(prefix), unescape(strings.TrimSuffix(strings.TrimSpace(uri), ">"))
 }
 
 // parseParty reads "Alice <im:alice@example.com>" (RFC 3862 §4.1).

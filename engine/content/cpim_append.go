@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // Append writes the envelope and its content. Whatever its fields hold, what comes
@@ -25,10 +24,10 @@ func (c *CPIM) Append(b []byte) []byte {
 		b = appendHeader(b, h, prefixes)
 	}
 	b = append(b, crlf...)
-	b = appendContentHeader(b, "Content-Type", typeOr(c.ContentType, TypePlain))
+	b = appendContentHeader(b, "Content-Type", typeOr(printable(c.ContentType), TypePlain))
 	for _, h := range c.ContentHeaders {
 		if !isWritten(h.Name) {
-			b = appendContentHeader(b, h.Name, h.Value)
+			b = appendContentHeader(b, h.Name, printable(h.Value))
 		}
 	}
 	b = appendContentHeader(b, "Content-Length", strconv.Itoa(len(c.Body)))
@@ -107,14 +106,17 @@ func appendContentHeader(b []byte, name, value string) []byte {
 	if !isName(name) {
 		return b
 	}
-	b = append(append(b, name...), ": "...)
-	for _, r := range value {
+	return append(append(append(append(b, name...), ": "...), value...), crlf...)
+}
+
+// printable is a value of MIME, which has no escapes.
+func printable(value string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if isControl(r) {
-			r = ' '
+			return ' '
 		}
-		b = utf8.AppendRune(b, r)
-	}
-	return append(b, crlf...)
+		return r
+	}, value))
 }
 
 func isControl(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }

@@ -6,10 +6,10 @@ import (
 )
 
 // Text returns what a person reads of a message, in UTF-8; false: there is
-// nothing that can be read. That is text/plain in one of the charsets of Charset,
-// as it is, within a message/cpim, or the first of that kind in a multipart/mixed,
-// multipart/alternative or multipart/related. UTF-8 is the default, as it is SIP's
-// (RFC 3261 §7.4.1).
+// nothing that can be read. That is text/plain in UTF-8, which is SIP's default
+// (RFC 3261 §7.4.1), US-ASCII, ISO 8859-1 or -15, Windows-1252 or UTF-16: as it is,
+// within a message/cpim, or the first such part of a multipart/mixed,
+// multipart/alternative or multipart/related.
 func Text(contentType string, body []byte) (string, bool) {
 	mediaType, charset, ok := parseType(contentType)
 	switch {
