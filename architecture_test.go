@@ -177,7 +177,7 @@ var budgets = []struct {
 	most    int
 }{
 	{"the flow", []string{"message", "spool", "pipeline"}, 7400},
-	{"content", []string{"content"}, 300},
+	{"content", []string{"content"}, 1200},
 	{"rate limits", []string{"ratelimit"}, 300},
 	{"joining", []string{"joining"}, 600},
 	{"revisions", []string{"revisions"}, 1250},
