@@ -43,6 +43,9 @@ type Limits struct {
 	// UDPMessage is 8,192 octets by default: the buffer into which libre, and so
 	// baresip, reads a datagram. Whoever has phones with pjsip wants 4,000.
 	UDPMessage int `yaml:"udp_message" doc:"octets of a request that goes over UDP, in fragments, to a device that has no TCP connection; up to 1300 it goes over UDP anyway"`
+
+	RequestsPerSource  int `yaml:"requests_per_source" doc:"requests a second from one IPv4 address or IPv6 /64 that nobody has proved himself with, twice as many at once; more are refused, and beyond twice as many not answered. Peers are exempt; one that dispatches says whose request it is"`
+	RequestsPerAccount int `yaml:"requests_per_account" doc:"messages and registrations a second with the credentials of one account, twice as many at once; more are refused"`
 }
 
 var defaults = Config{
@@ -51,7 +54,7 @@ var defaults = Config{
 	Algorithms:    []string{"MD5", "SHA-256"},
 	NonceLifetime: 5 * time.Minute,
 	Registration:  Registration{Min: time.Minute, Default: time.Hour, Max: 2 * time.Hour},
-	Limits:        Limits{Body: 64 << 10, Contacts: 10, Connections: 10_000, ConnectionsPerAddress: 256, UDPMessage: 8192},
+	Limits:        Limits{Body: 64 << 10, Contacts: 10, Connections: 10_000, ConnectionsPerAddress: 256, UDPMessage: 8192, RequestsPerSource: 5000, RequestsPerAccount: 1000},
 }
 
 // Validate names every key that is wrong.
@@ -117,7 +120,12 @@ func (l Limits) check(p *problems) {
 	p.expect(l.Connections > 0 && l.Connections <= 1_000_000, "limits.connections", "between 1 and 1000000")
 	p.expect(l.ConnectionsPerAddress > 0 && l.ConnectionsPerAddress <= l.Connections, "limits.connections_per_address", "between 1 and limits.connections")
 	p.expect(l.UDPMessage >= udpAnyway && l.UDPMessage <= wire.MaxDatagram, "limits.udp_message", fmt.Sprintf("between %d and %d", udpAnyway, wire.MaxDatagram))
+	p.expect(l.RequestsPerSource > 0 && l.RequestsPerSource <= maxRate, "limits.requests_per_source", "between 1 and 1000000")
+	p.expect(l.RequestsPerAccount > 0 && l.RequestsPerAccount <= maxRate, "limits.requests_per_account", "between 1 and 1000000")
 }
+
+// maxRate is the largest rate, a second.
+const maxRate = 1_000_000
 
 // udpAnyway is the size, in octets, up to which a request goes over UDP whatever
 // else there is (RFC 3261 §18.1.1).

@@ -38,6 +38,14 @@ func TestConfig(t *testing.T) {
 		{"limits.connections_per_address", func(c *Config) { c.Limits.ConnectionsPerAddress = c.Limits.Connections + 1 }},
 		{"limits.udp_message", func(c *Config) { c.Limits.UDPMessage = 1299 }},
 		{"limits.udp_message", func(c *Config) { c.Limits.UDPMessage = 65_001 }},
+		{"limits.requests_per_source", func(c *Config) { c.Limits.RequestsPerSource = 0 }},
+		{"limits.requests_per_account", func(c *Config) { c.Limits.RequestsPerAccount = maxRate + 1 }},
+		{"peers[0].certificates[1]", func(c *Config) {
+			c.Peers = []Peer{{Name: "a", Certificates: []string{"proxy.example.com", "*.example.com"}}}
+		}},
+		{"peers[1].certificates[0]", func(c *Config) {
+			c.Peers = []Peer{{Name: "a", Certificates: []string{"sip:x.example"}}, {Name: "b", Certificates: []string{"SIP:X.example"}}}
+		}},
 		{"peers[0].name", func(c *Config) { c.Peers = []Peer{{Addresses: []string{"192.0.2.1"}}} }},
 		{"peers[1].name", func(c *Config) {
 			c.Peers = []Peer{{Name: "a", Addresses: []string{"192.0.2.1"}}, {Name: "a", Addresses: []string{"192.0.2.2"}}}

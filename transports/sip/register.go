@@ -26,14 +26,14 @@ const (
 
 // register changes or tells the bindings of an address-of-record. A trusted peer
 // may bring the request; whose it is, the credentials say.
-func (d *Door) register(ctx context.Context, x *wire.Exchange, peer *Peer) {
+func (d *Door) register(ctx context.Context, x *wire.Exchange, o *origin) {
 	now := time.Now()
 	digest, found := d.credentials(x)
-	who, ok := d.authenticate(ctx, x, digest, found, now)
+	who, ok := d.authenticate(ctx, x, o, digest, found, now)
 	if !ok || !d.begin(x) {
 		return
 	}
-	path, refusal := pathOf(x, peer)
+	path, refusal := pathOf(x, o.peer)
 	if refusal != nil {
 		d.answer(x, *refusal)
 		return
@@ -108,7 +108,7 @@ func (d *Door) remember(x *wire.Exchange, r plugin.Registration, path string, no
 	}
 	if slices.ContainsFunc(r.Bindings, func(b plugin.Binding) bool { return b.Expires.After(now) }) {
 		x.Keep()
-		if d.peers.behind(x.Flow.Remote.Addr()) == nil {
+		if d.peerOf(x) == nil {
 			d.streams.noteClient(x.Flow)
 		}
 	}

@@ -52,6 +52,8 @@ type Door struct {
 	peers      peers
 	streams    *streams
 	tenures    tenures
+	guard      *guard
+	rates      *rates
 	waiters    *waiters
 	gate       plugin.Gate
 	metrics    *metrics
@@ -85,6 +87,8 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 		peers:      peers,
 		streams:    s,
 		tenures:    tenures{lifetime: config.NonceLifetime, opened: time.Now()},
+		guard:      newGuard(config.Registration.Max, env.Metrics, log),
+		rates:      newRates(config.Limits, env.Metrics),
 		waiters:    newWaiters(),
 		metrics:    m,
 		complaints: newComplaints(m, log),
@@ -161,6 +165,10 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		x.Abandon() // never answered (RFC 3261 §17)
 		return
 	}
+	o := originOf(x, d.peerOf(x))
+	if !d.isAdmitted(x, &o, time.Now()) {
+		return
+	}
 	if failure := d.gate.Active(); failure != nil {
 		d.refuse(x, failure) // OPTIONS too: by it others learn who is active
 		return
@@ -184,8 +192,7 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		d.answer(x, wire.Reply{Status: 481}) // of a dialog, and we have none (RFC 3261 §12.2.2)
 		return
 	}
-	peer := d.peers.behind(x.Flow.Remote.Addr())
-	if refusal := d.followRoute(x, peer); refusal != nil {
+	if refusal := d.followRoute(x, o.peer); refusal != nil {
 		d.answer(x, *refusal)
 		return
 	}
@@ -193,9 +200,9 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 	case "OPTIONS":
 		d.answer(x, wire.Reply{Status: 200, Headers: capabilities})
 	case "MESSAGE":
-		d.message(ctx, x, peer)
+		d.message(ctx, x, &o)
 	case "REGISTER":
-		d.register(ctx, x, peer)
+		d.register(ctx, x, &o)
 	}
 }
 

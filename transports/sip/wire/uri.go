@@ -169,3 +169,16 @@ func AppendURI(b []byte, a message.Address, host string) []byte {
 }
 
 const hexDigits = "0123456789ABCDEF"
+
+// Identity returns who is named by a URI that is no more than a name: sip, sips
+// or tel. How its owner could be reached by it is no matter.
+func Identity(uri string) (message.Address, error) {
+	if scheme, rest, _ := strings.Cut(uri, ":"); strings.EqualFold(scheme, "sips") {
+		uri = "sip:" + rest
+	}
+	u, err := parseTarget(uri)
+	if err != nil {
+		return message.Address{}, err
+	}
+	return Address(u)
+}
