@@ -23,7 +23,7 @@ type Config struct {
 	Algorithms    []string      `yaml:"algorithms" doc:"digest algorithms in the order in which they are offered: MD5, SHA-256"`
 	NonceLifetime time.Duration `yaml:"nonce_lifetime" doc:"how long a client may use a nonce"`
 	Registration  Registration  `yaml:"registration"`
-	Peers         []Peer        `yaml:"peers" doc:"proxies and gateways that are trusted because of the address that they send from; over UDP only where the network keeps strangers from writing that address"`
+	Peers         []Peer        `yaml:"peers" doc:"proxies and gateways that are trusted because of the address that they send from, over UDP only where the network keeps strangers from writing that address, or because of their certificate"`
 	Limits        Limits        `yaml:"limits"`
 }
 

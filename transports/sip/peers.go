@@ -147,6 +147,11 @@ func (p *peers) certified(c *x509.Certificate) *Peer {
 
 // peerOf returns the peer that brings a request; nil: nobody whom we trust.
 func (d *Door) peerOf(x *wire.Exchange) *Peer {
+	if c := x.Certificate(); c != nil {
+		if peer := d.peers.certified(c); peer != nil {
+			return peer
+		}
+	}
 	return d.peers.behind(x.Flow.Remote.Addr())
 }
 
