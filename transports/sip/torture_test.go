@@ -304,3 +304,38 @@ func (t *tortured) compare(what string, got, right []string, n int) {
 		t.Errorf("%s: answered %q, right is %q", what, got, right)
 	}
 }
+
+// TestTortureOfRegistrations: what the RFC says of registrations, for who has
+// proved himself. Behind credentials are the fields that make each what it is.
+func TestTortureOfRegistrations(t *testing.T) {
+	for _, test := range []struct{ name, old, new, contact, status string }{
+		{name: "regbadct", contact: "sip:user@example.com?Route=%3Csip:sip.example.com%3E", status: "400 Bad Contact"},
+		{name: "regescrt", contact: "<sip:user@example.com?Route=%3Csip:sip.example.com%3E>", status: "200 OK"},
+		{name: "cparam01", contact: "sip:+19725552222@gw1.example.net;unknownparam", status: "200 OK"},
+		{name: "cparam02", contact: "<sip:+19725552222@gw1.example.net;unknownparam>", status: "200 OK"},
+		{name: "unksm2", old: "To: <sip:1001@sip.example.com>", new: "To: isbn:2983792873", contact: "<name:John_Smith>", status: "400 Bad Address-Of-Record"},
+		{name: "unksm2, the contact alone", contact: "<name:John_Smith>", status: "400 Bad Contact"},
+		{name: "escnull", old: "To: <sip:1001@", new: "To: <sip:null-%00-null@", contact: "<sip:%00@host5.example.com>", status: "400 Bad Address-Of-Record"},
+		{name: "scalar02", contact: "<sip:user@host129.example.com>;expires=280297596632815", status: "200 OK"},
+		{name: "scalar02, Expires", old: "Max-Forwards: 70", new: "Expires: 1" + strings.Repeat("0", 100), contact: "<sip:user@host129.example.com>", status: "200 OK"},
+		{name: "scalar02, Max-Forwards", old: "Max-Forwards: 70", new: "Max-Forwards: 300", contact: "<sip:a@b>", status: "400 Bad Max-Forwards"},
+	} {
+		g := &gate{}
+		d := openDoor(t, g, nil)
+		c := newClient(t, d)
+		c.login()
+		const uri = "sip:sip.example.com"
+		request := c.request("REGISTER", uri, c.credentials("REGISTER", uri)+"Contact: "+test.contact+"\r\n", "")
+		c.send(strings.Replace(request, test.old, test.new, 1))
+		got := c.receive()
+		if status(got) != test.status {
+			t.Errorf("%s: %s, want %s", test.name, status(got), test.status)
+		}
+		if isBound := len(g.bound()) > 0; isBound != (test.status == "200 OK") {
+			t.Errorf("%s: %v", test.name, g.bound())
+		}
+		if strings.HasPrefix(test.name, "cparam") && (len(g.bound()) != 1 || strings.Contains(g.bound()[0].Contact, "unknownparam") != strings.Contains(test.contact, "<")) {
+			t.Errorf("%s: of whom is the parameter? %v", test.name, g.bound()) // RFC 4475 §3.3.5, §3.3.6
+		}
+	}
+}
