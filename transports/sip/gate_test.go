@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type gate struct {
 	arrivals    []plugin.Arrival
 	bindings    []plugin.Binding
 	asked       []plugin.Registration
+	gone        []string // flows
 
 	tenure   plugin.Tenure
 	inactive *message.Failure
@@ -152,6 +154,32 @@ func (g *gate) bound() []plugin.Binding {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return append([]plugin.Binding(nil), g.bindings...)
+}
+
+// Lost ends bindings, as an engine does.
+func (g *gate) Lost(_ context.Context, flow string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = append(g.gone, flow)
+	kept := g.bindings[:0]
+	for _, b := range g.bindings {
+		switch {
+		case b.Flow != flow:
+			kept = append(kept, b)
+		case b.Push != plugin.Push{}:
+			b.Asleep = true
+			kept = append(kept, b)
+		}
+	}
+	g.bindings = kept
+	return nil
+}
+
+// lostFlows are those that the gate was told of.
+func (g *gate) lostFlows() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.gone)
 }
 
 func (g *gate) refuse(f *message.Failure) {

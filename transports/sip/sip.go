@@ -24,7 +24,7 @@ import (
 )
 
 // Plugin is the SIP transport.
-var Plugin = plugin.DefineTransport("sip", "SIP over UDP and TCP: REGISTER and MESSAGE with digest authentication", defaults, open).AsRegistrar()
+var Plugin = plugin.DefineTransport("sip", "SIP over UDP, TCP, TLS and WebSockets: REGISTER and MESSAGE with digest authentication", defaults, open).AsRegistrar()
 
 // Deadlines of what is asked behind the gate.
 const (
@@ -51,6 +51,7 @@ type Door struct {
 	names      names // set by Serve, which knows where we listen
 	peers      peers
 	streams    *streams
+	losses     *losses
 	tenures    tenures
 	guard      *guard
 	rates      *rates
@@ -79,13 +80,17 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	m, s := newMetrics(env.Metrics), newStreams()
+	secrets, err := config.certificates(log)
+	if err != nil {
+		return nil, err
+	}
+	m := newMetrics(env.Metrics)
 	d := &Door{
 		config:     config,
 		listen:     listen,
 		instance:   env.Instance,
 		peers:      peers,
-		streams:    s,
+		streams:    newStreams(),
 		tenures:    tenures{lifetime: config.NonceLifetime, opened: time.Now()},
 		guard:      newGuard(config.Registration.Max, env.Metrics, log),
 		rates:      newRates(config.Limits, env.Metrics),
@@ -94,15 +99,18 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 		complaints: newComplaints(m, log),
 		log:        log,
 	}
+	d.losses = newLosses(config.Limits.Connections, d.lose)
 	d.wire = wire.Config{
-		MaxBody: config.Limits.Body,
-		MaxUDP:  udpAnyway,
+		MaxBody:   config.Limits.Body,
+		MaxUDP:    udpAnyway,
+		TLS:       secrets,
+		WebSocket: wire.WebSocket{Path: config.WebSocket.Path, Origins: config.WebSocket.Origins},
 		Limits: wire.Limits{
 			MaxConnections: config.Limits.Connections,
 			MaxPerAddress:  config.Limits.ConnectionsPerAddress,
 			Idle:           config.Registration.Max + idleMargin,
 		},
-		Closed: s.closed, Instance: env.Instance, Observers: env.Observers, Metrics: env.Metrics, Log: log,
+		Closed: d.ended, Instance: env.Instance, Observers: env.Observers, Metrics: env.Metrics, Log: log,
 	}
 	return d, nil
 }
@@ -139,6 +147,7 @@ func (d *Door) Serve(ctx context.Context, gate plugin.Gate) error {
 	watching.Go(func() { d.sendAway(ctx) })
 	endpoint.Serve(ctx, d.handle)
 	d.waiters.close()
+	d.losses.close()
 	watching.Wait()
 	return nil
 }
@@ -171,6 +180,12 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 	}
 	if failure := d.gate.Active(); failure != nil {
 		d.refuse(x, failure) // OPTIONS too: by it others learn who is active
+		return
+	}
+	if wire.IsSecure(x.URI) && !x.Flow.IsSecure() {
+		// What sips promises was broken on the way here already (RFC 3261 §26.2.2):
+		// over such a flow this isn't a scheme that we know.
+		d.answer(x, wire.Reply{Status: 416, Phrase: "Unsupported URI Scheme"})
 		return
 	}
 	switch x.Method {
@@ -211,11 +226,12 @@ const allow = "MESSAGE, OPTIONS, REGISTER"
 // capabilities are what OPTIONS tells (RFC 3261 §11). Which types pass, the
 // policy says, for each message.
 var capabilities = []wire.Header{
-	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: "identity"}, {Name: "Supported", Value: "path"},
+	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: "identity"}, {Name: "Supported", Value: "path, outbound"},
 }
 
 // required returns the extensions that a request insists on and that we don't
-// have (RFC 3261 §8.2.2.3): a registration may insist on path (RFC 3327).
+// have (RFC 3261 §8.2.2.3): a registration may insist on path (RFC 3327) and on
+// outbound (RFC 5626).
 func required(x *wire.Exchange) string {
 	if x.Get("Require") == "" && x.Get("Proxy-Require") == "" {
 		return ""
@@ -226,7 +242,8 @@ func required(x *wire.Exchange) string {
 		return strings.Join(fields, ", ")
 	}
 	return strings.Join(slices.DeleteFunc(extensions, func(extension string) bool {
-		return strings.EqualFold(extension, "path") && x.Method == "REGISTER"
+		known := strings.EqualFold(extension, "path") || strings.EqualFold(extension, "outbound")
+		return known && x.Method == "REGISTER"
 	}), ", ")
 }
 
