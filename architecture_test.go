@@ -27,6 +27,7 @@ var rooms = []room{
 	{folder: "engine/message"},
 	{folder: "engine/plugin", ours: []string{"engine/message"}},
 	{folder: "engine/plugin/plugintest", ours: []string{"engine/message", "engine/plugin"}},
+	{folder: "engine/certificates", ours: []string{"engine/plugin"}},
 	{folder: "engine", ours: []string{"engine"}},
 	{folder: "transports", ours: contract, thirdParty: true},
 	{folder: "plugins", ours: contract, thirdParty: true},
@@ -51,7 +52,7 @@ var rooms = []room{
 }
 
 // contract is what a plugin may know of us.
-var contract = []string{"engine/message", "engine/plugin", "engine/content"}
+var contract = []string{"engine/message", "engine/plugin", "engine/content", "engine/certificates"}
 
 // sipBelow is what the doors of SIP stand on.
 var sipBelow = []string{"transports/sip/wire", "transports/sip/resolve", "transports/sip/translate"}
@@ -144,6 +145,8 @@ func TestImportRuleBites(t *testing.T) {
 		{"engine/pipeline", module + "transports/sip", false},
 		{"engine/pipeline", "github.com/cockroachdb/pebble/v2", false},
 		{"engine/pipeline", module + "engine/spool", true},
+		{"engine/certificates", module + "engine/spool", false},
+		{"transports/smpp/server", module + "engine/certificates", true},
 		{"engine", module + "plugins/pebble", false},
 		{"plugins/pebble", module + "engine/spool", false},
 		{"plugins/pebble", module + "plugins/memory", false},
@@ -186,6 +189,7 @@ var budgets = []struct {
 }{
 	{"the flow", []string{"message", "spool", "pipeline"}, 7400},
 	{"content", []string{"content"}, 300},
+	{"certificates", []string{"certificates"}, 300},
 	{"rate limits", []string{"ratelimit"}, 300},
 	{"joining", []string{"joining"}, 600},
 	{"revisions", []string{"revisions"}, 1250},

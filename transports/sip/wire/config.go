@@ -65,8 +65,15 @@ type Limits struct {
 	// 2 KiB of each; default 64 MiB.
 	MaxBuffered int
 
+	// MaxHandshakes is how many connections may be in a handshake, of TLS or of a
+	// WebSocket; default 1,000. Above that, and above the other limits, the oldest
+	// handshake gives way to who comes.
+	MaxHandshakes int
+	// HandshakeTimeout is how long those handshakes may take together; default 5 s.
+	HandshakeTimeout time.Duration
 	// MessageTimeout is how long a message may take from its first octet to its
-	// last, and the first one from the beginning of its connection; default 10 s.
+	// last, and the first one from the beginning of its connection, or from the end
+	// of its handshake; default 10 s.
 	MessageTimeout time.Duration
 	// Idle ends a connection that sends nothing, not even a keep-alive; default
 	// 15 min.
@@ -103,6 +110,8 @@ func (l Limits) withDefaults() Limits {
 	l.MaxConnections = or(l.MaxConnections, 10_000)
 	l.MaxPerAddress = or(l.MaxPerAddress, 256)
 	l.MaxBuffered = or(l.MaxBuffered, 64<<20)
+	l.MaxHandshakes = or(l.MaxHandshakes, 1000)
+	l.HandshakeTimeout = or(l.HandshakeTimeout, 5*time.Second)
 	l.MessageTimeout = or(l.MessageTimeout, 10*time.Second)
 	l.Idle = or(l.Idle, 15*time.Minute)
 	l.Unproven = or(l.Unproven, time.Minute)

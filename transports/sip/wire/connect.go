@@ -105,9 +105,10 @@ func (e *Endpoint) open(d *dialling) (*connection, error) {
 		conn = secure
 	}
 	c := e.newConnection(d.target.Network, conn)
-	c.dialled = d
-	if !e.read(c) {
-		conn.Close()
+	c.open, c.dialled = true, d
+	c.sentBy = e.sentBy(d.target.Network, addrPort(conn.LocalAddr()))
+	if !e.serve(c) {
+		c.cut()
 		return nil, ErrClosed
 	}
 	return c, nil
@@ -188,4 +189,16 @@ func (t *diallings) remove(c *connection) {
 	if t.byTarget[c.dialled.target] == c.dialled {
 		delete(t.byTarget, c.dialled.target)
 	}
+}
+
+// sentBy is the address for the Via of a connection that we have opened: where
+// we listen, so that the server can come back if the connection is gone (RFC
+// 3261 §18.2.2).
+func (e *Endpoint) sentBy(network string, local netip.AddrPort) string {
+	for _, a := range e.acceptors {
+		if a.network == network && a.local.Addr().Is4() == local.Addr().Is4() {
+			return netip.AddrPortFrom(local.Addr().WithZone(""), a.local.Port()).String()
+		}
+	}
+	return local.String()
 }

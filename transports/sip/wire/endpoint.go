@@ -76,6 +76,7 @@ func newEndpoint(config Config) *Endpoint {
 		server:      newServerTable(time.Now(), config.Pending, config.Finished),
 		client:      newClientTable(),
 		seed:        maphash.MakeSeed(),
+		counters:    counters{networks: newConnectionCounters()},
 		pressure:    pressure{log: config.Log},
 		packets:     sync.Pool{New: func() any { return new([]byte) }},
 	}
@@ -90,8 +91,8 @@ func (e *Endpoint) listen(l Listener) error {
 		}
 		e.sockets = append(e.sockets, s)
 		e.addresses = append(e.addresses, s.local)
-	case "tcp":
-		a, err := listenTCP(l.Network, l.Address)
+	case "tcp", "tls", "ws", "wss":
+		a, err := e.listenTCP(l.Network, l.Address)
 		if err != nil {
 			return err
 		}
@@ -178,14 +179,15 @@ func (e *Endpoint) end() {
 	}
 }
 
-// read has a goroutine of the service read a connection that we have opened. It
-// returns false if Serve doesn't run.
-func (e *Endpoint) read(c *connection) bool {
+// serve has a connection read that we have opened. It returns false if Serve
+// doesn't run.
+func (e *Endpoint) serve(c *connection) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.serving == nil || !e.connections.addDialled(c) {
 		return false
 	}
+	e.counters.of(c).now.Add(1)
 	s := e.serving
 	s.readers.Go(func() { e.attend(s, c) })
 	return true

@@ -67,6 +67,9 @@ func isStream(network string) bool {
 	return found && network != "udp"
 }
 
+// isSecure tells whether a network has TLS.
+func isSecure(network string) bool { return network == "tls" || network == "wss" }
+
 // transports are the names of the networks in a Via (RFC 3261 §20.42, RFC 7118
 // §5.2).
 var transports = map[string]string{"udp": "UDP", "tcp": "TCP", "tls": "TLS", "ws": "WS", "wss": "WSS"}
