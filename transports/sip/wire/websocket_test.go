@@ -201,7 +201,7 @@ func TestWebSocketMessages(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			e := openEach(t, "ws", loopbacks()["IPv4"], Config{}, func(_ context.Context, x *Exchange) { x.Answer(Reply{Status: 200, Body: x.Body}) })
+			e := openEach(t, "ws", loopbacks()["IPv4"], Config{}, echo)
 			p := dialSocket(t, e, nil)
 			p.write(test.frames...)
 			answer := p.hear()
