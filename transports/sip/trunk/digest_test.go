@@ -61,6 +61,13 @@ func (g *guard) respond(x *wire.Exchange) *wire.Reply {
 	}}
 }
 
+// seen are the CSeqs of what came.
+func (g *guard) seen() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return fmt.Sprint(g.cseqs)
+}
+
 // check reads credentials with another's parser.
 func (g *guard) check(x *wire.Exchange, value string) (known, fresh bool) {
 	c, err := digest.ParseCredentials(value)
@@ -109,7 +116,7 @@ func TestDigest(t *testing.T) {
 				t.Errorf("%s: %v", test.what, err)
 			}
 		}
-		if got := fmt.Sprint(test.guard.cseqs); got != test.cseqs {
+		if got := test.guard.seen(); got != test.cseqs {
 			t.Errorf("%s: CSeqs %s, want %s", test.what, got, test.cseqs)
 		}
 	}
@@ -130,7 +137,7 @@ func TestServerBehindProxy(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got := fmt.Sprint(proxy.cseqs); got != "[1 2 3 2]" {
+	if got := proxy.seen(); got != "[1 2 3 2]" {
 		t.Errorf("CSeqs %s", got)
 	}
 }

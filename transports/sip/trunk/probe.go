@@ -18,10 +18,6 @@ var errOutOfService = errors.New("the next hop doesn't answer OPTIONS")
 // probeWithin bounds one probe, of all servers together.
 const probeWithin = 10 * time.Second
 
-// probeFirst is how long after Ready the first one comes: connections are read by
-// then.
-const probeFirst = 100 * time.Millisecond
-
 // complainEvery is how often the log says that our credentials are refused.
 const complainEvery = time.Minute
 
@@ -44,17 +40,22 @@ func (h *health) reached(gate plugin.Gate) {
 
 // keepProbing asks the next hop whether it is there.
 func (t *Trunk) keepProbing(ctx context.Context, w *work) {
-	timer := time.NewTimer(min(probeFirst, t.config.Probe.Every))
-	defer timer.Stop()
+	ticker := time.NewTicker(t.config.Probe.Every)
+	defer ticker.Stop()
 	for {
+		t.probe(ctx, w)
 		select {
-		case <-timer.C:
+		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}
-		timer.Reset(t.config.Probe.Every)
-		t.note(t.answers(ctx, w), w.gate)
 	}
+}
+
+func (t *Trunk) probe(ctx context.Context, w *work) {
+	ctx, cancel := context.WithTimeout(ctx, min(probeWithin, t.config.Probe.Every))
+	defer cancel()
+	t.note(t.answers(ctx, w), w.gate)
 }
 
 // note takes down what a probe has found.
@@ -81,22 +82,22 @@ func (t *Trunk) note(alive bool, gate plugin.Gate) {
 // shows that it is there, but for 503, and for what tells that it can't be
 // reached: 408 and 430.
 func (t *Trunk) answers(ctx context.Context, w *work) bool {
-	ctx, cancel := context.WithTimeout(ctx, min(probeWithin, t.config.Probe.Every))
-	defer cancel()
 	hops, err := w.resolver.Hops(ctx, *t.next)
 	if err != nil {
 		return false
 	}
-	for i, hop := range hops[:min(len(hops), maxTried)] {
-		if t.answersAt(ctx, w, hop, min(len(hops), maxTried)-i) {
+	hops = hops[:min(len(hops), maxTried)]
+	for i, hop := range hops {
+		if t.answersAt(ctx, w, hop, len(hops)-i) {
 			return true
 		}
 	}
 	return false
 }
 
+// answersAt asks one server, which has its share of the time that is left.
 func (t *Trunk) answersAt(ctx context.Context, w *work, hop wire.Target, left int) bool {
-	deadline, _ := ctx.Deadline() // that of answers
+	deadline, _ := ctx.Deadline() // that of probe
 	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 	defer cancel()
 	if w.isOurs(hop) {

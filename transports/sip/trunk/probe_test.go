@@ -2,6 +2,7 @@ package trunk
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -67,6 +68,12 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+func (t *Trunk) isAlive(test *testing.T) bool {
+	ctx, cancel := context.WithTimeout(test.Context(), soon)
+	defer cancel()
+	return t.answers(ctx, t.work.Load())
+}
+
 // TestProbedAnswers: what shows that somebody is there.
 func TestProbedAnswers(t *testing.T) {
 	for status, alive := range map[int]bool{200: true, 401: true, 404: true, 405: true, 483: true, 500: true, 603: true, 408: false, 430: false, 503: false} {
@@ -74,7 +81,7 @@ func TestProbedAnswers(t *testing.T) {
 		config := local()
 		config.NextHop = "sip:" + s.address(0)
 		trunk, _ := openTrunk(t, config)
-		if got := trunk.answers(t.Context(), trunk.work.Load()); got != alive {
+		if got := trunk.isAlive(t); got != alive {
 			t.Errorf("%d: %t", status, got)
 		}
 	}
@@ -87,11 +94,9 @@ func TestProbeOfSeveralServers(t *testing.T) {
 	config.NextHop = "sip:b.example"
 	config.NameServers = []string{service(t, "_sip._tcp.", deadPort(t), port(first, 0), port(second, 0))}
 	trunk, _ := openTrunk(t, config)
-	config.Probe.Every = time.Second
-	trunk.config.Probe.Every = 5 * time.Second
-	eventually(t, "alive", func() bool { return trunk.answers(t.Context(), trunk.work.Load()) })
+	eventually(t, "alive", func() bool { return trunk.isAlive(t) })
 	second.stop()
-	if trunk.answers(t.Context(), trunk.work.Load()) {
+	if trunk.isAlive(t) {
 		t.Error("nobody is there, and it is alive")
 	}
 }
