@@ -36,6 +36,9 @@ var rooms = []room{
 	{folder: "policies"},
 	{folder: "transports/sip", ours: append([]string{"transports/sip"}, contract...), thirdParty: true},
 	{folder: "transports/sip/wire", ours: append([]string{"transports/sip/wire"}, contract...), thirdParty: true},
+	{folder: "transports/sip/resolve", ours: append([]string{"transports/sip/resolve", "transports/sip/wire"}, contract...), thirdParty: true},
+	{folder: "transports/sip/translate", ours: append([]string{"transports/sip/translate", "transports/sip/wire"}, contract...), thirdParty: true},
+	{folder: "transports/sip/trunk", ours: append(sipBelow, append([]string{"transports/sip/trunk"}, contract...)...), thirdParty: true},
 	{folder: "transports/sip/ua", ours: append([]string{"transports/sip/ua"}, contract...), thirdParty: true},
 	{folder: "transports/smpp", ours: append([]string{"transports/smpp"}, contract...), thirdParty: true},
 	{folder: "transports/smpp/wire", ours: append([]string{"transports/smpp/wire"}, contract...), thirdParty: true},
@@ -51,6 +54,9 @@ var rooms = []room{
 
 // contract is what a plugin may know of us.
 var contract = []string{"engine/message", "engine/plugin", "engine/content", "engine/certificates"}
+
+// sipBelow is what the doors of SIP stand on.
+var sipBelow = []string{"transports/sip/wire", "transports/sip/resolve", "transports/sip/translate"}
 
 // smppBelow is what both doors of SMPP stand on.
 var smppBelow = []string{"transports/smpp/wire", "transports/smpp/text", "transports/smpp/translate"}
@@ -152,6 +158,9 @@ func TestImportRuleBites(t *testing.T) {
 		{"transports/sip", module + "transports/sip/wire", true},
 		{"transports/sip/wire", module + "transports/sip", false},
 		{"transports/sip/ua", module + "transports/sip/wire", false},
+		{"transports/sip/resolve", module + "transports/sip/trunk", false},
+		{"transports/sip/trunk", module + "transports/sip/resolve", true},
+		{"transports/sip/trunk", module + "transports/sip", false},
 		{"transports/loop", module + "engine/pipeline", false},
 		{"transports/smpp/wire", module + "transports/smpp/text", false},
 		{"transports/smpp/translate", module + "transports/smpp/wire", true},

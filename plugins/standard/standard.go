@@ -15,6 +15,7 @@ import (
 	"github.com/imgate/imgate/plugins/rego"
 	"github.com/imgate/imgate/transports/loop"
 	"github.com/imgate/imgate/transports/sip"
+	"github.com/imgate/imgate/transports/sip/trunk"
 	"github.com/imgate/imgate/transports/sip/ua"
 	"github.com/imgate/imgate/transports/smpp"
 	"github.com/imgate/imgate/transports/smpp/load"
@@ -25,6 +26,7 @@ import (
 var Plugins = []plugin.Definition{
 	// Transports: the doors.
 	sip.Plugin.With(ua.Commands...),
+	trunk.Plugin,
 	smpp.Plugin.With(smsc.Commands...).With(load.Command),
 	smpp.Server,
 	loop.Plugin,

@@ -19,6 +19,26 @@ func TestTransportMatrix(t *testing.T) {
 	prove(t, transportCases(), doors(nil), slices.Concat(serveFaults(), gateFaults(), arrivalFaults(), sendFaults()))
 }
 
+// TestSendingTransport: also one through which nothing comes in is told from one
+// that is broken.
+func TestSendingTransport(t *testing.T) {
+	sending := func(harness func(T) TransportHarness) func(T) TransportHarness {
+		return func(t T) TransportHarness {
+			h := harness(t)
+			h.Say, h.Register = nil, nil
+			return h
+		}
+	}
+	SendingTransport(t, sending(doors(nil)))
+	for _, f := range sendFaults() {
+		for _, c := range sendCases() {
+			if c.Name == f.breaks && len(attempt(t, c, sending(f.harness))) == 0 {
+				t.Errorf("plugin %q passes case %q", f.name, c.Name)
+			}
+		}
+	}
+}
+
 func TestTrustingTransport(t *testing.T) { Transport(t, trusting) }
 
 func TestTrustingTransportMustNotAsk(t *testing.T) {

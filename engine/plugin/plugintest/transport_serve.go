@@ -11,11 +11,16 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-func serveCases() []Case[TransportHarness] {
+func openCases() []Case[TransportHarness] {
 	return []Case[TransportHarness]{
 		{"Ready is called once, when the door is open", transportReady},
 		{"Serve returns nil soon after its context ends, and lets go", transportLetsGo},
 		{"one that is opened and never served holds nothing", transportForgotten},
+	}
+}
+
+func serveCases() []Case[TransportHarness] {
+	return []Case[TransportHarness]{
 		{"what waits for acceptance neither holds up the end of Serve nor is taken by it", transportEndsWhileWaiting},
 		{"a node that isn't active lets nothing in, and says so", transportInactive},
 		{"who isn't authenticated gets nothing in", transportStrangers},
@@ -34,9 +39,11 @@ func serveCases() []Case[TransportHarness] {
 func transportReady(t T, h TransportHarness) {
 	b := &transportBench{T: t, h: h}
 	b.open()
-	b.want("right after Ready", said("first", "hello"), Taken)
-	if n := len(b.gate.submitted()); n != 1 {
-		t.Errorf("right after Ready one message was said and %d were submitted", n)
+	if h.Say != nil {
+		b.want("right after Ready", said("first", "hello"), Taken)
+		if n := len(b.gate.submitted()); n != 1 {
+			t.Errorf("right after Ready one message was said and %d were submitted", n)
+		}
 	}
 	b.close()
 	if readies, _, _ := b.gate.count(); readies != 1 {

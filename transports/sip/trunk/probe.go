@@ -1,0 +1,140 @@
+package trunk
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
+
+var errOutOfService = errors.New("the next hop doesn't answer OPTIONS")
+
+// probeWithin bounds one probe, of all servers together.
+const probeWithin = 10 * time.Second
+
+// complainEvery is how often the log says that our credentials are refused.
+const complainEvery = time.Minute
+
+// health is what is known of the next hop.
+type health struct {
+	down   atomic.Bool // nothing is sent
+	missed atomic.Bool // a message has found no way since one got through
+
+	mu         sync.Mutex
+	failures   int       // probes without an answer, the last ones
+	complained time.Time // of our credentials
+}
+
+// reached notes that the next hop has answered, and has what waits for it go on.
+func (h *health) reached(gate plugin.Gate) {
+	if h.missed.Load() && h.missed.Swap(false) {
+		gate.Reachable()
+	}
+}
+
+// keepProbing asks the next hop whether it is there.
+func (t *Trunk) keepProbing(ctx context.Context, w *work) {
+	ticker := time.NewTicker(t.config.Probe.Every)
+	defer ticker.Stop()
+	for {
+		t.probe(ctx, w)
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (t *Trunk) probe(ctx context.Context, w *work) {
+	ctx, cancel := context.WithTimeout(ctx, min(probeWithin, t.config.Probe.Every))
+	defer cancel()
+	t.note(t.answers(ctx, w), w.gate)
+}
+
+// note takes down what a probe has found.
+func (t *Trunk) note(alive bool, gate plugin.Gate) {
+	h := &t.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !alive {
+		h.failures++
+		if h.failures >= t.config.Probe.Failures && !h.down.Swap(true) {
+			t.log.Warn("next hop doesn't answer; messages wait", "next_hop", t.config.NextHop, "probes", h.failures)
+		}
+		return
+	}
+	h.failures = 0
+	if h.down.Swap(false) {
+		t.log.Info("next hop answers again", "next_hop", t.config.NextHop)
+		h.missed.Store(true) // also what another node had wait for it
+	}
+	h.reached(gate)
+}
+
+// answers sends OPTIONS to the next hop (RFC 3261 §11). Whatever a server answers
+// shows that it is there, but for 503, and for what tells that it can't be
+// reached: 408 and 430.
+func (t *Trunk) answers(ctx context.Context, w *work) bool {
+	hops, err := w.resolver.Hops(ctx, *t.next)
+	if err != nil {
+		return false
+	}
+	hops = hops[:min(len(hops), maxTried)]
+	for i, hop := range hops {
+		if t.answersAt(ctx, w, hop, len(hops)-i) {
+			return true
+		}
+	}
+	return false
+}
+
+// answersAt asks one server, which has its share of the time that is left.
+func (t *Trunk) answersAt(ctx context.Context, w *work, hop wire.Target, left int) bool {
+	deadline, _ := ctx.Deadline() // that of probe
+	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+	defer cancel()
+	if w.isOurs(hop) {
+		return false
+	}
+	flow, err := w.endpoint.Connect(ctx, hop)
+	if err != nil {
+		return false
+	}
+	response, err := w.endpoint.Do(ctx, flow, t.options())
+	if err != nil {
+		return false
+	}
+	switch response.Status {
+	case 408, 430, 503:
+		return false
+	}
+	t.avoided.remove(hop)
+	return true
+}
+
+// options is a probe.
+func (t *Trunk) options() wire.Outgoing {
+	uri := t.next.Scheme + ":" + hostPort(*t.next)
+	return wire.Outgoing{
+		Method: "OPTIONS", URI: uri, From: "<sip:" + t.config.Domain + ">;tag=" + rand.Text(), To: "<" + uri + ">",
+		CallID: rand.Text(), CSeq: 1, MaxForwards: 70,
+	}
+}
+
+// refusedCredentials tells operators that there is something to mend.
+func (t *Trunk) refusedCredentials(now time.Time) {
+	t.metrics.refused.Inc()
+	t.health.mu.Lock()
+	defer t.health.mu.Unlock()
+	if now.Sub(t.health.complained) >= complainEvery {
+		t.health.complained = now
+		t.log.Warn("our credentials are refused; messages wait", "username", t.config.Username, "reason", string(message.Unauthenticated))
+	}
+}
