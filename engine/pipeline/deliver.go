@@ -102,7 +102,9 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 		shot.until = e.Expiry
 	}
 	taken := func() { it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeDelivered}) }
-	p.judge(l, t, e, p.fork(shot, targets, taken))
+	results := p.fork(shot, targets, taken)
+	it.late = len(results) < len(targets)
+	p.judge(l, t, e, results)
 }
 
 // noting counts attempts until their outcome is noted: a report that comes

@@ -67,6 +67,7 @@ type item struct {
 	// mayRepeat: a device may have it already. An attempt wasn't answered, or it was
 	// found on disk, and whoever had it before may have sent it.
 	mayRepeat bool
+	late      bool      // a device took the message while others hadn't answered
 	next      time.Time // not before; zero: at once
 	notBefore time.Time // as its sender wants; zero: at once
 	unreached []string  // the instances at which its last attempt found no way
