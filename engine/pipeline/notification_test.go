@@ -114,12 +114,12 @@ func withClients(t *testing.T, policy *testPolicy, test func(*testing.T, *solo, 
 	synctest.Test(t, func(t *testing.T) {
 		disk, c := memory.NewDisk(), &clients{}
 		open := func() *solo {
-			s := alone(t, memory.Open(disk), policy, func(p *pipeline.Parts) {
-				p.Doors["other"] = pipeline.Door{Transport: p.Doors["door"].Transport, Plugin: "door", Protocol: "door", Registrar: true}
-				p.Doors["else"] = pipeline.Door{Transport: p.Doors["door"].Transport, Plugin: "else", Protocol: "else", Registrar: true}
+			return alone(t, memory.Open(disk), policy, func(p *pipeline.Parts) {
+				door := p.Doors["door"].Transport.(*testDoor)
+				door.taking = c.take // before anything is sent
+				p.Doors["other"] = pipeline.Door{Transport: door, Plugin: "door", Protocol: "door", Registrar: true}
+				p.Doors["else"] = pipeline.Door{Transport: door, Plugin: "else", Protocol: "else", Registrar: true}
 			})
-			s.door.taking = c.take
-			return s
 		}
 		s := open()
 		s.door.register(t.Context(), "alice", "alice's")
