@@ -75,7 +75,7 @@ const (
 	endedReceipts = "receipts"
 )
 
-var endedHelp = map[string]string{endedMessages: "Messages", endedReceipts: "Delivery receipts for senders"}
+var endedHelp = map[string]string{endedMessages: "Messages", endedReceipts: "Delivery receipts and notifications for senders"}
 
 type limitLabels struct{ service, limit string }
 
