@@ -1,7 +1,7 @@
 // Package content reads what messages contain, as far as the gateway must know
-// it to treat them right, and writes what it has to say itself in the form in
-// which clients say it. It knows no transport, keeps nothing, and bounds
-// everything that it is given: it reads what anybody may have written.
+// it to treat them right, and writes what the gateway has to say itself in the
+// form in which clients say it. It knows no transport and keeps nothing. Whatever
+// it is given anybody may have written: all that it reads is bounded.
 package content
 
 import (
@@ -14,12 +14,12 @@ import (
 const (
 	TypePlain     = "text/plain"
 	TypeCPIM      = "message/cpim"                   // RFC 3862
-	TypeComposing = "application/im-iscomposing+xml" // that somebody is typing (RFC 3994 §6.1)
-	TypeIMDN      = "message/imdn+xml"               // what has become of a message (RFC 5438 §13.1)
+	TypeComposing = "application/im-iscomposing+xml" // that somebody is typing (RFC 3994)
+	TypeIMDN      = "message/imdn+xml"               // what has become of a message (RFC 5438)
 )
 
-// maxNotice bounds, in octets, what counts as a notice that somebody is typing or
-// as an IMDN: they cost nothing, so nobody shall write letters in them.
+// maxNotice bounds, in octets, what counts as a notice of typing or as an IMDN:
+// they cost nothing, so nobody shall write letters in them.
 const maxNotice = 8 << 10
 
 // MediaType returns the type of a Content-Type value in lower case, without
@@ -30,7 +30,7 @@ func MediaType(contentType string) string {
 }
 
 // ClassOf says how a message of this media type is to be treated, as far as the
-// type alone tells: Examine also looks at what it holds.
+// type tells: Examine also looks at what is there.
 func ClassOf(mediaType string) message.Class {
 	switch mediaType {
 	case TypeComposing:
@@ -44,54 +44,76 @@ func ClassOf(mediaType string) message.Class {
 // Facts are what the engine must know of a message's content.
 type Facts struct {
 	// Class is that of what the message says, also if it says it within a
-	// message/cpim.
+	// message/cpim. A multipart/mixed has the class that all its parts have: IMDNs
+	// that are sent together are one.
 	Class message.Class
 	// Inner is the media type of what a message/cpim holds; empty: it isn't one.
 	Inner string
-	// Wants is what the sender asks to be told in IMDNs (RFC 5438 §6.2). A notice
-	// of typing and an IMDN ask for nothing, whatever they say (§8).
+	// Wants is what the sender of a message/cpim asks to be told (RFC 5438 §6.2).
+	// A notice of typing and an IMDN ask for nothing, whatever they say.
 	Wants message.Report
 }
 
-// Examine looks at a message. What can't be read is text: it is kept and charged
+// Examine looks at a message. What can't be read is text: it is kept and paid for
 // as any other.
 func Examine(contentType string, body []byte) Facts {
 	mediaType := MediaType(contentType)
-	switch mediaType {
-	case TypePlain:
-		return Facts{}
-	case TypeCPIM:
-		return examineCPIM(body)
-	}
-	return Facts{Class: classOf(mediaType, body)}
-}
-
-// classOf is ClassOf for a body that is that, too.
-func classOf(mediaType string, body []byte) message.Class {
-	class := ClassOf(mediaType)
 	switch {
-	case class == message.Text || len(body) > maxNotice:
-		return message.Text
-	case class == message.Notification:
-		if _, err := ParseIMDN(body); err != nil {
-			return message.Text
-		}
+	case mediaType == TypePlain:
+		return Facts{}
+	case mediaType != TypeCPIM:
+		return Facts{Class: newReader().class(part{contentType: contentType, body: body}, 0)}
 	}
-	return class
-}
-
-func examineCPIM(body []byte) Facts {
 	c, err := ParseCPIM(body)
 	if err != nil {
 		return Facts{}
 	}
-	facts := Facts{Inner: MediaType(c.ContentType)}
-	contentType, inner, ok := c.content(maxDepth)
-	if ok {
-		facts.Class = classOf(MediaType(contentType), inner)
-	}
+	facts := Facts{Class: newReader().class(c.part(), 1), Inner: MediaType(c.ContentType)}
 	if facts.Class == message.Text {
 		facts.Wants = c.wants()
 	}
 	return facts
+}
+
+// class is ClassOf for something that also is what its type says.
+func (r *reader) class(p part, depth int) message.Class {
+	switch mediaType := MediaType(p.contentType); mediaType {
+	case TypeCPIM:
+		if inner, ok := r.inner(p, depth); ok {
+			return r.class(inner, depth+1)
+		}
+	case typeMixed:
+		return r.common(p, depth)
+	case TypeComposing, TypeIMDN:
+		if body, ok := r.decoded(p); ok && isNotice(mediaType, body) {
+			return ClassOf(mediaType)
+		}
+	}
+	return message.Text
+}
+
+func isNotice(mediaType string, body []byte) bool {
+	if len(body) > maxNotice {
+		return false
+	}
+	if mediaType == TypeComposing {
+		return true
+	}
+	_, err := ParseIMDN(body)
+	return err == nil
+}
+
+// common is the class that all parts of a multipart/mixed have.
+func (r *reader) common(p part, depth int) message.Class {
+	parts, ok := r.split(p, depth)
+	if !ok || len(parts) == 0 {
+		return message.Text
+	}
+	class := r.class(parts[0], depth+1)
+	for _, p := range parts[1:] {
+		if class == message.Text || r.class(p, depth+1) != class {
+			return message.Text
+		}
+	}
+	return class
 }

@@ -11,35 +11,30 @@ import (
 	"strings"
 )
 
-// maxLayers is how many encodings may be put on top of each other.
+// maxLayers is how many encodings may have been applied to a body.
 const maxLayers = 3
 
 // Errors of Decode.
 var (
-	ErrEncoding = errors.New("content: not an encoding that is known")
+	ErrEncoding = errors.New("content: encodings that aren't known, or too many")
 	ErrTooLarge = errors.New("content: too large when decoded")
 	ErrCorrupt  = errors.New("content: can't be decoded")
 )
 
 // Decode undoes a Content-Encoding (RFC 3261 §20.12, RFC 9110 §8.4): identity,
-// gzip, x-gzip and deflate, which is zlib's format (RFC 1950) and, from some, the
-// bare one (RFC 1951); or up to three of them, of which the last was put on last.
-// More than max octets are never made. What needs no decoding isn't copied.
+// gzip (also called x-gzip) and deflate, or a list of up to three in the order in
+// which they were applied. It makes no more than max octets, in no step; if
+// nothing is to be undone it returns body itself.
 func Decode(encoding string, body []byte, max int) ([]byte, error) {
-	layers := 0
-	for encoding != "" {
-		rest, last, found := cutLast(encoding)
-		if !found {
-			rest, last = "", encoding
-		}
-		if layers++; layers > maxLayers {
-			return nil, fmt.Errorf("%w: more than %d", ErrEncoding, maxLayers)
-		}
+	layers := strings.Split(encoding, ",")
+	if len(layers) > maxLayers {
+		return nil, ErrEncoding
+	}
+	for i := range layers {
 		var err error
-		if body, err = decodeOne(strings.ToLower(strings.TrimSpace(last)), body, max); err != nil {
+		if body, err = undo(strings.TrimSpace(layers[len(layers)-1-i]), body, max); err != nil {
 			return nil, err
 		}
-		encoding = rest
 	}
 	if len(body) > max {
 		return nil, ErrTooLarge
@@ -47,16 +42,8 @@ func Decode(encoding string, body []byte, max int) ([]byte, error) {
 	return body, nil
 }
 
-func cutLast(list string) (before, last string, found bool) {
-	i := strings.LastIndexByte(list, ',')
-	if i < 0 {
-		return "", list, false
-	}
-	return list[:i], list[i+1:], true
-}
-
-func decodeOne(encoding string, body []byte, max int) ([]byte, error) {
-	switch encoding {
+func undo(encoding string, body []byte, max int) ([]byte, error) {
+	switch strings.ToLower(encoding) {
 	case "", "identity":
 		return body, nil
 	case "gzip", "x-gzip":
@@ -66,13 +53,19 @@ func decodeOne(encoding string, body []byte, max int) ([]byte, error) {
 		}
 		return inflate(r, max)
 	case "deflate":
-		r, err := zlib.NewReader(bytes.NewReader(body))
-		if err != nil { // not zlib's header
-			return inflate(flate.NewReader(bytes.NewReader(body)), max)
-		}
-		return inflate(r, max)
+		return inflate(deflated(body), max)
 	}
 	return nil, ErrEncoding
+}
+
+// deflated reads zlib's format (RFC 1950), which is meant, or the bare one (RFC
+// 1951), which some send: no compressor makes a bare one begin as zlib's does.
+func deflated(body []byte) io.Reader {
+	r, err := zlib.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return flate.NewReader(bytes.NewReader(body))
+	}
+	return r
 }
 
 func inflate(r io.Reader, max int) ([]byte, error) {

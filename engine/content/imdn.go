@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
-	"io"
+	"fmt"
 	"strings"
 	"time"
 
@@ -16,15 +16,13 @@ type Disposition uint8
 
 // The dispositions.
 const (
-	Delivery   Disposition = iota // whether the recipient has it
-	Display                       // whether it was shown
+	Delivery   Disposition = iota // whether the recipient has the message
+	Display                       // whether it was shown to the recipient
 	Processing                    // what somebody on the way has done with it
 )
 
-// The names of their elements (RFC 5438 §11.1).
-var dispositions = [...]string{Delivery: "delivery-notification", Display: "display-notification", Processing: "processing-notification"}
-
-// What can be the status of an IMDN (RFC 5438 §11.1).
+// What an IMDN can say (RFC 5438 §5). That it is forbidden isn't said of the
+// message: its sender isn't to be told what has become of it.
 const (
 	StatusDelivered = "delivered"
 	StatusFailed    = "failed"
@@ -32,105 +30,148 @@ const (
 	StatusProcessed = "processed"
 	StatusStored    = "stored"
 	StatusForbidden = "forbidden"
-	StatusError     = "error"
+	StatusError     = "error" // nobody knows
 )
 
 // IMDN says what has become of a message (RFC 5438 §11).
 type IMDN struct {
-	MessageID            string    // of the message that it is about
-	DateTime             time.Time // of the message; zero: it isn't said, or can't be read
-	RecipientURI         string    // may be empty
-	OriginalRecipientURI string    // may be empty
-	Subject              string    // of the message; may be empty
-	Kind                 Disposition
-	Status               string
+	MessageID string    // of the message
+	DateTime  time.Time // of the message; zero: it isn't said, or can't be read
+	// Who has or hasn't got it, and to whom it was sent before it was redirected;
+	// may be empty.
+	RecipientURI, OriginalRecipientURI string
+	Kind                               Disposition
+	Status                             string
 }
 
-var errIMDN = errors.New("not an IMDN")
+// namespaceXML is the name space of an IMDN's elements (RFC 5438 §11.1.9).
+const namespaceXML = "urn:ietf:params:xml:ns:imdn"
 
-// maxElements bounds the elements of an IMDN, maxNesting how deep they stand.
-const (
-	maxElements = 64
-	maxNesting  = 8
+var (
+	errDocumentType = errors.New("there may be no document type")
+	errNoIMDN       = errors.New("no message, or nothing that has become of it")
 )
 
-// ParseIMDN reads the body of a message/imdn+xml of at most 8,192 octets. Elements
-// of other name spaces are passed over. There may be no document type: so there
-// are no entities but XML's own.
+// imdnXML is the part of RFC 5438 §11.1.9's schema that means something to us.
+// Extensions are passed over.
+type imdnXML struct {
+	XMLName              xml.Name     `xml:"imdn"`
+	MessageID            string       `xml:"message-id"`
+	DateTime             string       `xml:"datetime"`
+	RecipientURI         string       `xml:"recipient-uri"`
+	OriginalRecipientURI string       `xml:"original-recipient-uri"`
+	Delivery             []elementXML `xml:"delivery-notification>status"`
+	Display              []elementXML `xml:"display-notification>status"`
+	Processing           []elementXML `xml:"processing-notification>status"`
+}
+
+// elementXML is an element of which only the names within it are of interest.
+type elementXML struct {
+	Within []struct{ XMLName xml.Name } `xml:",any"`
+}
+
+// ParseIMDN reads a message/imdn+xml of at most 8,192 octets. There may be no
+// document type, so there are no entities but XML's own.
 func ParseIMDN(body []byte) (*IMDN, error) {
 	if len(body) > maxNotice {
-		return nil, errIMDN
+		return nil, ErrTooLarge
 	}
-	return parseIMDN(xml.NewDecoder(bytes.NewReader(body)))
+	if bytes.Contains(body, []byte("<!DOCTYPE")) {
+		return nil, errDocumentType
+	}
+	var x imdnXML
+	if err := xml.Unmarshal(body, &x); err != nil {
+		return nil, fmt.Errorf("IMDN: %w", err)
+	}
+	m := &IMDN{
+		MessageID:            strings.TrimSpace(x.MessageID),
+		DateTime:             parseTime(strings.TrimSpace(x.DateTime)),
+		RecipientURI:         strings.TrimSpace(x.RecipientURI),
+		OriginalRecipientURI: strings.TrimSpace(x.OriginalRecipientURI),
+	}
+	for kind, elements := range [...][]elementXML{Delivery: x.Delivery, Display: x.Display, Processing: x.Processing} {
+		if status := statusIn(elements); status != "" && m.Status == "" {
+			m.Kind, m.Status = Disposition(kind), status
+		}
+	}
+	if m.MessageID == "" || m.Status == "" {
+		return nil, errNoIMDN
+	}
+	return m, nil
 }
 
-func parseIMDN(d *xml.Decoder) (*IMDN, error) {
-	var path []string
-	m := &IMDN{}
-	found := false
-	for elements := 0; elements <= maxElements; {
-		token, err := d.Token()
-		if err == io.EOF && len(path) == 0 && found && m.MessageID != "" {
-			return m, nil
-		}
-		if err != nil {
-			return nil, errIMDN
-		}
-		switch t := token.(type) {
-		case xml.Directive:
-			return nil, errIMDN
-		case xml.StartElement:
-			elements++
-			path = append(path, t.Name.Local)
-			if len(path) > maxNesting || path[0] != "imdn" {
-				return nil, errIMDN
+// statusIn returns the name of the first element that isn't an extension.
+func statusIn(elements []elementXML) string {
+	for _, e := range elements {
+		for _, within := range e.Within {
+			if within.XMLName.Space == namespaceXML || within.XMLName.Space == "" {
+				return within.XMLName.Local
 			}
-			found = m.enter(path) || found
-		case xml.EndElement:
-			path = path[:len(path)-1]
-		case xml.CharData:
-			m.read(path, t)
 		}
 	}
-	return nil, errIMDN
+	return ""
 }
 
-func (m *IMDN) enter(path []string) bool {
-	if len(path) != 4 || path[2] != "status" || m.Status != "" {
-		return false
+// Append writes the message/imdn+xml. Whatever its fields hold, what comes out is
+// one: a status that can't be one is an error.
+func (m *IMDN) Append(b []byte) []byte {
+	w := bytes.NewBuffer(b)
+	w.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\r\n" + `<imdn xmlns="` + namespaceXML + `">` + crlf)
+	writeElement(w, "message-id", m.MessageID)
+	if !m.DateTime.IsZero() {
+		writeElement(w, "datetime", m.DateTime.Format(time.RFC3339))
 	}
-	for kind, name := range dispositions {
-		if path[1] == name {
-			m.Kind, m.Status = Disposition(kind), path[3]
-			return true
-		}
+	writeElement(w, "recipient-uri", m.RecipientURI)
+	writeElement(w, "original-recipient-uri", m.OriginalRecipientURI)
+	kind, status := kindName(m.Kind), m.Status
+	if !isStatus(status) {
+		status = StatusError
+	}
+	fmt.Fprintf(w, "  <%s><status><%s/></status></%s>\r\n</imdn>\r\n", kind, status, kind)
+	return w.Bytes()
+}
+
+func kindName(d Disposition) string {
+	switch d {
+	case Display:
+		return "display-notification"
+	case Processing:
+		return "processing-notification"
+	}
+	return "delivery-notification"
+}
+
+func isStatus(s string) bool {
+	switch s {
+	case StatusDelivered, StatusFailed, StatusDisplayed, StatusProcessed, StatusStored, StatusForbidden, StatusError:
+		return true
 	}
 	return false
 }
 
-func (m *IMDN) read(path []string, data []byte) {
-	if len(path) != 2 {
+// writeElement leaves out what is empty.
+func writeElement(w *bytes.Buffer, name, value string) {
+	if value == "" {
 		return
 	}
-	value := strings.TrimSpace(string(data))
-	switch path[1] {
-	case "message-id":
-		m.MessageID += value
-	case "datetime":
-		m.DateTime, _ = time.Parse(time.RFC3339, value)
-	case "recipient-uri":
-		m.RecipientURI += value
-	case "original-recipient-uri":
-		m.OriginalRecipientURI += value
-	case "subject":
-		m.Subject += value
-	}
+	w.WriteString("  <" + name + ">")
+	_ = xml.EscapeText(w, []byte(value)) // a buffer takes everything
+	w.WriteString("</" + name + ">\r\n")
 }
 
-// wants reads imdn.Disposition-Notification (RFC 5438 §6.2). Without a Message-ID
-// there is nothing that a notification could be about.
+// messageID is the name that IMDNs call a message by. Some versions of liblinphone
+// write it without a name space.
+func (c *CPIM) messageID() string {
+	if id := c.Get(NamespaceIMDN, "Message-ID"); id != "" {
+		return id
+	}
+	return c.Get("", "Message-ID")
+}
+
+// wants reads what the sender asks for (RFC 5438 §6.2). Of a message without a name
+// nothing can be told.
 func (c *CPIM) wants() (r message.Report) {
-	if c.Get(NamespaceIMDN, "Message-ID") == "" {
+	if c.messageID() == "" {
 		return message.ReportNothing
 	}
 	for _, h := range c.Headers {
