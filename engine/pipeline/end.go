@@ -41,28 +41,32 @@ func (x *ending) reason() message.Reason {
 }
 
 // delivered ends a message that a device, or the next hop, has taken.
-func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, results []result) {
-	now := time.Now()
-	if !isOurs(e.Message) {
+func (p *Pipeline) delivered(l *lane, t turn, e *spool.Entry, by result, results []result) {
+	it, now := t.it, time.Now()
+	if !isOurs(e.Message) && e.Copy.IsZero() {
 		p.meter.whole.Observe(now.Sub(e.Message.Received))
 	}
 	x := ending{state: spool.StateDelivered, transport: by.route.Transport, results: results, at: now}
-	x.unwrapped = !it.late && it.state.unwrapped(results)
+	x.unwrapped = (t.fork == nil || t.fork.left() == 0) && it.state.unwrapped(results)
+	var copied func(error)
+	if isForAll(e) && by.route.Binding != nil && !it.state.Fallback && e.Expiry.After(now) {
+		x.also, copied = p.copies(l, t, e, x)
+	}
 	p.lanes.finish(l, it)
 	switch {
 	case by.receipt.Final:
 		x.charge = settlement(it, e, x, true)
-		p.end(it, e, x, nil)
+		p.end(it, e, x, copied)
 	case it.onDisk && len(by.receipt.PeerIDs)+it.state.unreported(by) > 0:
 		if !paidOnDelivery(e) { // else its report tells whether it is paid
 			x.charge = settlement(it, e, x, true)
 		}
 		by.receipt.Unwrapped = x.unwrapped
-		p.handOver(it, e, by, x.charge)
+		p.handOver(it, e, by, x, copied)
 	default: // nobody will say what becomes of it
 		x.charge = settlement(it, e, x, !paidOnDelivery(e))
 		x.state = spool.StateHandedOver
-		p.end(it, e, x, nil)
+		p.end(it, e, x, copied)
 	}
 	it.ticket.resolve(x.outcome())
 }
@@ -166,8 +170,11 @@ func (p *Pipeline) noteEnd(e *spool.Entry, x *ending) {
 		transport = e.Routes[0].Transport
 	}
 	what := endedMessages
-	if isOurs(e.Message) {
+	switch {
+	case isOurs(e.Message):
 		what = endedReceipts
+	case !e.Copy.IsZero():
+		what = endedCopies
 	}
 	p.meter.end(endLabels{what: what, transport: transport, service: e.Plan.Service, outcome: x.state, reason: x.reason()})
 	p.tell(plugin.Step{Name: plugin.StepName(x.state), Message: e.Message, Transport: x.transport, Reason: x.reason()})

@@ -30,7 +30,7 @@ const (
 func enveloped(asks, contentType string) func(*plugin.Arrival) {
 	return func(a *plugin.Arrival) {
 		m := a.Message
-		name, _, _ := strings.Cut(string(m.Body), "\n")
+		name, _, _ := strings.Cut(string(m.Body), "\r")
 		head := fmt.Sprintf("From: <sip:%s>\r\nTo: <sip:%s>\r\nNS: imdn <urn:ietf:params:imdn>\r\nimdn.Message-ID: of %s\r\n", m.From, m.Recipient, name)
 		if asks != "" {
 			head += "imdn.Disposition-Notification: " + asks + "\r\n"
@@ -276,6 +276,37 @@ func TestNotificationGoesToEveryDevice(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNotificationIsOne: where we give it, no device that gets the message later is
+// asked for it.
+func TestNotificationIsOne(t *testing.T) {
+	for first, want := range map[string]string{"plain": "hello", "phone": "message/cpim"} {
+		policy := charged()
+		policy.also(func(p *plugin.Plan) { p.Devices = plugin.AllDevices })
+		withClients(t, policy, func(t *testing.T, s *solo, c *clients, _ func() *solo) {
+			s.door.register(t.Context(), "bob", "second")
+			time.Sleep(2 * time.Hour)
+			s.door.register(t.Context(), "alice", "alice's")
+			s.door.register(t.Context(), "bob", first)
+			s.hand(t, "alice", "bob", "hello", asks(both))
+			s.door.register(t.Context(), "bob", "second")
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			copied := ""
+			for _, sent := range s.door.sent {
+				if sent.contact == "second" {
+					copied = sent.body
+				}
+			}
+			if isText := copied == "hello"; isText != (want == "hello") || copied == "" {
+				t.Errorf("%s: the second device got %q", first, copied)
+			}
+			if got := len(c.statuses(t)); got != map[string]int{"plain": 1}[first] {
+				t.Errorf("%s: %d notifications", first, got)
+			}
+		})
+	}
 }
 
 // TestNotificationOfStrangers: who is none of ours is told if an instance leads back

@@ -43,7 +43,7 @@ func (p *Pipeline) receipt(it *item, e *spool.Entry, x *ending) *spool.Entry {
 		Message: &message.Message{From: m.Recipient, Recipient: m.From, Received: x.at, Trace: m.Trace},
 		Account: e.Submitter, Plan: plugin.DefaultPlan(),
 	}
-	if content.Examine(m.ContentType, m.Body).Wants == message.ReportNothing {
+	if !asks(m) {
 		report(back, m, state, x)
 	} else if !p.notify(back, it, e, state, x) {
 		return nil
@@ -55,6 +55,11 @@ func (p *Pipeline) receipt(it *item, e *spool.Entry, x *ending) *spool.Entry {
 	back.Message.ID = p.ids.New(x.at)
 	back.Message.PublicID = p.names.Of(back.Message.ID)
 	return back
+}
+
+// asks tells whether a message is a message/cpim whose sender wants notifications.
+func asks(m *message.Message) bool {
+	return content.Examine(m.ContentType, m.Body).Wants != message.ReportNothing
 }
 
 // report makes what goes back a receipt of a message, for doors whose protocol has

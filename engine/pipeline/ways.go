@@ -143,6 +143,9 @@ func (p *Pipeline) routes(e *spool.Entry, way way, now time.Time) []plugin.Route
 		return way.routes
 	}
 	bindings := p.Locations.Of(e.Account, now)
+	if device := e.Copy.Device; device != "" {
+		bindings = slices.DeleteFunc(slices.Clone(bindings), func(b plugin.Binding) bool { return b.Device != device })
+	}
 	for i, instance := range way.transports {
 		door, ok := p.Doors[instance]
 		if !ok {

@@ -30,6 +30,7 @@ func sampleSummary() Summary {
 func TestSummarySurvives(t *testing.T) {
 	want := sampleSummary()
 	want.Account, want.Missing = "acme", 3
+	want.Device, want.CopyOf = "<urn:uuid:1>", message.ID{1, 2, 3}
 	row := want.Row()
 	got, err := decodeSummary(row.Key, row.Value)
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -103,9 +104,9 @@ func golden(t *testing.T, name string) (rows [][]byte) {
 
 // TestEarlierEntriesAreRead: entry-1.hex was written before messages had a trace,
 // entry-2.hex before retries could be counted, entry-3.hex before messages could be
-// scheduled.
+// scheduled, entry-4.hex before there were copies.
 func TestEarlierEntriesAreRead(t *testing.T) {
-	for name, want := range map[string]*Entry{"entry-1.hex": sampleEntry(), "entry-2.hex": sampleEntry(), "entry-3.hex": plannedEntry()} {
+	for name, want := range map[string]*Entry{"entry-1.hex": sampleEntry(), "entry-2.hex": sampleEntry(), "entry-3.hex": plannedEntry(), "entry-4.hex": scheduledEntry()} {
 		got, err := decodeEntry(golden(t, name)[0])
 		if err != nil {
 			t.Fatal(name, err)
@@ -145,11 +146,12 @@ func TestEarlierStatesAreRead(t *testing.T) {
 }
 
 // TestEarlierRecordsAreRead: history-1.hex was written before addresses were
-// rewritten, history-2.hex before the account was known.
+// rewritten, history-2.hex before the account was known,
+// history-3.hex before there were copies.
 func TestEarlierRecordsAreRead(t *testing.T) {
 	want := sampleSummary()
 	want.Deliveries[1].PeerIDs = nil
-	for _, name := range []string{"history-1.hex", "history-2.hex"} {
+	for _, name := range []string{"history-1.hex", "history-2.hex", "history-3.hex"} {
 		rows := golden(t, name)
 		got, err := decodeSummary(rows[0], rows[1])
 		want.ID, want.PublicID = got.ID, got.PublicID
@@ -161,6 +163,9 @@ func TestEarlierRecordsAreRead(t *testing.T) {
 			t.Errorf("%s: of its submission: %+v, %v", name, seen, err)
 		}
 		want.SentAs, want.OriginalTo = message.Address{User: "100"}, message.Address{User: "0123", Host: "example.com"}
+		if name == "history-2.hex" {
+			want = sampleSummary()
+		}
 	}
 }
 

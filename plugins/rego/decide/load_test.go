@@ -115,7 +115,7 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a misspelt attribute": {
 			map[string]string{"a": regotest.Header + "plan.procesing := \"deliver\"\n"},
-			[]string{"dir/a.rego:5: plan.procesing: no such attribute, expected one of answer, answer_within, charging, external_routing, fallback, labels, mime, processing, reason, retry, rewrite, store, text, transports"},
+			[]string{"dir/a.rego:5: plan.procesing: no such attribute, expected one of answer, answer_within, charging, devices, external_routing, fallback, forking, labels, mime, processing, reason, retry, rewrite, store, text, transports"},
 		},
 		"a misspelt attribute whose value isn't constant": {
 			map[string]string{"a": regotest.Header + "plan.procesing := x if x := input.peer\n"},
