@@ -211,13 +211,23 @@ func (p *Pipeline) behindCopies(l *lane, t turn, e *spool.Entry, targets []targe
 		}
 	}
 	if len(free) == 0 {
-		p.lanes.retry(l, t, now, next)
+		p.lanes.waitUntil(l, t, next)
 	}
 	return free
 }
 
-// copiesWait tells whether there are copies in a lane, or on their way there, and
-// when to look again.
+// waitUntil lets a message wait without being passed: its lane is held by those that
+// it waits for, whose own lane passes them.
+func (ls *lanes) waitUntil(l *lane, t turn, next time.Time) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if l.recipient.wakes == t.wakes {
+		t.it.next = next
+	}
+}
+
+// copiesWait tells whether there are copies in a lane that it hasn't passed, or on
+// their way there, and when to look again.
 func (ls *lanes) copiesWait(name pair, now time.Time) (until time.Time, waits bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -226,6 +236,8 @@ func (ls *lanes) copiesWait(name pair, now time.Time) (until time.Time, waits bo
 	switch {
 	case l == nil:
 		return until, ls.copying[name] > 0
+	case len(l.items) == 0 && ls.copying[name] == 0:
+		return until, false
 	case !l.active && !l.offline && l.wakeAt.After(until):
 		until = l.wakeAt
 	}
