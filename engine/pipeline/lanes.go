@@ -89,6 +89,7 @@ func (ls *lanes) queueBehind(l *lane, it *item) (rests bool) {
 	}
 	ls.waits(it)
 	ls.unload(it)
+	ls.p.awaken(it)
 	if it.expiry.Before(l.wakeAt) {
 		ls.rest(l)
 	}
@@ -122,6 +123,9 @@ func (ls *lanes) start() {
 		case l.active:
 		case l.offline, l.timed:
 			ls.rest(l)
+			if it := l.find(func(it *item) bool { return it.wakes }); it != nil && l.offline {
+				ls.p.awaken(it)
+			}
 		default:
 			ls.activate(l)
 		}
@@ -380,6 +384,7 @@ func (ls *lanes) offline(l *lane, t turn) {
 	defer ls.mu.Unlock()
 	if l.recipient.wakes == t.wakes {
 		l.sleep()
+		ls.p.awaken(t.it)
 	}
 }
 
