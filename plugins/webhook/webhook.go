@@ -55,7 +55,7 @@ const (
 	idleFor       = 90 * time.Second
 )
 
-// The push plugin. Its methods may be called from any goroutine.
+// webhook is the pusher.
 type webhook struct {
 	config Config
 	node   string
@@ -103,11 +103,11 @@ func (c Config) roots() (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// redirect lets a server send us to another of its pages, and nowhere else: what is
-// posted is for nobody else to see.
+// redirect lets a server send us with the same request to another of its pages, and
+// nowhere else: what is posted is for nobody else to see.
 func redirect(next *http.Request, before []*http.Request) error {
-	first := before[0].URL
-	if next.URL.Scheme != first.Scheme || next.URL.Host != first.Host || len(before) > maxRedirects {
+	first := before[0]
+	if next.Method != first.Method || next.URL.Scheme != first.URL.Scheme || next.URL.Host != first.URL.Host || len(before) > maxRedirects {
 		return http.ErrUseLastResponse
 	}
 	return nil
@@ -137,7 +137,7 @@ func (w *webhook) Wake(ctx context.Context, s plugin.Sleeper) error {
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.config.URL, bytes.NewReader(body))
 	if err != nil {
-		return message.Fail(message.Internal, "request can't be made: %w", err)
+		return message.Fail(message.Internal, "request can't be made: %w", withoutURL(err))
 	}
 	w.head(r, now, body)
 	answer, err := w.client.Do(r)
