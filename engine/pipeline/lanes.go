@@ -123,9 +123,7 @@ func (ls *lanes) start() {
 		case l.active:
 		case l.offline, l.timed:
 			ls.rest(l)
-			if it := l.find(func(it *item) bool { return it.wakes }); it != nil && l.offline {
-				ls.p.awaken(it)
-			}
+			ls.p.awakenFor(l)
 		default:
 			ls.activate(l)
 		}

@@ -33,6 +33,13 @@ func (p *Pipeline) awaken(it *item) {
 	}
 }
 
+// awakenFor has apps woken for a lane that was found asleep. The lanes' lock is held.
+func (p *Pipeline) awakenFor(l *lane) {
+	if it := l.find(func(it *item) bool { return it.wakes }); it != nil && l.offline {
+		p.awaken(it)
+	}
+}
+
 // sleeps tells whether an app is still to be woken.
 func (p *Pipeline) sleeps(s plugin.Sleeper) bool {
 	return p.keep() > 0 && slices.ContainsFunc(p.Locations.Sleeping(s.Account, time.Now()), func(b plugin.Binding) bool {
