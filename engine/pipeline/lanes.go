@@ -91,6 +91,7 @@ func (ls *lanes) queueBehind(l *lane, it *item) (rests bool) {
 	}
 	ls.waits(it)
 	ls.unload(it)
+	ls.p.awaken(it)
 	if it.expiry.Before(l.wakeAt) {
 		ls.rest(l)
 	}
@@ -124,6 +125,7 @@ func (ls *lanes) start() {
 		case l.active:
 		case l.offline, l.timed:
 			ls.rest(l)
+			ls.p.awakenFor(l)
 		default:
 			ls.activate(l)
 		}
@@ -383,6 +385,7 @@ func (ls *lanes) offline(l *lane, t turn) {
 	defer ls.mu.Unlock()
 	if l.recipient.wakes == t.wakes {
 		l.sleep()
+		ls.p.awaken(t.it)
 	}
 }
 

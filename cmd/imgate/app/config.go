@@ -44,6 +44,7 @@ var usualPlugin = map[plugin.Kind]string{
 	plugin.KindPolicy:   "rego",
 	plugin.KindAccounts: "ledger",
 	plugin.KindCharging: "ledger",
+	plugin.KindPush:     "webhook", // if there is such a section
 }
 
 // usualObserver keeps what `imgate trace` shows.
@@ -210,6 +211,7 @@ func (l *loader) config() engine.Config {
 		Policy:        l.single(plugin.KindPolicy, sections),
 		Accounts:      l.single(plugin.KindAccounts, sections),
 		Charging:      l.single(plugin.KindCharging, sections),
+		Push:          l.push(sections),
 		Observers:     l.observers(sections[observersKey]),
 		Transports:    l.transports(sections[transportsKey]),
 		Place:         l.place,
@@ -231,7 +233,7 @@ func (l *loader) general(own []entry) general {
 	limits := &settings.Limits
 	limits.Messages, limits.PerRecipient, limits.Contacts = pipeline.DefaultMessages, pipeline.DefaultPerRecipient, pipeline.DefaultContacts
 	values := l.structure("", own, reflect.TypeFor[general](),
-		"storage", "policy", "accounts", "charging", observersKey, transportsKey)
+		"storage", "policy", "accounts", "charging", "push", observersKey, transportsKey)
 	l.overlay("", values, &settings)
 	for _, rule := range []struct {
 		ok            bool
@@ -283,6 +285,16 @@ func isAddress(hostport string) bool {
 // single reads the section of a kind that exists once.
 func (l *loader) single(kind plugin.Kind, sections map[string]*yaml.Node) engine.Instance {
 	return l.instance(kind, string(kind), string(kind), sections[string(kind)], usualPlugin[kind])
+}
+
+// push reads who wakes apps that sleep: nobody, if neither the file nor the
+// environment says who.
+func (l *loader) push(sections map[string]*yaml.Node) engine.Instance {
+	path := string(plugin.KindPush)
+	if _, said := l.environment(join(path, "plugin")); sections[path] == nil && !said {
+		return engine.Instance{}
+	}
+	return l.single(plugin.KindPush, sections)
 }
 
 // transports reads the transports; there must be one.
