@@ -16,6 +16,7 @@ import (
 	"github.com/imgate/imgate/transports/loop"
 	"github.com/imgate/imgate/transports/sip"
 	"github.com/imgate/imgate/transports/sip/ua"
+	"github.com/imgate/imgate/transports/sip/ua/idle"
 	"github.com/imgate/imgate/transports/smpp"
 	"github.com/imgate/imgate/transports/smpp/load"
 	"github.com/imgate/imgate/transports/smpp/smsc"
@@ -24,7 +25,7 @@ import (
 // Plugins are all plugins of the standard build.
 var Plugins = []plugin.Definition{
 	// Transports: the doors.
-	sip.Plugin.With(ua.Commands...),
+	sip.Plugin.With(ua.Commands...).With(idle.Command),
 	smpp.Plugin.With(smsc.Commands...).With(load.Command),
 	smpp.Server,
 	loop.Plugin,
