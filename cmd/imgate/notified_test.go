@@ -3,6 +3,7 @@
 package main_test
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -34,11 +35,13 @@ func TestNotified(t *testing.T) {
 	})
 	t.Run("a sender that has gone", func(t *testing.T) {
 		bob := startLinphone(t, "1005", "tcp")
-		text := "to be told later"
-		carol := startLinphone(t, "1004", "tcp")
-		carol.send("1005", text)
-		bob.got("1004", text)
-		carol.learns(t, text, "delivered to user")
+		s.imgate("send", "1004@sip.example.com", "1005@sip.example.com", wrapped("1004", "1005", "to be told later"), "--type", "message/cpim", "--password", password)
+		bob.got("1004", "to be told later")
+		inbox := run(t, exec.Command(s.binary, "listen", "1004@sip.example.com", "--json", "--server", gateway, "--config", s.config), "IMGATE_PASSWORD="+password)
+		told := inbox.waitFor("the notification", 1, func(e event) bool { return strings.Contains(e.text("text"), "message/imdn+xml") })
+		if text := told[0].text("text"); !strings.Contains(text, "<delivered") || !strings.Contains(text, "a-name-of-its-own") {
+			t.Errorf("it says %s", text)
+		}
 	})
 	t.Run("by the gateway, for a phone that takes only text", func(t *testing.T) {
 		phone := baresipPhone{startBaresip(t, "tcp", "1001", "1002")}
@@ -67,4 +70,11 @@ func TestNotified(t *testing.T) {
 func (p linphonePhone) learns(t *testing.T, tag, state string) {
 	t.Helper()
 	p.waitFor(state, 1, func(e event) bool { return e.is("state") && e["tag"] == tag && e["state"] == state })
+}
+
+// wrapped is a message/cpim whose sender wants to know when it was delivered.
+func wrapped(from, to, text string) string {
+	return "From: <sip:" + from + "@sip.example.com>\r\nTo: <sip:" + to + "@sip.example.com>\r\nDateTime: 2026-11-23T12:00:00Z\r\n" +
+		"NS: imdn <urn:ietf:params:imdn>\r\nimdn.Message-ID: a-name-of-its-own\r\nimdn.Disposition-Notification: positive-delivery, negative-delivery\r\n" +
+		"\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + text
 }
