@@ -18,6 +18,7 @@ import (
 	"github.com/imgate/imgate/transports/sip"
 	"github.com/imgate/imgate/transports/sip/trunk"
 	"github.com/imgate/imgate/transports/sip/ua"
+	"github.com/imgate/imgate/transports/sip/ua/idle"
 	"github.com/imgate/imgate/transports/smpp"
 	"github.com/imgate/imgate/transports/smpp/load"
 	"github.com/imgate/imgate/transports/smpp/smsc"
@@ -26,7 +27,7 @@ import (
 // Plugins are all plugins of the standard build.
 var Plugins = []plugin.Definition{
 	// Transports: the doors.
-	sip.Plugin.With(ua.Commands...),
+	sip.Plugin.With(ua.Commands...).With(idle.Command),
 	trunk.Plugin,
 	smpp.Plugin.With(smsc.Commands...).With(load.Command),
 	smpp.Server,
