@@ -31,8 +31,8 @@ const (
 	webGateway    = host + ":8443"
 )
 
-// phone is a program of somebody else's that registers as a user of the gateway.
-type phone interface {
+// handset is a program of somebody else's that registers as a user of the gateway.
+type handset interface {
 	// send has it send a text to another user, and waits until it was taken.
 	send(to, text string)
 	// got waits until it shows a text from another user, word for word.
@@ -44,7 +44,7 @@ type phone interface {
 func TestMatrix(t *testing.T) {
 	s := newSecureGateway(t, "1001", "1002", "1003", "1004")
 	users := []string{"1001", "1002", "1003", "1004"}
-	phones := map[string]phone{
+	phones := map[string]handset{
 		"1001": baresipPhone{startBaresip(t, "udp", "1001", users[1:]...)},
 		"1002": startLinphone(t, "1002", "tls"),
 		"1003": startSippPhone(t, "1003"),
@@ -172,7 +172,7 @@ type sippPhone struct {
 	log  string
 }
 
-func startSippPhone(t *testing.T, user string) phone {
+func startSippPhone(t *testing.T, user string) handset {
 	t.Helper()
 	p := sippPhone{peer: newPeer(t), user: user}
 	p.log = filepath.Join(p.dir, "inbox.log")
