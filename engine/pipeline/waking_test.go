@@ -266,7 +266,7 @@ func TestNobodyWakes(t *testing.T) {
 		b.alarm.mu.Lock()
 		b.alarm.keep = 0 // a reload takes it away
 		b.alarm.mu.Unlock()
-		b.Bound(pipeline.Limits{}, 0)
+		b.Bound(pipeline.Limits{}, 0, 0)
 		wantOutcome(t, b.door.submit("alice", "bob", "hello"), plugin.OutcomeWaiting)
 		b.wantWoken()
 		b.enter("carol", "other", true)

@@ -25,6 +25,7 @@ type Locations struct {
 
 	mu       sync.RWMutex
 	accounts map[string][]plugin.Binding // those that sleep come last
+	devices  map[string][]Device
 	flows    flows
 	count    int
 	asleep   int           // of count
@@ -34,7 +35,10 @@ type Locations struct {
 
 // NewLocations returns an empty table.
 func NewLocations(storage plugin.Storage, committer *Committer) *Locations {
-	return &Locations{storage: storage, committer: committer, accounts: map[string][]plugin.Binding{}, flows: flows{}, max: math.MaxInt}
+	return &Locations{
+		storage: storage, committer: committer,
+		accounts: map[string][]plugin.Binding{}, devices: map[string][]Device{}, flows: flows{}, max: math.MaxInt,
+	}
 }
 
 // Limit sets how many bindings an address-of-record may have at once.
@@ -55,6 +59,13 @@ func (l *Locations) Keep(d time.Duration) {
 
 // Restore fills the table from disk.
 func (l *Locations) Restore(ctx context.Context, now time.Time) error {
+	if err := l.restoreBindings(ctx, now); err != nil {
+		return err
+	}
+	return l.restoreDevices(ctx, now)
+}
+
+func (l *Locations) restoreBindings(ctx context.Context, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var expired []plugin.Change
@@ -173,7 +184,7 @@ func (l *Locations) Register(transport string, r plugin.Registration, now time.T
 		return nil, message.Fail(message.LimitReached, "more than %d bindings for %s", l.max, r.AOR)
 	}
 	l.set(r.Account.ID, after)
-	l.committer.Move(difference(before, after), done)
+	l.committer.Move(append(difference(before, after), l.noteDevices(transport, r, before, after, now)...), done)
 	return slices.DeleteFunc(slices.Clone(after), func(b plugin.Binding) bool { return b.AOR != r.AOR || b.Asleep }), nil
 }
 

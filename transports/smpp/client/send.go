@@ -50,7 +50,7 @@ func (c *Client) Send(ctx context.Context, m *message.Message, route plugin.Rout
 			return d.incomplete(), failure
 		}
 	}
-	return plugin.Receipt{PeerIDs: d.ids}, nil
+	return plugin.Receipt{PeerIDs: d.ids, Unwrapped: true}, nil
 }
 
 // name gives the parts the reference of their delivery, by which the SMSC could
@@ -91,9 +91,9 @@ type delivery struct {
 // incomplete says how far it came.
 func (d *delivery) incomplete() plugin.Receipt {
 	if d.taken == 0 {
-		return plugin.Receipt{}
+		return plugin.Receipt{Unwrapped: true}
 	}
-	return plugin.Receipt{PeerIDs: d.ids, Progress: progress(d.taken, d.parts)}
+	return plugin.Receipt{PeerIDs: d.ids, Progress: progress(d.taken, d.parts), Unwrapped: true}
 }
 
 // submit sends the next part until the SMSC says anything but that it comes too
