@@ -491,12 +491,3 @@ func (ls *lanes) running() int {
 	defer ls.mu.Unlock()
 	return ls.active
 }
-
-// laneCounts is how much is in the lanes.
-type laneCounts struct{ messages, quarantined, lanes, asleep int }
-
-func (ls *lanes) counts() laneCounts {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	return laneCounts{messages: ls.count, quarantined: len(ls.quarantined), lanes: len(ls.byPair), asleep: len(ls.asleep)}
-}

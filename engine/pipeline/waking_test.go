@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgate/imgate/engine/content"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
@@ -53,9 +54,10 @@ func (a *alarm) devices() (names []string) {
 // bedroom is a pipeline with apps that sleep, in a bubble.
 type bedroom struct {
 	*solo
-	t     *testing.T
-	alarm *alarm
-	cseq  uint32
+	t      *testing.T
+	alarm  *alarm
+	policy *testPolicy
+	cseq   uint32
 }
 
 func inBedroom(t *testing.T, f func(t *testing.T, b *bedroom)) {
@@ -67,7 +69,7 @@ func inBedroom(t *testing.T, f func(t *testing.T, b *bedroom)) {
 func newBedroom(t *testing.T, disk *memory.Disk, a *alarm) *bedroom {
 	policy := charged()
 	policy.also(func(p *plugin.Plan) { p.Store = 48 * time.Hour })
-	return &bedroom{t: t, alarm: a, solo: alone(t, memory.Open(disk), policy, func(p *pipeline.Parts) { p.Pusher = a })}
+	return &bedroom{t: t, alarm: a, policy: policy, solo: alone(t, memory.Open(disk), policy, func(p *pipeline.Parts) { p.Pusher = a })}
 }
 
 // enter registers a device of a user's over a flow that has its name.
@@ -169,6 +171,10 @@ func TestWhoIsWoken(t *testing.T) {
 	fails := func(*message.Message, plugin.Route) (plugin.Receipt, error) {
 		return plugin.Receipt{}, message.FailForNow(message.Busy, "busy")
 	}
+	forAll := func(p *plugin.Plan) { p.Devices = plugin.AllDevices }
+	notification := func(a *plugin.Arrival) {
+		a.Message.ContentType, a.Message.Body = content.TypeIMDN, []byte(imdnOf("hello", content.StatusDelivered))
+	}
 	composing := func(a *plugin.Arrival) { a.Message.ContentType = "application/im-iscomposing+xml" }
 	scheduled := func(a *plugin.Arrival) { a.Message.NotBefore = time.Now().Add(time.Hour) }
 	for _, c := range []struct {
@@ -176,6 +182,7 @@ func TestWhoIsWoken(t *testing.T) {
 		desk  bool // is awake
 		take  func(*message.Message, plugin.Route) (plugin.Receipt, error)
 		what  func(*plugin.Arrival)
+		plan  func(*plugin.Plan)
 		later time.Duration
 		woken []string
 	}{
@@ -183,6 +190,8 @@ func TestWhoIsWoken(t *testing.T) {
 		{name: "none where one takes it", desk: true},
 		{name: "all that sleep where one fails", desk: true, take: fails, woken: []string{"pad", "phone"}},
 		{name: "none for a typing notice", what: composing},
+		{name: "none for a notification", what: notification},
+		{name: "all that sleep, where all are to have it", desk: true, plan: forAll, woken: []string{"pad", "phone"}},
 		{name: "none for what goes at once or not at all", what: expires(0)},
 		{name: "none before its time", what: scheduled},
 		{name: "all when its time has come", what: scheduled, later: time.Hour + time.Minute, woken: []string{"pad", "phone"}},
@@ -197,6 +206,9 @@ func TestWhoIsWoken(t *testing.T) {
 				}
 				for _, flow := range []string{"phone", "pad", "tv"} {
 					b.lose(flow)
+				}
+				if c.plan != nil {
+					b.policy.also(c.plan)
 				}
 				if c.take != nil {
 					b.door.take = c.take
@@ -228,6 +240,26 @@ func TestScheduledBehindOthers(t *testing.T) {
 		b.wantWoken("phone")
 		time.Sleep(time.Hour + time.Minute)
 		b.wantWoken("phone")
+	})
+}
+
+// TestCopyWakesItsDevice: a phone that has the message already isn't woken because a
+// pad waits for its copy.
+func TestCopyWakesItsDevice(t *testing.T) {
+	inBedroom(t, func(t *testing.T, b *bedroom) {
+		b.policy.also(func(p *plugin.Plan) { p.Devices = plugin.AllDevices })
+		b.enter("bob", "phone", true)
+		b.enter("bob", "pad", true)
+		b.lose("pad")
+		wantOutcome(t, b.door.submit("alice", "bob", "hello"), plugin.OutcomeDelivered)
+		b.lose("phone")
+		b.wantWoken("pad")
+		b.enter("bob", "pad", true)
+		synctest.Wait()
+		if got := b.door.bodies(); len(got) != 2 {
+			t.Errorf("%q arrive", got)
+		}
+		b.wantWoken()
 	})
 }
 

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/plugins/memory"
 )
 
 const keepTime = 24 * time.Hour
@@ -20,14 +22,18 @@ const keepTime = 24 * time.Hour
 type site struct {
 	*Locations
 	t    *testing.T
-	disk *fakeStorage
+	disk plugin.Storage
 	now  time.Time
 	cseq uint32
 }
 
 func newSite(t *testing.T, keep time.Duration) *site {
-	disk := newFakeStorage()
-	committer := NewCommitter(disk, 1, slog.New(slog.DiscardHandler))
+	disk := memory.Open(memory.NewDisk())
+	fence, err := disk.Acquire(t.Context(), "node", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	committer := NewCommitter(disk, fence, slog.New(slog.DiscardHandler))
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- committer.Run(ctx) }()
@@ -98,14 +104,14 @@ func (s *site) expect(user string, awake, asleep []string) {
 // onDisk reads what is on disk.
 func (s *site) onDisk() (bindings []plugin.Binding) {
 	s.t.Helper()
-	s.disk.mu.Lock()
-	defer s.disk.mu.Unlock()
-	for _, row := range s.disk.rows {
-		b, err := decodeBinding([]byte(row))
-		if err != nil {
-			s.t.Fatal(err)
-		}
+	rows, err := s.disk.Scan(s.t.Context(), tableBindings, nil, nil, 1000)
+	for _, row := range rows {
+		b, decodeErr := decodeBinding(row.Value)
+		err = errors.Join(err, decodeErr)
 		bindings = append(bindings, b)
+	}
+	if err != nil {
+		s.t.Fatal(err)
 	}
 	return bindings
 }
@@ -246,7 +252,7 @@ func TestRestoreKeepsAsleep(t *testing.T) {
 		s := newSite(t, keepTime)
 		s.register("bob", s.phone("phone", "tcp 1"), s.phone("pad", "tcp 2"), s.desk("desk", "tcp 3"))
 		s.lose("tcp 1")
-		again := NewLocations(&tableStorage{s.disk}, s.committer)
+		again := NewLocations(s.disk, s.committer)
 		again.Keep(keep)
 		if err := again.Restore(t.Context(), s.now); err != nil {
 			t.Fatal(err)

@@ -59,6 +59,13 @@ func (l *Locations) Keep(d time.Duration) {
 
 // Restore fills the table from disk.
 func (l *Locations) Restore(ctx context.Context, now time.Time) error {
+	if err := l.restoreBindings(ctx, now); err != nil {
+		return err
+	}
+	return l.restoreDevices(ctx, now)
+}
+
+func (l *Locations) restoreBindings(ctx context.Context, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var expired []plugin.Change
@@ -84,7 +91,7 @@ func (l *Locations) Restore(ctx context.Context, now time.Time) error {
 	for page := range slices.Chunk(expired, firstPage) {
 		l.committer.Move(page, nil)
 	}
-	return l.restoreDevices(ctx, now)
+	return nil
 }
 
 // Of returns the bindings of an account that are in force and awake. The caller

@@ -47,9 +47,6 @@ var usualPlugin = map[plugin.Kind]string{
 	plugin.KindPush:     "webhook", // if there is such a section
 }
 
-// usualObserver keeps what `imgate trace` shows.
-const usualObserver = "ladder"
-
 // general is what the configuration says besides the plugins.
 type general struct {
 	Node    string `yaml:"node" doc:"what this node is called among the others; default: the name of the machine"`
@@ -287,16 +284,6 @@ func (l *loader) single(kind plugin.Kind, sections map[string]*yaml.Node) engine
 	return l.instance(kind, string(kind), string(kind), sections[string(kind)], usualPlugin[kind])
 }
 
-// push reads who wakes apps that sleep: nobody, if neither the file nor the
-// environment says who.
-func (l *loader) push(sections map[string]*yaml.Node) engine.Instance {
-	path := string(plugin.KindPush)
-	if _, said := l.environment(join(path, "plugin")); sections[path] == nil && !said {
-		return engine.Instance{}
-	}
-	return l.single(plugin.KindPush, sections)
-}
-
 // transports reads the transports; there must be one.
 func (l *loader) transports(section *yaml.Node) []engine.Instance {
 	if section == nil || isEmpty(section) {
@@ -304,20 +291,6 @@ func (l *loader) transports(section *yaml.Node) []engine.Instance {
 		return nil
 	}
 	return l.instances(plugin.KindTransport, transportsKey, section)
-}
-
-// observers reads the observers; if the file has no such key, there is the
-// usual one, in a build that has it.
-func (l *loader) observers(section *yaml.Node) []engine.Instance {
-	if section != nil {
-		return l.instances(plugin.KindObserver, observersKey, section)
-	}
-	if !slices.ContainsFunc(l.plugins, func(d plugin.Definition) bool {
-		return d.Kind == plugin.KindObserver && d.Name == usualObserver
-	}) {
-		return nil
-	}
-	return []engine.Instance{l.instance(plugin.KindObserver, "trace", join(observersKey, "trace"), nil, usualObserver)}
 }
 
 // instances reads the instances of a kind, in the order of their names.
