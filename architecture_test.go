@@ -27,6 +27,7 @@ var rooms = []room{
 	{folder: "engine/message"},
 	{folder: "engine/plugin", ours: []string{"engine/message"}},
 	{folder: "engine/plugin/plugintest", ours: []string{"engine/message", "engine/plugin"}},
+	{folder: "engine/certificates", ours: []string{"engine/plugin"}},
 	{folder: "engine", ours: []string{"engine"}},
 	{folder: "transports", ours: contract, thirdParty: true},
 	{folder: "plugins", ours: contract, thirdParty: true},
@@ -49,7 +50,7 @@ var rooms = []room{
 }
 
 // contract is what a plugin may know of us.
-var contract = []string{"engine/message", "engine/plugin", "engine/content"}
+var contract = []string{"engine/message", "engine/plugin", "engine/content", "engine/certificates"}
 
 // smppBelow is what both doors of SMPP stand on.
 var smppBelow = []string{"transports/smpp/wire", "transports/smpp/text", "transports/smpp/translate"}
@@ -139,6 +140,8 @@ func TestImportRuleBites(t *testing.T) {
 		{"engine/pipeline", module + "transports/sip", false},
 		{"engine/pipeline", "github.com/cockroachdb/pebble/v2", false},
 		{"engine/pipeline", module + "engine/spool", true},
+		{"engine/certificates", module + "engine/spool", false},
+		{"transports/smpp/server", module + "engine/certificates", true},
 		{"engine", module + "plugins/pebble", false},
 		{"plugins/pebble", module + "engine/spool", false},
 		{"plugins/pebble", module + "plugins/memory", false},
@@ -176,8 +179,9 @@ var budgets = []struct {
 	folders []string // below engine; a file belongs to the longest that fits
 	most    int
 }{
-	{"the flow", []string{"message", "spool", "pipeline"}, 7430},
+	{"the flow", []string{"message", "spool", "pipeline"}, 8210},
 	{"content", []string{"content"}, 1200},
+	{"certificates", []string{"certificates"}, 300},
 	{"rate limits", []string{"ratelimit"}, 300},
 	{"joining", []string{"joining"}, 600},
 	{"revisions", []string{"revisions"}, 1250},

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -10,8 +11,18 @@ import (
 
 // Listener is where an endpoint listens.
 type Listener struct {
-	Network string // "udp" or "tcp"
+	Network string // "udp", "tcp", "tls", "ws" or "wss"
 	Address netip.AddrPort
+}
+
+// WebSocket says what a browser has to ask for (RFC 7118).
+type WebSocket struct {
+	Path string // of the URL; default "/"
+	// Origins are patterns, as in path.Match, for the host of the page that opens
+	// the connection, with its port if it names one; empty: any page may. A client
+	// that is no browser names none and is let in: an origin keeps strangers'
+	// pages away, not strangers.
+	Origins []string
 }
 
 // Config says how an endpoint works. Zero values take the defaults.
@@ -23,6 +34,15 @@ type Config struct {
 	Pending  int // requests without a final response; default 16,384
 	Finished int // transactions whose retransmissions are answered; default 1,000,000
 	Limits   Limits
+
+	// TLS is that of listeners for "tls" and "wss", which need it. It may have
+	// GetConfigForClient, which exchanges certificates while connections last.
+	TLS *tls.Config
+	// DialTLS is that of connections that Connect opens; its ServerName is
+	// replaced. nil: TLS 1.2 and newer, certificates checked against the system's
+	// authorities.
+	DialTLS   *tls.Config
+	WebSocket WebSocket // of listeners for "ws" and "wss"
 
 	// Closed is told of each connection that ends while Serve runs, once, by the
 	// connection's own goroutine, which Serve waits for; it must not wait for
@@ -45,8 +65,15 @@ type Limits struct {
 	// 2 KiB of each; default 64 MiB.
 	MaxBuffered int
 
+	// MaxHandshakes is how many connections may be in a handshake, of TLS or of a
+	// WebSocket; default 1,000. Above that, and above the other limits, the oldest
+	// handshake gives way to who comes.
+	MaxHandshakes int
+	// HandshakeTimeout is how long those handshakes may take together; default 5 s.
+	HandshakeTimeout time.Duration
 	// MessageTimeout is how long a message may take from its first octet to its
-	// last, and the first one from the beginning of its connection; default 10 s.
+	// last, and the first one from the beginning of its connection, or from the end
+	// of its handshake; default 10 s.
 	MessageTimeout time.Duration
 	// Idle ends a connection that sends nothing, not even a keep-alive; default
 	// 15 min.
@@ -67,6 +94,12 @@ func (c Config) withDefaults() Config {
 	c.Pending = or(c.Pending, 16_384)
 	c.Finished = or(c.Finished, 1_000_000)
 	c.Limits = c.Limits.withDefaults()
+	if c.WebSocket.Path == "" {
+		c.WebSocket.Path = "/"
+	}
+	if c.DialTLS == nil {
+		c.DialTLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -77,6 +110,8 @@ func (l Limits) withDefaults() Limits {
 	l.MaxConnections = or(l.MaxConnections, 10_000)
 	l.MaxPerAddress = or(l.MaxPerAddress, 256)
 	l.MaxBuffered = or(l.MaxBuffered, 64<<20)
+	l.MaxHandshakes = or(l.MaxHandshakes, 1000)
+	l.HandshakeTimeout = or(l.HandshakeTimeout, 5*time.Second)
 	l.MessageTimeout = or(l.MessageTimeout, 10*time.Second)
 	l.Idle = or(l.Idle, 15*time.Minute)
 	l.Unproven = or(l.Unproven, time.Minute)

@@ -1,7 +1,10 @@
 package wire
 
 import (
+	"container/list"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -23,10 +26,12 @@ const (
 	causeMemory                  // all together held too much
 	causeShutdown                // we are going
 	causeDismissed               // its peer is better off elsewhere
+	causeHandshake               // its handshake failed, or took too long
+	causeDisplaced               // others needed the room that its handshake took
 	causes
 )
 
-var causeNames = [causes]string{"peer", "idle", "slow_sender", "slow_reader", "malformed", "memory", "shutdown", "dismissed"}
+var causeNames = [causes]string{"peer", "idle", "slow_sender", "slow_reader", "malformed", "memory", "shutdown", "dismissed", "handshake", "displaced"}
 
 // maxQueued is how much may wait to be written on one connection, in octets.
 const maxQueued = 256 << 10
@@ -35,21 +40,26 @@ const maxQueued = 256 << 10
 // how long a peer may take to see why we hang up.
 const flushWithin = time.Second
 
-// connection is a stream to a peer who opened it. One goroutine reads it, and
-// there is one that writes while there is something to write.
+// connection is a TCP connection, with what it carries: SIP as it is, in TLS, or
+// in the frames of a WebSocket. One goroutine reads it, and there is one that
+// writes while there is something to write.
 type connection struct {
 	flow      Flow
-	conn      net.Conn
+	conn      net.Conn // a *tls.Conn if there is TLS
+	framed    bool     // it is a WebSocket
 	endpoint  *Endpoint
 	sentBy    string
+	dialled   *dialling     // nil: the peer opened it
 	kept      atomic.Bool   // see Exchange.Keep
 	owed      atomic.Int32  // answers to requests that were begun
 	dismissed atomic.Bool   // see Endpoint.Dismiss
 	done      chan struct{} // closed when requests can't be sent on it any more
 
-	framer framer // the reader's
+	opening     *list.Element     // in connections, until the handshake is over
+	certificate *x509.Certificate // of the peer, checked; set by the handshake
 
 	mu      sync.Mutex
+	open    bool    // there is no handshake, or it is over
 	queue   *[]byte // what the writer takes next; nil: nothing
 	queued  int     // octets in the queue and in the writer's hand
 	held    int     // how many of them the budget knows
@@ -58,15 +68,15 @@ type connection struct {
 	closed  bool
 }
 
-func (e *Endpoint) newConnection(conn net.Conn) *connection {
+func (e *Endpoint) newConnection(network string, conn net.Conn) *connection {
 	local := addrPort(conn.LocalAddr())
 	return &connection{
-		flow:     Flow{Network: "tcp", Local: local, Remote: addrPort(conn.RemoteAddr()), ID: rand.Text()},
+		flow:     Flow{Network: network, Local: local, Remote: addrPort(conn.RemoteAddr()), ID: rand.Text()},
 		conn:     conn,
+		framed:   network == "ws" || network == "wss",
 		endpoint: e,
 		sentBy:   local.String(),
 		done:     make(chan struct{}),
-		framer:   framer{maxBody: e.config.MaxBody},
 	}
 }
 
@@ -75,12 +85,21 @@ func (e *Endpoint) newConnection(conn net.Conn) *connection {
 // dial a client, so is what was to be sent (RFC 3261 §18.2.2 would have us open
 // another for a response).
 func (c *connection) send(packet []byte, _ netip.AddrPort) error {
+	if !c.framed {
+		return c.put(nil, packet)
+	}
+	var head [maxFrameHead]byte
+	return c.put(appendFrameHead(head[:0], opcodeOf(packet), len(packet)), packet)
+}
+
+// put queues a packet behind its head.
+func (c *connection) put(head, packet []byte) error {
 	c.mu.Lock()
 	if c.ending {
 		c.mu.Unlock()
 		return ErrNoFlow
 	}
-	why, ok := c.enqueue(packet)
+	why, ok := c.enqueue(head, packet)
 	c.mu.Unlock()
 	if ok {
 		return nil
@@ -90,8 +109,8 @@ func (c *connection) send(packet []byte, _ netip.AddrPort) error {
 }
 
 // enqueue tells why a packet can't wait, if it can't.
-func (c *connection) enqueue(packet []byte) (cause, bool) {
-	queued := c.queued + len(packet)
+func (c *connection) enqueue(head, packet []byte) (cause, bool) {
+	queued := c.queued + len(head) + len(packet)
 	if c.queued > 0 && queued > maxQueued {
 		return causeSlowReader, false
 	}
@@ -106,22 +125,30 @@ func (c *connection) enqueue(packet []byte) (cause, bool) {
 		c.queue = c.endpoint.packets.Get().(*[]byte)
 		*c.queue = (*c.queue)[:0]
 	}
-	*c.queue = append(*c.queue, packet...)
+	*c.queue = append(append(*c.queue, head...), packet...)
+	c.startWriter()
+	return 0, true
+}
+
+func (c *connection) startWriter() {
 	if !c.writing {
 		c.writing = true
 		c.endpoint.writers.Go(c.write)
 	}
-	return 0, true
 }
 
 // write writes until there is nothing left to write.
 func (c *connection) write() {
-	for batch := c.batch(); batch != nil; batch = c.batch() {
+	batch, last := c.batch()
+	for ; batch != nil; batch, last = c.batch() {
 		if _, err := c.conn.Write(*batch); err != nil {
 			c.close(causeOfWrite(err))
 			return
 		}
 		c.written(batch)
+	}
+	if last {
+		c.closeWrite()
 	}
 }
 
@@ -132,25 +159,23 @@ func causeOfWrite(err error) cause {
 	return causePeer
 }
 
-// batch takes everything that is queued. With the last of it the writer ends.
-func (c *connection) batch() *[]byte {
+// batch takes everything that is queued. If there is nothing the writer ends;
+// last: nothing will follow.
+func (c *connection) batch() (batch *[]byte, last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	batch := c.queue
+	batch = c.queue
 	c.queue = nil
 	if batch == nil {
 		c.writing = false
-		if c.ending {
-			c.closeWrite()
-		}
-		return nil
+		return nil, c.ending
 	}
 	within := c.endpoint.config.Limits.WriteTimeout
 	if c.ending {
 		within = min(within, flushWithin)
 	}
 	_ = c.conn.SetWriteDeadline(time.Now().Add(within)) // fails only when it is closed
-	return batch
+	return batch, false
 }
 
 func (c *connection) written(batch *[]byte) {
@@ -168,25 +193,37 @@ func (c *connection) written(batch *[]byte) {
 }
 
 // finish lets what is queued go out, in a short while, and no more.
-func (c *connection) finish() {
+func (c *connection) finish() { c.finishWith(frameGoingAway) }
+
+// finishWith is finish with another last frame, if it is a WebSocket.
+func (c *connection) finishWith(frame string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
 		return
 	}
+	if c.framed && c.open {
+		c.enqueue([]byte(frame), nil) // if it doesn't fit the peer sees the end without it
+	}
 	c.ending = true
 	close(c.done)
 	if c.writing {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(flushWithin)) // fails only when it is closed
-		return
 	}
-	c.closeWrite()
+	c.startWriter()
 }
 
 // closeWrite tells the peer that no more comes.
 func (c *connection) closeWrite() {
-	if tcp, ok := c.conn.(*net.TCPConn); ok {
-		_ = tcp.CloseWrite() // fails only when it is gone
+	conn := c.conn
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+		stop := time.AfterFunc(flushWithin, func() { conn.Close() }) // crypto/tls would wait for five seconds
+		defer stop.Stop()
+		_ = secure.CloseWrite() // fails only when it is gone
+	}
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // fails only when it is gone
 	}
 }
 
@@ -197,12 +234,25 @@ func (c *connection) close(why cause) {
 	}
 	e := c.endpoint
 	e.connections.remove(c)
-	e.counters.ended[why].Add(1)
+	e.dialled.remove(c)
+	counters := e.counters.of(c)
+	counters.now.Add(-1)
+	counters.ended[why].Add(1)
 	switch why {
 	case causeSlowReader:
 		e.pressure.note(pressureSlow, time.Now())
 	case causeMemory:
 		e.pressure.note(pressureMemory, time.Now())
+	}
+	c.cut()
+}
+
+// cut closes the connection without a word: crypto/tls would wait until the peer
+// takes its last one.
+func (c *connection) cut() {
+	if secure, ok := c.conn.(*tls.Conn); ok {
+		secure.NetConn().Close()
+		return
 	}
 	c.conn.Close()
 }
@@ -245,7 +295,7 @@ func (c *connection) dismiss() {
 func (c *connection) hangUp(why cause) {
 	c.finish()
 	_ = c.conn.SetReadDeadline(time.Now().Add(flushWithin)) // fails only when it is closed
-	buffer := c.framer.buffer[:cap(c.framer.buffer)]
+	buffer := make([]byte, smallBuffer)
 	for left := maxSkipped; left > 0; {
 		n, err := c.conn.Read(buffer)
 		if err != nil {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"container/list"
 	"maps"
 	"net/netip"
 	"slices"
@@ -35,6 +36,7 @@ type connections struct {
 	mu         sync.RWMutex
 	byID       map[string]*connection
 	perAddress map[netip.Prefix]int
+	opening    list.List // of *connection: those in a handshake, the oldest first
 	closed     bool
 }
 
@@ -53,27 +55,96 @@ func sharer(address netip.Addr) netip.Prefix {
 	return prefix
 }
 
-// add lets a connection in, or says which pressure keeps it out.
-func (t *connections) add(c *connection) (pressureKind, bool) {
+// add lets a connection in, or says which pressure keeps it out. One that is
+// still in its handshake gives way if need be, and is to be closed: so whoever
+// opens connections and says nothing keeps nobody else out.
+func (t *connections) add(c *connection) (displaced *connection, why pressureKind, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	address := sharer(c.flow.Remote.Addr())
+	anybody := func(*connection) bool { return true }
 	switch {
-	case t.closed || len(t.byID) >= t.limits.MaxConnections:
-		return pressureConnections, false
+	case t.closed:
+		return nil, pressureConnections, false
 	case t.perAddress[address] >= t.limits.MaxPerAddress:
-		return pressureAddress, false
+		why = pressureAddress
+		displaced = t.oldestOpening(func(o *connection) bool { return sharer(o.flow.Remote.Addr()) == address })
+	case len(t.byID) >= t.limits.MaxConnections:
+		why = pressureConnections
+		displaced = t.oldestOpening(anybody)
+	case !c.open && t.opening.Len() >= t.limits.MaxHandshakes:
+		displaced = t.oldestOpening(anybody)
+	default:
+		ok = true
+	}
+	if displaced != nil {
+		t.take(displaced)
+		why, ok = pressureHandshakes, true
+	}
+	if !ok {
+		return nil, why, false
 	}
 	t.byID[c.flow.ID] = c
 	t.perAddress[address]++
-	return 0, true
+	if !c.open {
+		c.opening = t.opening.PushBack(c)
+	}
+	return displaced, why, true
 }
 
-// remove takes a connection out that was let in.
+func (t *connections) oldestOpening(fits func(*connection) bool) *connection {
+	for o := t.opening.Front(); o != nil; o = o.Next() {
+		if c := o.Value.(*connection); fits(c) {
+			return c
+		}
+	}
+	return nil
+}
+
+// opened notes that a handshake is over. It returns false if its connection had
+// to give way.
+func (t *connections) opened(c *connection) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forgetOpening(c)
+	return t.byID[c.flow.ID] == c
+}
+
+func (t *connections) forgetOpening(c *connection) {
+	if c.opening != nil {
+		t.opening.Remove(c.opening)
+		c.opening = nil
+	}
+}
+
+// addDialled takes a connection up that we have opened: others bound those. It
+// returns false if nobody is let in any more.
+func (t *connections) addDialled(c *connection) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.byID[c.flow.ID] = c
+	return true
+}
+
+// remove takes a connection out, if that has not happened yet.
 func (t *connections) remove(c *connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.take(c)
+}
+
+func (t *connections) take(c *connection) {
+	if t.byID[c.flow.ID] != c {
+		return
+	}
 	delete(t.byID, c.flow.ID)
+	t.forgetOpening(c)
+	if c.dialled != nil {
+		return
+	}
 	address := sharer(c.flow.Remote.Addr())
 	if t.perAddress[address]--; t.perAddress[address] == 0 {
 		delete(t.perAddress, address)

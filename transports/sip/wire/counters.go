@@ -8,8 +8,44 @@ type counters struct {
 	malformed, tooLarge, keepAlives, unmatched, unsafe atomic.Uint64
 	retransmissions, panics                            atomic.Uint64
 	readErrors, writeErrors, lost                      atomic.Uint64
-	accepted, pings                                    atomic.Uint64
-	ended                                              [causes]atomic.Uint64
+	pings, bindings                                    atomic.Uint64
+	networks                                           map[string]*connectionCounters
+}
+
+// connectionCounters count the connections of a network.
+type connectionCounters struct {
+	now      atomic.Int64 // open
+	accepted atomic.Uint64
+	ended    [causes]atomic.Uint64
+}
+
+func newConnectionCounters() map[string]*connectionCounters {
+	counters := map[string]*connectionCounters{}
+	for network := range transports {
+		if isStream(network) {
+			counters[network] = &connectionCounters{}
+		}
+	}
+	return counters
+}
+
+// of returns the counters for a connection.
+func (c *counters) of(conn *connection) *connectionCounters { return c.networks[conn.flow.Network] }
+
+// accepted is how many connections were let in, of all networks.
+func (c *counters) accepted() (n uint64) {
+	for _, network := range c.networks {
+		n += network.accepted.Load()
+	}
+	return n
+}
+
+// ended is how many connections of all networks ended for a cause.
+func (c *counters) ended(why cause) (n uint64) {
+	for _, network := range c.networks {
+		n += network.ended[why].Load()
+	}
+	return n
 }
 
 // Counts is a snapshot of what an endpoint counted since it was opened.
@@ -21,6 +57,7 @@ type Counts struct {
 	TooLarge        uint64 // messages over a limit of size
 	KeepAlives      uint64 // datagrams without content, and empty lines on connections
 	Pings           uint64 // of those, second lines: they were answered
+	Bindings        uint64 // STUN Binding requests that were answered
 	Unmatched       uint64 // responses that nobody waits for, late ones among them
 	Unsafe          uint64 // responses that would have carried a control character
 	Retransmissions uint64 // requests that came again
@@ -44,6 +81,8 @@ type Counts struct {
 	EndedMalformed uint64 // because nobody knew where the next message began
 	EndedMemory    uint64 // because all together held too much
 	EndedDismissed uint64 // because their peers were sent away
+	EndedHandshake uint64 // because their handshakes failed
+	EndedDisplaced uint64 // because others needed the room that their handshakes took
 	EndedByPeer    uint64
 }
 
@@ -58,6 +97,7 @@ func (e *Endpoint) Counts() Counts {
 		TooLarge:        c.tooLarge.Load(),
 		KeepAlives:      c.keepAlives.Load(),
 		Pings:           c.pings.Load(),
+		Bindings:        c.bindings.Load(),
 		Unmatched:       c.unmatched.Load(),
 		Unsafe:          c.unsafe.Load(),
 		Retransmissions: c.retransmissions.Load(),
@@ -71,16 +111,18 @@ func (e *Endpoint) Counts() Counts {
 		Pending:         e.server.pending.Load(),
 
 		Connections:    e.connections.count(),
-		Accepted:       c.accepted.Load(),
+		Accepted:       c.accepted(),
 		TooMany:        e.pressure.count(pressureConnections),
 		TooManyOfOne:   e.pressure.count(pressureAddress),
 		AcceptErrors:   e.pressure.count(pressureAccept),
-		EndedIdle:      c.ended[causeIdle].Load(),
-		EndedSlow:      c.ended[causeSlowSender].Load(),
-		EndedUnread:    c.ended[causeSlowReader].Load(),
-		EndedMalformed: c.ended[causeMalformed].Load(),
-		EndedMemory:    c.ended[causeMemory].Load(),
-		EndedDismissed: c.ended[causeDismissed].Load(),
-		EndedByPeer:    c.ended[causePeer].Load(),
+		EndedIdle:      c.ended(causeIdle),
+		EndedSlow:      c.ended(causeSlowSender),
+		EndedUnread:    c.ended(causeSlowReader),
+		EndedMalformed: c.ended(causeMalformed),
+		EndedMemory:    c.ended(causeMemory),
+		EndedDismissed: c.ended(causeDismissed),
+		EndedHandshake: c.ended(causeHandshake),
+		EndedDisplaced: c.ended(causeDisplaced),
+		EndedByPeer:    c.ended(causePeer),
 	}
 }

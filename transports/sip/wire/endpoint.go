@@ -24,6 +24,7 @@ type Endpoint struct {
 	acceptors   []*acceptor
 	addresses   []netip.AddrPort
 	connections *connections
+	dialled     *diallings
 	budget      *budget
 	server      *serverTable
 	client      *clientTable
@@ -33,6 +34,17 @@ type Endpoint struct {
 	packets     sync.Pool      // of *[]byte: responses, and what waits to be written
 	writers     sync.WaitGroup // of connections
 	closed      atomic.Bool
+
+	begun   chan struct{} // closed when Serve begins, or never will
+	mu      sync.Mutex
+	serving *service // nil: Serve doesn't run, or is about to end
+}
+
+// service is what reads connections while Serve runs.
+type service struct {
+	ctx     context.Context
+	readers sync.WaitGroup
+	queues  []chan *Request // of the workers
 }
 
 // link is what carries messages to a peer: a UDP socket, or a connection.
@@ -60,11 +72,14 @@ func newEndpoint(config Config) *Endpoint {
 	return &Endpoint{
 		config:      config,
 		connections: newConnections(config.Limits),
+		dialled:     newDiallings(),
 		budget:      newBudget(config.Limits.MaxBuffered),
 		server:      newServerTable(time.Now(), config.Pending, config.Finished),
 		client:      newClientTable(),
 		seed:        maphash.MakeSeed(),
+		counters:    counters{networks: newConnectionCounters()},
 		pressure:    pressure{log: config.Log},
+		begun:       make(chan struct{}),
 		packets:     sync.Pool{New: func() any { return new([]byte) }},
 	}
 }
@@ -78,8 +93,8 @@ func (e *Endpoint) listen(l Listener) error {
 		}
 		e.sockets = append(e.sockets, s)
 		e.addresses = append(e.addresses, s.local)
-	case "tcp":
-		a, err := listenTCP(l.Address)
+	case "tcp", "tls", "ws", "wss":
+		a, err := e.listenTCP(l.Network, l.Address)
 		if err != nil {
 			return err
 		}
@@ -99,6 +114,7 @@ func (e *Endpoint) Addrs() []netip.AddrPort { return slices.Clone(e.addresses) }
 // those has a second. What runs in Do ends with ErrClosed.
 func (e *Endpoint) Close() {
 	e.closed.Store(true)
+	e.end()
 	for _, a := range e.acceptors {
 		a.listener.Close()
 	}
@@ -120,32 +136,89 @@ func (e *Endpoint) Close() {
 // nothing is read; sockets and connections stay open for what is still to be
 // answered, until Close.
 func (e *Endpoint) Serve(ctx context.Context, handle Handler) {
+	s := &service{ctx: ctx, queues: make([]chan *Request, e.config.Workers)}
+	var workers sync.WaitGroup
+	for i := range s.queues {
+		s.queues[i] = make(chan *Request, e.config.Backlog)
+		workers.Go(func() { e.work(ctx, s.queues[i], handle) })
+	}
+	e.begin(s)
 	stop := context.AfterFunc(ctx, e.stopReading)
 	defer stop()
-	queues := make([]chan *Request, e.config.Workers)
-	var readers, workers sync.WaitGroup
-	for i := range queues {
-		queues[i] = make(chan *Request, e.config.Backlog)
-		workers.Go(func() { e.work(ctx, queues[i], handle) })
-	}
-	for _, s := range e.sockets {
-		readers.Go(func() { e.readUDP(s, queues) })
+	for _, socket := range e.sockets {
+		s.readers.Go(func() { e.readUDP(socket, s.queues) })
 	}
 	for _, a := range e.acceptors {
-		readers.Go(func() {
-			e.accept(ctx, a.listener, func(conn net.Conn) { e.admit(ctx, conn, &readers, queues) })
+		s.readers.Go(func() {
+			e.accept(ctx, a.listener, func(conn net.Conn) { e.admit(s, a, conn) })
 		})
 	}
-	readers.Wait()
-	for _, q := range queues {
+	s.readers.Wait()
+	for _, q := range s.queues {
 		close(q)
 	}
 	workers.Wait()
 }
 
+// begin lets Connect use a service, which has a reader until end.
+func (e *Endpoint) begin(s *service) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.begun: // and it is over
+		return
+	default:
+		close(e.begun)
+	}
+	s.readers.Add(1)
+	e.serving = s
+}
+
+// end keeps Connect from beginning anything new.
+func (e *Endpoint) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.begun:
+	default:
+		close(e.begun)
+	}
+	if e.serving != nil {
+		e.serving.readers.Done()
+		e.serving = nil
+	}
+}
+
+// service waits until Serve runs. It returns nil if that doesn't come soon, or
+// is over.
+func (e *Endpoint) service() *service {
+	select {
+	case <-e.begun:
+	case <-time.After(dialTimeout):
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.serving
+}
+
+// serve has a connection read that we have opened. It returns false if Serve
+// doesn't run.
+func (e *Endpoint) serve(c *connection) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.serving == nil || !e.connections.addDialled(c) {
+		return false
+	}
+	e.counters.of(c).now.Add(1)
+	s := e.serving
+	s.readers.Go(func() { e.attend(s, c) })
+	return true
+}
+
 // stopReading ends the readers. Whoever would connect now is better off with
 // who comes after us.
 func (e *Endpoint) stopReading() {
+	e.end()
 	for _, a := range e.acceptors {
 		a.listener.Close()
 	}
@@ -262,7 +335,7 @@ func (e *Endpoint) Dismiss(f Flow) bool {
 // after 32 s, ErrUnsafe and ErrTooLarge if it can't be written, ErrNeedsStream
 // if it is too large for UDP, ErrNoFlow if no socket of ours can reach the peer
 // or the connection is gone or goes meanwhile, ErrClosed after Close, or what
-// the system or ctx says. We never dial a client.
+// the system or ctx says. It never dials.
 func (e *Endpoint) Do(ctx context.Context, f Flow, o Outgoing) (*Response, error) {
 	w, ok := e.way(f, o.MaxDatagram)
 	if !ok {
@@ -288,12 +361,12 @@ type way struct {
 
 // way finds the way of a flow. maxDatagram is that of Outgoing.
 func (e *Endpoint) way(f Flow, maxDatagram int) (way, bool) {
-	if f.Network == "tcp" {
+	if isStream(f.Network) {
 		c := e.connections.find(f)
 		if c == nil || c.isGone() {
 			return way{}, false
 		}
-		return way{link: c, flow: f, transport: "TCP", sentBy: c.sentBy, limit: maxHead + e.config.MaxBody, tooLarge: ErrTooLarge, gone: c.done}, true
+		return way{link: c, flow: f, transport: transports[c.flow.Network], sentBy: c.sentBy, limit: maxHead + e.config.MaxBody, tooLarge: ErrTooLarge, gone: c.done}, true
 	}
 	s := e.socket(f.Local)
 	if s == nil || f.Network != "udp" || s.local.Addr().Is4() != f.Remote.Addr().Is4() {

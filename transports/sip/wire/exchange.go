@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/x509"
 	"runtime/debug"
 	"time"
 )
@@ -71,6 +72,15 @@ func (x *Exchange) Keep() {
 	if c, ok := x.link.(*connection); ok {
 		c.kept.Store(true)
 	}
+}
+
+// Certificate is the client's, checked against Config.TLS.ClientCAs; nil if the
+// connection has none.
+func (x *Exchange) Certificate() *x509.Certificate {
+	if c, ok := x.link.(*connection); ok {
+		return c.certificate
+	}
+	return nil
 }
 
 // Recover is to be deferred by whoever goes on with an exchange in a goroutine

@@ -2,9 +2,6 @@ package wire
 
 import "bytes"
 
-// smallBuffer is what an idle connection holds, in octets: most messages fit.
-const smallBuffer = 2 << 10
-
 // maxSkipped is the largest body that is read past so that the connection can
 // go on, in octets.
 const maxSkipped = 1 << 20
@@ -13,15 +10,15 @@ const maxSkipped = 1 << 20
 // (RFC 5626 §4.4.1). It holds at most one message that isn't complete.
 type framer struct {
 	maxBody int
-	buffer  []byte // what was read
-	taken   int    // how much of it was taken
-	scanned int    // how much of the rest holds no end of a header section
-	headed  bool   // the header section is complete:
-	draft   draft  // this is it,
-	length  int    // that long, with the empty line,
-	body    int    // and so long is the body
-	skip    int    // octets of a body too large that are still to come
-	crlf    bool   // the last thing that came was a single CRLF
+	inbox
+	taken   int   // how much of it was taken
+	scanned int   // how much of the rest holds no end of a header section
+	headed  bool  // the header section is complete:
+	draft   draft // this is it,
+	length  int   // that long, with the empty line,
+	body    int   // and so long is the body
+	skip    int   // octets of a body too large that are still to come
+	crlf    bool  // the last thing that came was a single CRLF
 }
 
 // unitKind says what was found in a stream.
@@ -180,29 +177,12 @@ func (f *framer) message() unit {
 }
 
 // room returns where to read to, nil if that would take more of the budget than
-// there is. Only a message that doesn't fit makes the buffer larger, and only
-// when its octets have come; it is small again when the message is taken.
+// there is.
 func (f *framer) room(b *budget) []byte {
 	n := copy(f.buffer, f.rest())
 	f.buffer, f.taken = f.buffer[:n], 0
-	if n == 0 && cap(f.buffer) != smallBuffer {
-		f.release(b)
-		f.buffer = make([]byte, 0, smallBuffer)
+	if !f.headed {
+		f.draft = draft{} // an idle connection doesn't hold the last message
 	}
-	if n == cap(f.buffer) {
-		if !b.take(n) {
-			return nil
-		}
-		f.buffer = append(make([]byte, 0, 2*n), f.buffer...)
-	}
-	return f.buffer[n:cap(f.buffer)]
-}
-
-// add tells how much was read into the room.
-func (f *framer) add(n int) { f.buffer = f.buffer[:len(f.buffer)+n] }
-
-// release gives the buffer back.
-func (f *framer) release(b *budget) {
-	b.give(max(0, cap(f.buffer)-smallBuffer))
-	f.buffer = nil
+	return f.inbox.room(b)
 }

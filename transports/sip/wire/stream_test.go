@@ -103,7 +103,7 @@ func TestStreamDeadlines(t *testing.T) {
 					t.Errorf("ended after %v, want %v", got, test.after)
 				}
 				<-b.closed
-				if n := b.counters.ended[test.cause].Load(); n != 1 || b.Counts().Connections != 0 {
+				if n := b.counters.ended(test.cause); n != 1 || b.Counts().Connections != 0 {
 					t.Errorf("%+v", b.Counts())
 				}
 			})
@@ -331,7 +331,7 @@ func TestSlowReader(t *testing.T) {
 					t.Errorf("%v after %v", f, time.Since(start))
 				}
 				b.writers.Wait()
-				if n := b.counters.ended[test.cause].Load(); n != 1 {
+				if n := b.counters.ended(test.cause); n != 1 {
 					t.Errorf("%+v", b.Counts())
 				}
 				if left := b.budget.left.Load(); left != int64(b.config.Limits.MaxBuffered) {

@@ -66,6 +66,7 @@ func (e *Endpoint) show(m *plugin.Metrics) {
 	received("request", func(c Counts) uint64 { return c.Requests })
 	received("response", func(c Counts) uint64 { return c.Responses })
 	received("keepalive", func(c Counts) uint64 { return c.KeepAlives })
+	received("stun", func(c Counts) uint64 { return c.Bindings })
 	received("malformed", func(c Counts) uint64 { return c.Malformed })
 	received("too_large", func(c Counts) uint64 { return c.TooLarge })
 	e.counter(m, "sip_messages_sent_total", "SIP messages that were sent.", func(c Counts) uint64 { return c.Sent })
@@ -95,12 +96,14 @@ func (e *Endpoint) show(m *plugin.Metrics) {
 }
 
 func (e *Endpoint) showConnections(m *plugin.Metrics) {
-	network := plugin.Label{Name: "network", Value: "tcp"}
-	m.Gauge("sip_connections", "Connections that are open.", func() float64 { return float64(e.connections.count()) }, network)
-	e.counter(m, "sip_connections_accepted_total", "Connections that were let in.", func(c Counts) uint64 { return c.Accepted }, network)
-	for why, name := range causeNames {
-		m.CounterFunc("sip_connections_closed_total", "Connections that ended, by why.",
-			func() float64 { return float64(e.counters.ended[why].Load()) }, network, plugin.Label{Name: "reason", Value: name})
+	for network, counters := range e.counters.networks {
+		label := plugin.Label{Name: "network", Value: network}
+		m.Gauge("sip_connections", "Connections that are open.", func() float64 { return float64(counters.now.Load()) }, label)
+		m.CounterFunc("sip_connections_accepted_total", "Connections that were let in.", func() float64 { return float64(counters.accepted.Load()) }, label)
+		for why, name := range causeNames {
+			m.CounterFunc("sip_connections_closed_total", "Connections that ended, by why.",
+				func() float64 { return float64(counters.ended[why].Load()) }, label, plugin.Label{Name: "reason", Value: name})
+		}
 	}
 	for kind, p := range pressures {
 		m.CounterFunc("sip_refused_total", "What was refused or dropped because there was too much, by why.",

@@ -137,7 +137,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s: %v, want %v, found: %t", name, value, want, found)
 		}
 	}
-	if len(got) != 32 {
+	if len(got) != 72 {
 		t.Errorf("%d series: %v", len(got), got)
 	}
 }

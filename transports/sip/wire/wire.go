@@ -2,7 +2,8 @@
 // the codec with its strict validator, and non-INVITE transactions (RFC 3261
 // §17). It hands valid requests to a handler, writes what it is told to write,
 // and answers retransmissions by itself. It bounds what peers can take of
-// memory, connections and time, and never dials one.
+// memory, connections and time. It dials servers when it is told to, and never a
+// client.
 //
 // It must not know the gateway: no accounts, no policies, no storage. What a
 // request means is the business of the door that uses this package.

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/imgate/imgate/engine/certificates"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/smpp/wire"
 )
@@ -37,16 +38,17 @@ const (
 
 // Client is an instance at work.
 type Client struct {
-	config   Config
-	instance string
-	networks []netip.Prefix // that an SMSC may come from to ask for a bind
-	pace     *pace
-	binds    binds
-	waiting  atomic.Int64 // messages whose Send waits
-	metrics  *metrics
-	counters wire.Counters
-	watched  *plugin.Observers
-	log      *slog.Logger
+	config       Config
+	instance     string
+	networks     []netip.Prefix // that an SMSC may come from to ask for a bind
+	pace         *pace
+	binds        binds
+	waiting      atomic.Int64         // messages whose Send waits
+	certificates *certificates.Dialer // of a connection over TLS; nil: there is none
+	metrics      *metrics
+	counters     wire.Counters
+	watched      *plugin.Observers
+	log          *slog.Logger
 
 	// Serve sets these.
 	gate      plugin.Gate
@@ -55,11 +57,6 @@ type Client struct {
 
 // New opens an instance. It connects when it is served.
 func New(_ context.Context, env plugin.Env, config Config) (*Client, error) {
-	if config.TLS.Enabled {
-		if _, err := config.TLS.config(""); err != nil { // better said now than at the first connection
-			return nil, err
-		}
-	}
 	networks, err := networksOf(config.Outbind.Networks)
 	if err != nil {
 		return nil, fmt.Errorf("outbind.networks: %w", err)
@@ -72,13 +69,20 @@ func New(_ context.Context, env plugin.Env, config Config) (*Client, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	var files *certificates.Dialer
+	if config.TLS.Enabled {
+		if files, err = certificates.OpenDialer(config.TLS.files(), log); err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
+		}
+	}
 	c := &Client{
-		config:   config,
-		instance: env.Instance,
-		networks: networks,
-		pace:     newPace(config.Rate),
-		watched:  env.Observers,
-		log:      log,
+		config:       config,
+		instance:     env.Instance,
+		networks:     networks,
+		pace:         newPace(config.Rate),
+		certificates: files,
+		watched:      env.Observers,
+		log:          log,
 	}
 	c.metrics = newMetrics(env.Metrics, c)
 	return c, nil

@@ -3,13 +3,11 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 
-	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/certificates"
 )
 
 // TLS is how an SMSC is reached over TLS.
@@ -28,36 +26,13 @@ func (t TLS) check(p *problems) {
 	if !t.Enabled || (t.Certificate == "") != (t.Key == "") {
 		return
 	}
-	if _, err := t.config(""); err != nil {
+	if err := t.files().Validate("tls."); err != nil {
 		*p = append(*p, err)
 	}
 }
 
-// config reads the files, so that a certificate that was exchanged counts from
-// the next connection on. An error is a *plugin.InvalidKey.
-func (t TLS) config(host string) (*tls.Config, error) {
-	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	if t.ServerName != "" {
-		c.ServerName = t.ServerName
-	}
-	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, &plugin.InvalidKey{Key: "tls.ca", Expected: "a file with certificates: " + err.Error()}
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, &plugin.InvalidKey{Key: "tls.ca", Expected: "a file with certificates: " + t.CA + " has none"}
-		}
-	}
-	if t.Certificate != "" {
-		pair, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
-		if err != nil {
-			return nil, &plugin.InvalidKey{Key: "tls.certificate", Expected: "a file with a certificate, and its key in tls.key: " + err.Error()}
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
+func (t TLS) files() certificates.DialFiles {
+	return certificates.DialFiles{CA: t.CA, Certificate: t.Certificate, Key: t.Key}
 }
 
 // dial connects to the first of the addresses that answers. Each has its own
@@ -87,9 +62,8 @@ func (c *Client) dialOne(ctx context.Context, address string) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	config, err := c.config.TLS.config(host)
-	if err != nil {
-		return nil, err
+	if c.config.TLS.ServerName != "" {
+		host = c.config.TLS.ServerName
 	}
-	return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+	return (&tls.Dialer{Config: c.certificates.Config(host)}).DialContext(ctx, "tcp", address)
 }

@@ -136,7 +136,7 @@ func TestTLSFilesAreReadAtOnce(t *testing.T) {
 		config := Defaults
 		config.TLS = setting
 		config.TLS.Enabled = true
-		if _, err := New(t.Context(), plugin.Env{}, config); err == nil || !strings.Contains(err.Error(), "tls.") {
+		if _, err := New(t.Context(), plugin.Env{}, config); err == nil || !strings.Contains(err.Error(), "tls: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

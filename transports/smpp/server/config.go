@@ -2,15 +2,15 @@ package server
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/imgate/imgate/engine/certificates"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/smpp/translate"
 	"github.com/imgate/imgate/transports/smpp/wire"
@@ -39,8 +39,8 @@ type Config struct {
 
 // TLS is for the listeners that begin with tls://.
 type TLS struct {
-	Certificate string `yaml:"certificate" doc:"file of our certificate and those that lead to its root, PEM"`
-	Key         string `yaml:"key" doc:"file of its key, PEM"`
+	Certificate string `yaml:"certificate" doc:"file of our certificate and those that lead to its root, PEM; read anew when it changes"`
+	Key         string `yaml:"key" doc:"file of its key, PEM; read anew when it changes"`
 	ClientCA    string `yaml:"client_ca" doc:"file of the certificates, PEM, one of which must have signed an ESME's; empty: ESMEs need none"`
 }
 
@@ -140,7 +140,7 @@ func (c Config) checkTLS(p *problems) {
 	if !needed || c.TLS.Certificate == "" || c.TLS.Key == "" {
 		return
 	}
-	if _, err := c.TLS.config(); err != nil {
+	if err := certificates.Files(c.TLS).Validate("tls.", c.TLS.clients()); err != nil {
 		*p = append(*p, err)
 	}
 }
@@ -175,26 +175,18 @@ func (c Config) listeners() ([]listen, error) {
 	return all, nil
 }
 
-// config reads the files; nil if there are none. An error is a *plugin.InvalidKey.
-func (t TLS) config() (*tls.Config, error) {
+// store reads the files; nil if there are none. An error is a *plugin.InvalidKey.
+func (t TLS) store(log *slog.Logger) (*certificates.Store, error) {
 	if t.Certificate == "" {
 		return nil, nil
 	}
-	certificate, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
-	if err != nil {
-		return nil, &plugin.InvalidKey{Key: "tls.certificate", Expected: "a file with a certificate, and its key in tls.key: " + err.Error()}
-	}
-	c := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	return certificates.Open(certificates.Files(t), t.clients(), log)
+}
+
+// clients tells whether an ESME must have a certificate.
+func (t TLS) clients() tls.ClientAuthType {
 	if t.ClientCA == "" {
-		return c, nil
+		return tls.NoClientCert
 	}
-	pem, err := os.ReadFile(t.ClientCA)
-	if err != nil {
-		return nil, &plugin.InvalidKey{Key: "tls.client_ca", Expected: "a file with certificates: " + err.Error()}
-	}
-	c.ClientCAs, c.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-	if !c.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, &plugin.InvalidKey{Key: "tls.client_ca", Expected: "a file with certificates: " + t.ClientCA + " has none"}
-	}
-	return c, nil
+	return tls.RequireAndVerifyClientCert
 }

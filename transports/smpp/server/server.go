@@ -9,7 +9,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgate/imgate/engine/certificates"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/smpp/wire"
 )
@@ -33,22 +33,22 @@ const (
 
 // Door is an SMPP server at work.
 type Door struct {
-	config   Config
-	listen   []listen
-	tls      *tls.Config
-	wire     wire.Config
-	instance string
-	node     string
-	table    *table
-	guard    guard
-	knocks   knocks
-	tasks    tasks
-	refusals lines
-	comings  lines
-	goings   lines
-	metrics  *metrics
-	watched  *plugin.Observers
-	log      *slog.Logger
+	config       Config
+	listen       []listen
+	certificates *certificates.Store // of listeners that speak TLS; nil: there is none
+	wire         wire.Config
+	instance     string
+	node         string
+	table        *table
+	guard        guard
+	knocks       knocks
+	tasks        tasks
+	refusals     lines
+	comings      lines
+	goings       lines
+	metrics      *metrics
+	watched      *plugin.Observers
+	log          *slog.Logger
 
 	// Serve sets these.
 	gate           plugin.Gate
@@ -68,16 +68,16 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := config.TLS.config()
-	if err != nil {
-		return nil, err
-	}
 	log := env.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	store, err := config.TLS.store(log)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
 	d := &Door{
-		config: config, listen: listen, tls: secrets,
+		config: config, listen: listen, certificates: store,
 		instance: env.Instance, node: env.Node,
 		table:    newTable(config.Limits.Binds),
 		refusals: lines{most: refusalsPerMinute}, comings: lines{most: comingsPerMinute}, goings: lines{most: comingsPerMinute},
@@ -152,7 +152,7 @@ func (d *Door) open(ctx context.Context) error {
 			Log:         d.log,
 		}
 		if l.secure {
-			c.TLS = d.tls
+			c.TLS = d.certificates.Config()
 		}
 		listener, err := wire.Listen(ctx, l.address.String(), c)
 		if err != nil {
