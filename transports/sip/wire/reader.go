@@ -12,7 +12,7 @@ type reader struct {
 	service *service
 
 	opened   time.Time // when the connection was, or its handshake was over
-	now      time.Time // of the last read
+	now      time.Time // of the last read, or when it was opened
 	active   time.Time // when there was something that counts
 	began    time.Time // when the message began that isn't complete; zero: none has
 	pinged   time.Time // when a WebSocket was asked for a sign of life
@@ -64,7 +64,7 @@ func (r *reader) leave(why cause) {
 // begin sets the clock.
 func (r *reader) begin() {
 	r.opened = time.Now()
-	r.active = r.opened
+	r.now, r.active = r.opened, r.opened
 }
 
 // read reads what there is; nothing if the connection has to end.
