@@ -1,9 +1,13 @@
 package wire
 
 import (
+	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -31,18 +35,7 @@ func TestSilentCrowd(t *testing.T) {
 			}
 			start := time.Now()
 			client := &tls.Config{RootCAs: authority.pool, ServerName: "sip.example.com"}
-			var p interface {
-				say(string)
-				hear() string
-			}
-			switch network {
-			case "tls":
-				p = dialTLS(t, e, client)
-			case "ws":
-				p = dialSocket(t, e, nil)
-			default:
-				p = dialSocket(t, e, client)
-			}
+			p := dialEach(t, e, network, client)
 			p.say(hello("a"))
 			if got := status(p.hear()); got != "200 OK" {
 				t.Error(got)
@@ -114,5 +107,46 @@ func idle(t *testing.T, network string, conn net.Conn, client *tls.Config) {
 		if _, err := conn.Read(make([]byte, 4096)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkLoopbackOf is BenchmarkLoopbackTCP over the other networks, the
+// peer's share included.
+func BenchmarkLoopbackOf(b *testing.B) {
+	authority := newAuthority(b)
+	client := &tls.Config{RootCAs: authority.pool, ServerName: "sip.example.com"}
+	for _, network := range []string{"tls", "ws", "wss"} {
+		b.Run(network, func(b *testing.B) {
+			e := openEach(b, network, loopbacks()["IPv4"], Config{TLS: authority.server("sip.example.com")}, func(_ context.Context, x *Exchange) {
+				if x.Begin() == nil {
+					x.Answer(Reply{Status: 200})
+				}
+			})
+			var calls atomic.Int64
+			before := cpu(b)
+			b.SetParallelism(16)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				p := dialEach(b, e, network, client)
+				for pb.Next() {
+					p.say(strings.Replace(hello(fmt.Sprint(calls.Add(1))), "z9hG4bK1", fmt.Sprint("z9hG4bK", calls.Load()), 1))
+					p.hear()
+				}
+			})
+			b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "CPU-µs/op")
+		})
+	}
+}
+
+// dialEach opens a connection and makes its handshakes.
+func dialEach(t testing.TB, e *Endpoint, network string, client *tls.Config) talker {
+	t.Helper()
+	switch network {
+	case "tls":
+		return dialTLS(t, e, client)
+	case "ws":
+		return dialSocket(t, e, nil)
+	default:
+		return dialSocket(t, e, client)
 	}
 }
