@@ -177,7 +177,8 @@ func (d *Door) challenge(x *wire.Exchange, realm string, stale bool, now time.Ti
 	o := originOf(x, d.peerOf(x))
 	home := o.home()
 	nonce := d.tenures.under(tenure).make(realm, o.address.String(), string(home[:]), now)
-	d.answer(x, wire.Reply{Status: 401, Headers: challenges(d.config.Algorithms, x.Get("User-Agent"), realm, nonce, stale)})
+	algorithms := offered(d.config.Algorithms, x.Get("User-Agent"), x.Flow.Network)
+	d.answer(x, wire.Reply{Status: 401, Headers: challenges(algorithms, realm, nonce, stale)})
 }
 
 // isSameURI tells whether the digest's uri names the Request-URI: word for word,

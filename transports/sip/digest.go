@@ -103,10 +103,13 @@ func nonceCount(d *plugin.Digest) (uint32, bool) {
 var md5Only = []string{"baresip v0.", "baresip v1."}
 
 // offered are those of our algorithms that go into a client's challenges.
-// Whichever it answers with is accepted if it is configured.
-func offered(algorithms []string, userAgent string) []string {
+// Whichever it answers with is accepted if it is configured. The libraries of
+// browsers (JsSIP, SIP.js), whatever they call themselves, see only the last of
+// several challenges, and know MD5 alone.
+func offered(algorithms []string, userAgent, network string) []string {
 	known := func(prefix string) bool { return strings.HasPrefix(userAgent, prefix) }
-	if slices.Contains(algorithms, "MD5") && slices.ContainsFunc(md5Only, known) {
+	inBrowser := network == "ws" || network == "wss"
+	if slices.Contains(algorithms, "MD5") && (inBrowser || slices.ContainsFunc(md5Only, known)) {
 		return []string{"MD5"}
 	}
 	return algorithms
@@ -115,9 +118,9 @@ func offered(algorithms []string, userAgent string) []string {
 // challenges are the header fields of a 401: one for each algorithm, all with
 // the same nonce. stale tells the client to try again without asking its user
 // (RFC 7616 §3.3).
-func challenges(algorithms []string, userAgent, realm, nonce string, stale bool) []wire.Header {
+func challenges(algorithms []string, realm, nonce string, stale bool) []wire.Header {
 	headers := make([]wire.Header, 0, 2)
-	for _, algorithm := range offered(algorithms, userAgent) {
+	for _, algorithm := range algorithms {
 		value := "Digest realm=" + wire.Quote(realm) + `, nonce="` + nonce + `", algorithm=` + algorithm + `, qop="auth"`
 		if stale {
 			value += ", stale=true"

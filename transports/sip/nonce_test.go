@@ -144,11 +144,14 @@ func TestOfferedAlgorithms(t *testing.T) {
 	for agent, want := range map[string]string{
 		"": "[MD5 SHA-256]", "baresip v1.0.0 (x86_64/linux)": "[MD5]", "baresip v3.5.0": "[MD5 SHA-256]", "Linphone/5.1": "[MD5 SHA-256]",
 	} {
-		if got := fmt.Sprint(offered(both, agent)); got != want {
+		if got := fmt.Sprint(offered(both, agent, "udp")); got != want {
 			t.Errorf("%q is offered %s, want %s", agent, got, want)
 		}
 	}
-	if got := offered([]string{"SHA-256"}, "baresip v1.0.0"); len(got) != 1 {
+	if got := fmt.Sprint(offered(both, "", "wss")); got != "[MD5]" {
+		t.Errorf("a browser is offered %s", got)
+	}
+	if got := offered([]string{"SHA-256"}, "baresip v1.0.0", "ws"); len(got) != 1 {
 		t.Errorf("what isn't configured is offered: %v", got)
 	}
 }
