@@ -95,7 +95,9 @@ func TestSequentialForking(t *testing.T) {
 				o, err := first(t, ticket)
 				mu.Lock()
 				defer mu.Unlock()
-				slices.SortFunc(tried, func(a, b string) int { return strings.Compare(a[strings.Index(a, "@"):]+a, b[strings.Index(b, "@"):]+b) })
+				slices.SortFunc(tried, func(a, b string) int {
+					return strings.Compare(a[strings.Index(a, "@"):]+a, b[strings.Index(b, "@"):]+b)
+				})
 				if got := strings.Join(tried, " "); got != c.want || err != nil || o.State != c.outcome {
 					t.Errorf("tried %s, want %s; %+v, %v", got, c.want, o, err)
 				}
