@@ -21,7 +21,7 @@ func isForAll(e *spool.Entry) bool { return e.Plan.Devices == plugin.AllDevices 
 // one that another device has just taken, nor refused it for good: those that failed
 // for now, haven't answered yet, or aren't there. They go on disk as that one ends;
 // done then sends them on their way.
-func (p *Pipeline) copies(l *lane, t turn, e *spool.Entry, x ending) (rows []plugin.Change, done func(error)) {
+func (p *Pipeline) copies(t turn, e *spool.Entry, x ending) (rows []plugin.Change, done func(error)) {
 	var items []*item
 	owing := map[string]*item{}
 	instances := p.registrars(e.Plan.Transports)
@@ -32,24 +32,20 @@ func (p *Pipeline) copies(l *lane, t turn, e *spool.Entry, x ending) (rows []plu
 			continue
 		}
 		c := p.copyOf(e, device, instances, x.at)
-		written, err := spool.Rows(c, spool.With{})
-		if err == nil && len(items) >= room {
-			err = message.FailForNow(message.LimitReached, "too many copies wait for the devices of account %s already", e.Account)
-		}
+		row, err := p.copyRow(c, len(items) < room)
 		if err != nil {
-			p.refused(refusedCopies, e.Message.Transport, x.at, message.AsFailure(err), "transport", e.Message.Transport, "id", e.Message.ID)
+			p.refused(refusedCopies, c.Message.Transport, x.at, message.AsFailure(err), "transport", c.Message.Transport, "id", e.Message.ID)
 			continue
 		}
 		it := p.newItem(c, nil, spool.State{})
-		switch {
-		case t.fork.owes(device):
+		if t.fork.owes(device) {
 			it.owed, it.next = true, x.at.Add(attemptLimit)
 			owing[device] = it
-		case last != nil:
+		} else if last != nil {
 			it.next = x.at.Add(max(e.Plan.Retry.Backoff[0], last.failure.RetryAfter, plugin.MinPause))
 			it.mayRepeat = unanswered(*last)
 		}
-		rows, items = append(rows, written...), append(items, it)
+		rows, items = append(rows, row...), append(items, it)
 	}
 	if len(items) == 0 {
 		return nil, nil
@@ -60,6 +56,14 @@ func (p *Pipeline) copies(l *lane, t turn, e *spool.Entry, x ending) (rows []plu
 		p.sending.Go(func() { p.hear(t.fork.answers, left, owing, repeatsUnknown(&e.Plan.Retry)) })
 	}
 	return rows, func(err error) { p.sendCopies(items, err) }
+}
+
+// copyRow is what a copy is on disk, if there is room for it.
+func (p *Pipeline) copyRow(c *spool.Entry, room bool) ([]plugin.Change, error) {
+	if !room {
+		return nil, message.FailForNow(message.LimitReached, "too many copies wait for the devices of account %s already", c.Account)
+	}
+	return spool.Rows(c, spool.With{})
 }
 
 // copyOf is a message for one device, which costs nothing, is known to nobody but

@@ -372,3 +372,37 @@ func TestCopyIsShown(t *testing.T) {
 		}
 	})
 }
+
+// TestDeadDeviceHoldsUpNobody: while copies of many senders' messages are on their
+// way to a device that is registered and never answers, another one gets what comes
+// at once.
+func TestDeadDeviceHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandsets()
+		s := h.run(t, memory.Open(memory.NewDisk()), forAll())
+		h.say(func(device, _ string) (time.Duration, error) {
+			if device == "dead" {
+				return 32 * time.Second, message.FailForNow(message.NoAnswer, "x")
+			}
+			return 0, nil
+		})
+		s.comes(t, time.Hour, "phone", "dead")
+		for round := range 10 {
+			for sender := range 20 {
+				began := time.Now()
+				wantOutcome(t, s.door.submit(fmt.Sprint("sender", sender), "bob", fmt.Sprint(round)), plugin.OutcomeDelivered)
+				if took := time.Since(began); took > time.Second {
+					t.Fatalf("in round %d it took %s", round, took)
+				}
+			}
+			passes(13 * time.Second)
+			s.comes(t, time.Hour, "phone")
+		}
+		h.say(nil)
+		s.comes(t, time.Hour, "dead")
+		passes(time.Hour)
+		if got := len(h.has("dead")); got != 200 || len(rows(t, s.storage, "messages")) != 0 {
+			t.Errorf("it has %d messages, %d are left", got, len(rows(t, s.storage, "messages")))
+		}
+	})
+}

@@ -48,7 +48,7 @@ func (p *Pipeline) delivered(l *lane, t turn, e *spool.Entry, by result, results
 	x := ending{state: spool.StateDelivered, transport: by.route.Transport, results: results, at: now}
 	var copied func(error)
 	if isForAll(e) && by.route.Binding != nil && !it.state.Fallback && e.Expiry.After(now) {
-		x.also, copied = p.copies(l, t, e, x)
+		x.also, copied = p.copies(t, e, x)
 	}
 	p.lanes.finish(l, it)
 	switch {
