@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/imgate/imgate/engine/content"
@@ -21,11 +22,11 @@ func isForAll(e *spool.Entry) bool { return e.Plan.Devices == plugin.AllDevices 
 // one that another device has just taken, nor refused it for good: those that failed
 // for now, haven't answered yet, or aren't there. They go on disk as that one ends;
 // done then sends them on their way.
-func (p *Pipeline) copies(l *lane, t turn, e *spool.Entry, x ending) (rows []plugin.Change, done func(error)) {
+func (p *Pipeline) copies(t turn, e *spool.Entry, x ending) (rows []plugin.Change, done func(error)) {
 	var items []*item
 	owing := map[string]*item{}
 	instances := p.registrars(e.Plan.Transports)
-	room := p.roomForCopies(l.recipient.name)
+	room := p.roomForCopies(e.Account)
 	for _, device := range p.devicesOf(e.Account, instances, x.at) {
 		last, ended := t.it.state.heard(device, x.results)
 		if ended {
@@ -35,24 +36,20 @@ func (p *Pipeline) copies(l *lane, t turn, e *spool.Entry, x ending) (rows []plu
 		if x.unwrapped && e.Message.Report.Wants(message.ReceiptDelivered) && asks(e.Message) { // we notify its sender, so no client is to
 			c.Message.ContentType, c.Message.Body, _ = content.Unwrap(e.Message.Body)
 		}
-		written, err := spool.Rows(c, spool.With{})
-		if err == nil && len(items) >= room {
-			err = message.FailForNow(message.LimitReached, "too many messages wait for %s already", l.recipient.name)
-		}
+		row, err := p.copyRow(c, len(items) < room)
 		if err != nil {
-			p.refused(refusedCopies, e.Message.Transport, x.at, message.AsFailure(err), "transport", e.Message.Transport, "id", e.Message.ID)
+			p.refused(refusedCopies, c.Message.Transport, x.at, message.AsFailure(err), "transport", c.Message.Transport, "id", e.Message.ID)
 			continue
 		}
 		it := p.newItem(c, nil, spool.State{})
-		switch {
-		case t.fork.owes(device):
+		if t.fork.owes(device) {
 			it.owed, it.next = true, x.at.Add(attemptLimit)
 			owing[device] = it
-		case last != nil:
+		} else if last != nil {
 			it.next = x.at.Add(max(e.Plan.Retry.Backoff[0], last.failure.RetryAfter, plugin.MinPause))
 			it.mayRepeat = unanswered(*last)
 		}
-		rows, items = append(rows, written...), append(items, it)
+		rows, items = append(rows, row...), append(items, it)
 	}
 	if len(items) == 0 {
 		return nil, nil
@@ -62,7 +59,15 @@ func (p *Pipeline) copies(l *lane, t turn, e *spool.Entry, x ending) (rows []plu
 		left := t.fork.left()
 		p.sending.Go(func() { p.hear(t.fork.answers, left, owing, repeatsUnknown(&e.Plan.Retry)) })
 	}
-	return rows, func(err error) { p.sendCopies(items, t.wakes, err) }
+	return rows, func(err error) { p.sendCopies(items, err) }
+}
+
+// copyRow is what a copy is on disk, if there is room for it.
+func (p *Pipeline) copyRow(c *spool.Entry, room bool) ([]plugin.Change, error) {
+	if !room {
+		return nil, message.FailForNow(message.LimitReached, "too many copies wait for the devices of account %s already", c.Account)
+	}
+	return spool.Rows(c, spool.With{})
 }
 
 // copyOf is a message for one device, which costs nothing, is known to nobody but
@@ -97,12 +102,16 @@ func (p *Pipeline) devicesOf(account string, instances []string, now time.Time) 
 	return names
 }
 
-// roomForCopies is how many copies may be made for a recipient: half of what may
-// wait is for messages, or a device that never comes back would keep these out.
-func (p *Pipeline) roomForCopies(recipient string) int {
-	limits := p.bounds.Load()
-	inAll, forThem := p.lanes.counted(recipient)
-	return min(limits.Messages/2-inAll-int(p.reports.held.Load()), limits.PerRecipient/2-forThem)
+// roomForCopies is how many copies may be made for an account's devices, for which
+// as many may wait as messages for it. Half of what may wait at all is for messages.
+func (p *Pipeline) roomForCopies(account string) int {
+	limits, forThem := p.bounds.Load(), 0
+	for _, d := range p.Locations.Devices(account) {
+		_, waiting := p.lanes.counted(deviceName(account, d.Name))
+		forThem += waiting
+	}
+	inAll, _ := p.lanes.counted("")
+	return min(limits.Messages/2-inAll-int(p.reports.held.Load()), limits.PerRecipient-forThem)
 }
 
 // heard is the last that a device has said of a message, nil: nothing; ended: it has
@@ -127,12 +136,11 @@ func (ls *lanes) announce(items []*item) {
 	}
 }
 
-// sendCopies puts copies into their lanes, once they are on disk. wakes is how often
-// their recipient had registered when the message went that they are copies of.
-func (p *Pipeline) sendCopies(items []*item, wakes int, err error) {
+// sendCopies puts copies into their lanes, once they are on disk.
+func (p *Pipeline) sendCopies(items []*item, err error) {
 	for _, it := range items {
 		m := it.payload.Message
-		rests := p.lanes.addCopy(it, wakes, err)
+		rests := p.lanes.addCopy(it, err)
 		if err != nil {
 			continue // this node is no longer the active one
 		}
@@ -143,19 +151,13 @@ func (p *Pipeline) sendCopies(items []*item, wakes int, err error) {
 	}
 }
 
-func (ls *lanes) addCopy(it *item, wakes int, err error) (rests bool) {
+func (ls *lanes) addCopy(it *item, err error) (rests bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if ls.copying[it.pair]--; ls.copying[it.pair] == 0 {
 		delete(ls.copying, it.pair)
 	}
-	if err != nil {
-		return false
-	}
-	if r := ls.recipients[it.pair.to]; r != nil && r.wakes > wakes && !it.owed {
-		it.next = time.Time{}
-	}
-	return ls.enqueue(it)
+	return err == nil && ls.enqueue(it)
 }
 
 // hear takes the answers of devices that a message has gone on without: each is that
@@ -195,14 +197,14 @@ func (p *Pipeline) behindCopies(l *lane, t turn, e *spool.Entry, targets []targe
 		return targets
 	}
 	var next time.Time
-	instances := p.registrars(e.Plan.Transports)
+	via := strings.Join(p.registrars(e.Plan.Transports), " ")
 	free := make([]target, 0, len(targets))
 	for _, target := range targets {
 		if target.device == "" {
 			free = append(free, target)
 			continue
 		}
-		until, waits := p.lanes.copiesWait(pair{e.Message.From, l.recipient.name, viaOf(instances, target.device)}, now)
+		until, waits := p.lanes.copiesWait(pair{e.Message.From, deviceName(e.Account, target.device), via}, now)
 		switch {
 		case !waits:
 			free = append(free, target)

@@ -13,6 +13,7 @@ import (
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/pipeline"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/spool"
 	"github.com/imgate/imgate/plugins/memory"
 )
 
@@ -232,4 +233,176 @@ func comeAndGo(t *testing.T, random *rand.Rand) {
 	if left, paid := len(rows(t, s.storage, "messages")), len(rows(t, s.storage, "test/paid")); left != 0 || paid != len(want["alice"])+len(want["carol"]) {
 		t.Errorf("%d are left, %d were paid", left, paid)
 	}
+}
+
+// TestNoCopies: where a device has logged out, the plan or the sender doesn't want
+// any, or no device has taken it.
+func TestNoCopies(t *testing.T) {
+	plan := func(change func(*plugin.Plan)) *testPolicy {
+		policy := forAll()
+		policy.also(change)
+		return policy
+	}
+	for _, c := range []struct {
+		name   string
+		policy *testPolicy
+		change func(*plugin.Arrival)
+		online string // the device that is; empty: none
+		logout bool
+	}{
+		{"any will do", plan(func(p *plugin.Plan) { p.Devices = plugin.AnyDevice }), expires(time.Hour), "phone", false},
+		{"now or not at all", forAll(), expires(0), "phone", false},
+		{"a typing notice", forAll(), func(a *plugin.Arrival) { a.Message.ContentType = "application/im-iscomposing+xml" }, "phone", false},
+		{"it has logged out", forAll(), expires(time.Hour), "phone", true},
+		{"it went outside", plan(func(p *plugin.Plan) { p.Transports = []string{"door", "trunk"} }), expires(time.Hour), "", false},
+		{"by its fallback", plan(func(p *plugin.Plan) {
+			p.Transports, p.Fallback.Transports = []string{"broken"}, []string{"door"}
+		}), expires(time.Hour), "phone", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHandsets()
+				s := alone(t, memory.Open(memory.NewDisk()), c.policy, func(p *pipeline.Parts) {
+					p.Doors["door"].Transport.(*testDoor).taking = h.take
+					p.Doors["broken"] = pipeline.Door{Transport: refusing{}, Plugin: "broken"}
+				})
+				s.comes(t, time.Minute, "desk")
+				if c.logout {
+					s.comes(t, 0, "desk")
+				}
+				passes(2 * time.Minute)
+				if c.online != "" {
+					s.comes(t, time.Hour, c.online)
+				}
+				if _, err := first(t, s.door.submit("alice", "bob", "hello", c.change)); err != nil {
+					t.Error(err)
+				}
+				passes(time.Minute)
+				if left := rows(t, s.storage, "messages"); len(left) != 0 {
+					t.Errorf("%d are left", len(left))
+				}
+				s.comes(t, time.Hour, "desk")
+				passes(time.Minute)
+				if got := h.has("desk"); got != nil || c.online != "" && len(h.has(c.online)) != 1 {
+					t.Errorf("who wasn't there got %q, who was %q", got, h.has(c.online))
+				}
+			})
+		})
+	}
+}
+
+// refusing is a next hop that wants nothing.
+type refusing struct{ plugin.Transport }
+
+func (refusing) Send(context.Context, *message.Message, plugin.Route) (plugin.Receipt, error) {
+	return plugin.Receipt{}, message.Fail(message.Declined, "x")
+}
+
+// TestCopiesLeaveRoom: of copies no more wait for a device that never comes back than
+// of messages might, and they keep no message out. The others still get all.
+func TestCopiesLeaveRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandsets()
+		s := alone(t, memory.Open(memory.NewDisk()), forAll(), func(p *pipeline.Parts) {
+			p.Doors["door"].Transport.(*testDoor).taking = h.take
+			p.Limits.PerRecipient = 10
+		})
+		s.comes(t, time.Minute, "desk")
+		passes(2 * time.Minute)
+		s.comes(t, time.Hour, "phone")
+		for i := range 20 {
+			wantOutcome(t, s.door.submit("alice", "bob", fmt.Sprint(i)), plugin.OutcomeDelivered)
+			passes(time.Second)
+		}
+		if left := len(rows(t, s.storage, "messages")); left != 10 || len(h.has("phone")) != 20 {
+			t.Errorf("%d copies wait, %d messages were taken", left, len(h.has("phone")))
+		}
+	})
+}
+
+// TestCopyIsShown: with the device that it is for and the message that it is a copy
+// of, while it waits and when it has ended; its sender knows of none, and can't end
+// it. The operator can. It is found again after a restart.
+func TestCopyIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, h := memory.NewDisk(), newHandsets()
+		s := h.run(t, memory.Open(disk), forAll())
+		s.comes(t, time.Minute, "desk", "tablet")
+		passes(2 * time.Minute)
+		s.comes(t, time.Hour, "phone")
+		ticket := s.door.submit("alice", "bob", "hello")
+		wantOutcome(t, ticket, plugin.OutcomeDelivered)
+		original, err := ticket.Accepted(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		passes(time.Second)
+		s.stop()
+		s = h.run(t, memory.Open(disk), forAll())
+		copies := func(state spool.StateName) map[string]pipeline.View {
+			page, err := s.List(t.Context(), pipeline.Filter{State: state})
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := map[string]pipeline.View{}
+			for _, v := range page.Messages {
+				if v.Device != "" && v.CopyOf != original.ID || v.Device == "" && v.ID != original.ID {
+					t.Errorf("%+v", v)
+				}
+				found[v.Device] = v
+			}
+			return found
+		}
+		waiting := copies(spool.StateWaiting)
+		if len(waiting) != 2 {
+			t.Errorf("%+v", waiting)
+		}
+		which := plugin.Which{From: address("alice"), Recipient: address("bob")}
+		if n, err := s.CancelOf(t.Context(), "alice", which); n != 0 || err == nil {
+			t.Errorf("its sender has ended %d, %v", n, err)
+		}
+		if err := s.Cancel(t.Context(), waiting["tablet"].ID); err != nil {
+			t.Error(err)
+		}
+		s.comes(t, time.Hour, "desk", "tablet")
+		passes(time.Second)
+		ended := copies("")
+		if len(ended) != 3 || ended["desk"].State != spool.StateDelivered || ended["tablet"].Reason != message.Cancelled || len(h.has("desk")) != 1 || len(h.has("tablet")) != 0 {
+			t.Errorf("%s; desk has %q, tablet %q", asJSON(ended), h.has("desk"), h.has("tablet"))
+		}
+	})
+}
+
+// TestDeadDeviceHoldsUpNobody: while copies of many senders' messages are on their
+// way to a device that is registered and never answers, another one gets what comes
+// at once.
+func TestDeadDeviceHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandsets()
+		s := h.run(t, memory.Open(memory.NewDisk()), forAll())
+		h.say(func(device, _ string) (time.Duration, error) {
+			if device == "dead" {
+				return 32 * time.Second, message.FailForNow(message.NoAnswer, "x")
+			}
+			return 0, nil
+		})
+		s.comes(t, time.Hour, "phone", "dead")
+		for round := range 10 {
+			for sender := range 20 {
+				began := time.Now()
+				wantOutcome(t, s.door.submit(fmt.Sprint("sender", sender), "bob", fmt.Sprint(round)), plugin.OutcomeDelivered)
+				if took := time.Since(began); took > time.Second {
+					t.Fatalf("in round %d it took %s", round, took)
+				}
+			}
+			passes(13 * time.Second)
+			s.comes(t, time.Hour, "phone")
+		}
+		h.say(nil)
+		s.comes(t, time.Hour, "dead")
+		passes(time.Hour)
+		if got := len(h.has("dead")); got != 200 || len(rows(t, s.storage, "messages")) != 0 {
+			t.Errorf("it has %d messages, %d are left", got, len(rows(t, s.storage, "messages")))
+		}
+	})
 }

@@ -50,7 +50,7 @@ func (p *Pipeline) delivered(l *lane, t turn, e *spool.Entry, by result, results
 	x.unwrapped = (t.fork == nil || t.fork.left() == 0) && it.state.unwrapped(results)
 	var copied func(error)
 	if isForAll(e) && by.route.Binding != nil && !it.state.Fallback && e.Expiry.After(now) {
-		x.also, copied = p.copies(l, t, e, x)
+		x.also, copied = p.copies(t, e, x)
 	}
 	p.lanes.finish(l, it)
 	switch {

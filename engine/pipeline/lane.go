@@ -19,28 +19,25 @@ const orderHold = 30 * time.Second
 // some instances holds up nothing that doesn't.
 type pair struct {
 	from message.Address
-	to   string // the recipient's account, or its address if it isn't ours
-	via  string // the instances, if the recipient must register at one of them: see viaOf
+	to   string // the recipient's account, or its address if it isn't ours; for a copy see deviceName
+	via  string // the instances, if the recipient must register at one of them
 }
 
 // pairOf names the lane of a message.
 func (p *Pipeline) pairOf(e *spool.Entry, way way) pair {
 	name := pair{from: e.Message.From, to: recipientName(e.Account, e.Recipient())}
 	if len(way.routes) == 0 && !slices.ContainsFunc(way.transports, p.leadsOutside) {
-		name.via = viaOf(way.transports, e.Copy.Device)
+		name.via = strings.Join(way.transports, " ")
+	}
+	if device := e.Copy.Device; device != "" {
+		name.to = deviceName(e.Account, device)
 	}
 	return name
 }
 
-// viaOf names what is waited for: a registration at one of some instances, of any
-// device, or of the one that a copy is for.
-func viaOf(instances []string, device string) string {
-	via := strings.Join(instances, " ")
-	if device != "" {
-		via += "\x00" + device
-	}
-	return via
-}
+// deviceName names a device of an account's among all recipients: what is a copy for
+// one that doesn't answer takes no place from messages for the others.
+func deviceName(account, device string) string { return account + "\x00" + device }
 
 // recipientName names a recipient among all: by its account, if it has one.
 func recipientName(account string, a message.Address) string {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	"github.com/imgate/imgate/engine/plugin"
@@ -16,7 +17,8 @@ const (
 // pace is how many lanes to a recipient may be at work at once: as many as the
 // device takes messages that takes the most.
 func (p *Pipeline) pace(recipient string, now time.Time) int {
-	bindings := p.Locations.Of(recipient, now)
+	account, _, _ := strings.Cut(recipient, "\x00") // see deviceName
+	bindings := p.Locations.Of(account, now)
 	if len(bindings) == 0 {
 		return outsidePace
 	}

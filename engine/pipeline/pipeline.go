@@ -247,6 +247,7 @@ func (p *Pipeline) Run() {
 	all.Go(p.assembleOverdue)
 	all.Go(func() { p.every(sweepEvery, p.sweep) })
 	all.Go(func() { p.every(sweepEvery, p.forgetHistory) })
+	all.Go(func() { p.every(sweepDevicesEvery, p.Locations.SweepDevices) })
 	p.lanes.start()
 	all.Wait()
 	p.draining.Store(true)
@@ -304,7 +305,7 @@ func (p *Pipeline) register(ctx context.Context, transport string, r plugin.Regi
 		bindings, err = p.Locations.Register(transport, r, now, func(err error) {
 			if err == nil && len(r.Bindings) > 0 {
 				p.awake(r)
-				p.lanes.wake(r.Account.ID) // also if nobody waits any more
+				p.wake(r) // also if nobody waits any more
 			}
 			done(err)
 		})
@@ -314,6 +315,17 @@ func (p *Pipeline) register(ctx context.Context, transport string, r plugin.Regi
 		return nil, err
 	}
 	return bindings, nil
+}
+
+// wake sets to work what waits for an account, and the copies for its devices that
+// have registered.
+func (p *Pipeline) wake(r plugin.Registration) {
+	p.lanes.wake(r.Account.ID)
+	for i := range r.Bindings {
+		if device := r.Bindings[i].Device; device != "" {
+			p.lanes.wake(deviceName(r.Account.ID, device))
+		}
+	}
 }
 
 // written waits until what write has begun to write is on disk.

@@ -9,8 +9,9 @@ import (
 
 // Bounds of the housekeeping.
 const (
-	sweepEvery = 30 * time.Second
-	sweepPage  = 4096 // accounts or messages at once
+	sweepEvery        = 30 * time.Second
+	sweepPage         = 4096      // accounts or messages at once
+	sweepDevicesEvery = time.Hour // it looks at all of them, which are remembered for a month
 
 	// There may be a backlog of millions when the retention is shortened: pages
 	// are small, and between them is room for the traffic.
