@@ -272,7 +272,7 @@ type packets struct {
 }
 
 func dialDoor(d *Door, network string) (*packets, error) {
-	conn, err := net.Dial(network, addressOf(d, network).String())
+	conn, err := dialStream(network, addressOf(d, network).String())
 	if err != nil {
 		return nil, err
 	}

@@ -220,7 +220,7 @@ func (d *Door) binding(x *wire.Exchange, contact, path string, now time.Time) (p
 		return b, nil // how its app was woken is no matter
 	}
 	var refusal *wire.Reply
-	b.Push, refusal = d.pushOf(uri)
+	b.Push, refusal = d.pushOf(a.URI)
 	return b, refusal
 }
 
