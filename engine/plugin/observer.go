@@ -28,7 +28,7 @@ type Packet struct {
 	Time      time.Time
 	Transport string // the instance
 	Protocol  string // "sip", "smpp"
-	Network   string // "udp", "tcp", "tls"
+	Network   string // "udp", "tcp", "tls", "ws", "wss"
 	Sent      bool   // by us; else received
 	Local     netip.AddrPort
 	Remote    netip.AddrPort

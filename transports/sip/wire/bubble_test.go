@@ -69,12 +69,17 @@ type bubble struct {
 // clients that we know.
 func inBubble(t *testing.T, config Config, test func(t *testing.T, b *bubble)) {
 	t.Helper()
+	inBubbleOf(t, "tcp", config, test)
+}
+
+func inBubbleOf(t *testing.T, network string, config Config, test func(t *testing.T, b *bubble)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{t: t, flows: make(chan Flow, 64), closed: make(chan Flow, 64)}
 		b.pipes = &pipes{conns: make(chan net.Conn), errs: make(chan error), done: make(chan struct{})}
 		config.Closed = func(f Flow) { b.closed <- f }
 		b.Endpoint = newEndpoint(config)
-		b.acceptors = []*acceptor{{network: "tcp", listener: b.pipes}}
+		b.acceptors = []*acceptor{{network: network, listener: b.pipes}}
 		ctx, stop := context.WithCancel(t.Context())
 		b.stop = stop
 		served := make(chan struct{})

@@ -35,7 +35,8 @@ var errTooManyTargets = errors.New("too many connections to servers are open")
 // meanwhile wait for one attempt, which takes five seconds at most and is not
 // made again within a second if it fails; it goes on if ctx ends. What comes on
 // the connection is served like what comes on any other. ErrNoFlow: no socket
-// of ours can reach the server; ErrClosed: Serve doesn't run.
+// of ours can reach the server; ErrClosed: Serve doesn't run, and doesn't begin
+// soon.
 func (e *Endpoint) Connect(ctx context.Context, t Target) (Flow, error) {
 	switch t.Network {
 	case "udp":
@@ -64,7 +65,10 @@ func (e *Endpoint) connectStream(ctx context.Context, t Target) (Flow, error) {
 	}
 	select {
 	case <-d.done:
-		return d.flow, d.err
+		if d.err != nil {
+			return Flow{}, d.err
+		}
+		return d.connection.flow, nil
 	case <-ctx.Done():
 		return Flow{}, ctx.Err()
 	}
@@ -77,15 +81,12 @@ func (e *Endpoint) dial(d *dialling) {
 		e.dialled.fail(d, fmt.Errorf("connect to %s %s: %w", d.target.Network, d.target.Address, err), time.Now())
 		return
 	}
-	d.flow = c.flow
-	close(d.done)
+	e.dialled.succeed(d, c)
 }
 
 // open opens a connection and has it read.
 func (e *Endpoint) open(d *dialling) (*connection, error) {
-	e.mu.Lock()
-	s := e.serving
-	e.mu.Unlock()
+	s := e.service()
 	if s == nil {
 		return nil, ErrClosed
 	}
@@ -98,6 +99,7 @@ func (e *Endpoint) open(d *dialling) (*connection, error) {
 	watchPeer(conn)
 	if d.target.Network == "tls" {
 		secure := tls.Client(conn, e.dialTLS(d.target))
+		_ = conn.SetWriteDeadline(time.Now().Add(dialTimeout)) // stays: see shakeHands
 		if err := secure.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, err
@@ -125,11 +127,11 @@ func (e *Endpoint) dialTLS(t Target) *tls.Config {
 
 // dialling is an attempt to reach a target, and then the connection to it.
 type dialling struct {
-	target Target
-	done   chan struct{} // closed when it is known what came of it:
-	flow   Flow
-	err    error
-	until  time.Time // if it failed: when the next attempt may be made
+	target     Target
+	done       chan struct{} // closed when it is known what came of it:
+	connection *connection
+	err        error
+	until      time.Time // if it failed: when the next attempt may be made
 }
 
 // diallings are those under way, those that have a connection, and those that
@@ -159,7 +161,7 @@ func (t *diallings) find(target Target, now time.Time) (d *dialling, first bool,
 	return d, true, nil
 }
 
-// sweep forgets what failed long enough ago.
+// sweep forgets what failed long enough ago, and what is gone.
 func (t *diallings) sweep(now time.Time) {
 	for target, d := range t.byTarget {
 		if d.isStale(now) {
@@ -169,7 +171,24 @@ func (t *diallings) sweep(now time.Time) {
 }
 
 // isStale tells whether another attempt may be made. The table is locked.
-func (d *dialling) isStale(now time.Time) bool { return !d.until.IsZero() && !now.Before(d.until) }
+func (d *dialling) isStale(now time.Time) bool {
+	switch {
+	case d.connection != nil:
+		return d.connection.isGone()
+	case d.err != nil:
+		return !now.Before(d.until)
+	default:
+		return false
+	}
+}
+
+// succeed notes the connection that came of an attempt.
+func (t *diallings) succeed(d *dialling, c *connection) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d.connection = c
+	close(d.done)
+}
 
 // fail notes that an attempt failed.
 func (t *diallings) fail(d *dialling, err error, now time.Time) {

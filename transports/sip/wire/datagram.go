@@ -102,6 +102,10 @@ func (e *Endpoint) receiveDatagram(s *socket, data []byte, source netip.AddrPort
 		e.counters.keepAlives.Add(1)
 		return
 	}
+	if isSTUN(data) {
+		e.receiveSTUN(s, data, source)
+		return
+	}
 	a := arrival{link: s, flow: Flow{Network: "udp", Local: s.local, Remote: source}, data: data}
 	a.request, a.response, a.refusal = Parse(data, e.config.MaxBody)
 	if !e.receive(&a) {

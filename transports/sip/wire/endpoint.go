@@ -35,6 +35,7 @@ type Endpoint struct {
 	writers     sync.WaitGroup // of connections
 	closed      atomic.Bool
 
+	begun   chan struct{} // closed when Serve begins, or never will
 	mu      sync.Mutex
 	serving *service // nil: Serve doesn't run, or is about to end
 }
@@ -78,6 +79,7 @@ func newEndpoint(config Config) *Endpoint {
 		seed:        maphash.MakeSeed(),
 		counters:    counters{networks: newConnectionCounters()},
 		pressure:    pressure{log: config.Log},
+		begun:       make(chan struct{}),
 		packets:     sync.Pool{New: func() any { return new([]byte) }},
 	}
 }
@@ -162,8 +164,11 @@ func (e *Endpoint) Serve(ctx context.Context, handle Handler) {
 func (e *Endpoint) begin(s *service) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed.Load() {
+	select {
+	case <-e.begun: // and it is over
 		return
+	default:
+		close(e.begun)
 	}
 	s.readers.Add(1)
 	e.serving = s
@@ -173,10 +178,27 @@ func (e *Endpoint) begin(s *service) {
 func (e *Endpoint) end() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	select {
+	case <-e.begun:
+	default:
+		close(e.begun)
+	}
 	if e.serving != nil {
 		e.serving.readers.Done()
 		e.serving = nil
 	}
+}
+
+// service waits until Serve runs. It returns nil if that doesn't come soon, or
+// is over.
+func (e *Endpoint) service() *service {
+	select {
+	case <-e.begun:
+	case <-time.After(dialTimeout):
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.serving
 }
 
 // serve has a connection read that we have opened. It returns false if Serve

@@ -46,7 +46,7 @@ type peer struct {
 
 func dial(t testing.TB, e *Endpoint) *peer {
 	t.Helper()
-	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(e.Addrs()[0]))
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(e.Addrs()[0]))
 	if err != nil {
 		t.Fatal(err)
 	}

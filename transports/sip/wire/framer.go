@@ -181,5 +181,8 @@ func (f *framer) message() unit {
 func (f *framer) room(b *budget) []byte {
 	n := copy(f.buffer, f.rest())
 	f.buffer, f.taken = f.buffer[:n], 0
+	if !f.headed {
+		f.draft = draft{} // an idle connection doesn't hold the last message
+	}
 	return f.inbox.room(b)
 }

@@ -2,8 +2,6 @@ package wire
 
 import (
 	"crypto/tls"
-	"errors"
-	"os"
 	"time"
 )
 
@@ -11,7 +9,8 @@ import (
 // upgrade if it isn't nil. It returns false, and why, if the connection has to
 // end.
 func (r *reader) shakeHands(upgrade func() error) (cause, bool) {
-	_ = r.conn.SetDeadline(r.opened.Add(r.endpoint.config.Limits.HandshakeTimeout)) // fails only when it is closed
+	deadline := r.opened.Add(r.endpoint.config.Limits.HandshakeTimeout)
+	_ = r.conn.SetDeadline(deadline) // fails only when it is closed
 	if why, over := r.isOver(); over {
 		return why, false
 	}
@@ -24,7 +23,7 @@ func (r *reader) shakeHands(upgrade func() error) (cause, bool) {
 	}
 	if err != nil {
 		r.endpoint.config.Log.Debug("handshake failed", "network", r.flow.Network, "remote", r.flow.Remote, "error", err)
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if time.Now().Before(deadline) {
 			r.hangUp(causeHandshake)
 		}
 		return causeHandshake, false
@@ -32,7 +31,8 @@ func (r *reader) shakeHands(upgrade func() error) (cause, bool) {
 	if !r.endpoint.connections.opened(r.connection) {
 		return causeDisplaced, false
 	}
-	_ = r.conn.SetDeadline(time.Time{}) // fails only when it is closed
+	// The deadline of writing stays: crypto/tls answers a KeyUpdate from where it
+	// reads, and must not wait there for a peer who doesn't.
 	r.mu.Lock()
 	r.open = true
 	r.mu.Unlock()

@@ -26,12 +26,11 @@ func (e *Endpoint) attend(s *service, c *connection) {
 	if why == causeShutdown {
 		return
 	}
-	if c.flow.Network == "tcp" {
-		c.close(why)
-	} else {
+	if c.flow.Network != "tcp" && why != causeHandshake {
 		c.hangUp(why) // TLS and WebSockets have a word for the end
 	}
-	if e.config.Closed != nil {
+	c.close(why)
+	if e.config.Closed != nil && c.open {
 		e.config.Closed(c.flow)
 	}
 }

@@ -226,3 +226,6 @@ func waitFor(t testing.TB, is func() bool) {
 		}
 	}
 }
+
+// echo answers each request with its body.
+func echo(_ context.Context, x *Exchange) { x.Answer(Reply{Status: 200, Body: x.Body}) }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -24,7 +23,8 @@ const maxUpgrade = 16 << 10
 // controlFrame is more than the longest frame that the library writes for us.
 const controlFrame = 256
 
-var errUpgrade = errors.New("WebSocket refused")
+// errUpgrade doesn't say what the peer has said: that might be a message.
+var errUpgrade = errors.New("no request for a WebSocket, or one that is refused")
 
 // upgrade makes the opening handshake of a WebSocket (RFC 6455 §4.2, RFC 7118
 // §4). Not net/http's server reads the request: its buffers would stay with
@@ -34,15 +34,12 @@ func (r *socketReader) upgrade() error {
 	u := &upgrade{reader: r, input: input, header: http.Header{}}
 	request, err := http.ReadRequest(input)
 	if err != nil {
-		var network net.Error
-		if !errors.As(err, &network) {
-			u.refuse(http.StatusBadRequest, "not a request for a WebSocket")
-		}
-		return err
+		u.refuse(http.StatusBadRequest, "not a request for a WebSocket") // nobody reads it if the peer is gone
+		return errUpgrade
 	}
 	if status, why := r.endpoint.config.WebSocket.objection(request); status != 0 {
 		u.refuse(status, why)
-		return fmt.Errorf("%w: %s", errUpgrade, why)
+		return errUpgrade
 	}
 	r.socket, err = websocket.Accept(u, request, &websocket.AcceptOptions{
 		Subprotocols:       []string{subprotocol},
@@ -54,8 +51,8 @@ func (r *socketReader) upgrade() error {
 		OnPongReceived: func(context.Context, []byte) { r.keepAlive() },
 	})
 	if err != nil {
-		u.flush()
-		return err
+		_ = u.flush() // the connection ends anyway
+		return errUpgrade
 	}
 	r.socket.SetReadLimit(int64(maxHead + r.endpoint.config.MaxBody))
 	return nil

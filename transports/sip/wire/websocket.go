@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -55,6 +56,7 @@ type socketReader struct {
 	inbox  inbox
 	ended  bool // what is below the library has told
 	why    cause
+	left   atomic.Bool // nobody reads any more
 }
 
 // errSocketEnded: see socketReader.why.
@@ -65,7 +67,7 @@ func (e *Endpoint) readSocket(r *socketReader) cause {
 	if why, ok := r.shakeHands(r.upgrade); !ok {
 		return why
 	}
-	defer r.inbox.release(e.budget)
+	defer r.leave()
 	ctx := context.WithoutCancel(r.service.ctx) // else each read would cost a timer; socketConn knows the deadlines
 	for {
 		_, message, err := r.socket.Reader(ctx)
@@ -80,6 +82,13 @@ func (e *Endpoint) readSocket(r *socketReader) cause {
 		r.take(r.inbox.buffer)
 		r.inbox.release(e.budget)
 	}
+}
+
+// leave ends the library's part. What is still to be written doesn't need it.
+func (r *socketReader) leave() {
+	r.inbox.release(r.endpoint.budget)
+	r.left.Store(true)
+	_ = r.socket.CloseNow() // fails only when it is closed
 }
 
 // errNoRoom: see budget.
@@ -211,9 +220,10 @@ func (c *socketConn) Write(frame []byte) (int, error) {
 }
 
 // Close is called behind a Close frame, which is still to go out and behind which
-// the reader ends, or because the peer leaves a frame half said.
+// the reader ends, or when that has ended, or because the peer leaves a control
+// frame half said.
 func (c *socketConn) Close() error {
-	if !c.reader.isGone() {
+	if !c.reader.left.Load() && !c.reader.isGone() {
 		c.reader.close(causeSlowSender)
 	}
 	return nil

@@ -23,6 +23,8 @@ type socketPeer struct {
 	t testing.TB
 }
 
+func (p *socketPeer) Read(b []byte) (int, error) { return p.Reader.Read(b) }
+
 const upgradeRequest = "GET / HTTP/1.1\r\nHost: sip.example.com\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: https://app.example.com\r\nSec-WebSocket-Protocol: chat, sip\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 
 // dialSocket opens a WebSocket; config is nil without TLS.
@@ -85,8 +87,8 @@ func (p *socketPeer) say(text string) {
 	p.write(frame(frameText, text))
 }
 
-// read returns the next frame.
-func (p *socketPeer) read() (opcode byte, payload string) {
+// frame returns the next frame.
+func (p *socketPeer) frame() (opcode byte, payload string) {
 	p.t.Helper()
 	opcode, payload, err := readFrame(p.Reader)
 	if err != nil {
@@ -123,7 +125,7 @@ func readFrame(r io.Reader) (opcode byte, payload string, err error) {
 // hear returns the next message.
 func (p *socketPeer) hear() string {
 	p.t.Helper()
-	opcode, payload := p.read()
+	opcode, payload := p.frame()
 	if opcode != frameText {
 		p.t.Fatalf("frame %x %q", opcode, payload)
 	}
@@ -134,7 +136,7 @@ func (p *socketPeer) hear() string {
 // ends.
 func (p *socketPeer) hearClose() int {
 	p.t.Helper()
-	opcode, payload := p.read()
+	opcode, payload := p.frame()
 	if opcode != frameClose || len(payload) < 2 {
 		p.t.Fatalf("frame %x %q", opcode, payload)
 	}
@@ -201,7 +203,7 @@ func TestWebSocketMessages(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			e := openEach(t, "ws", loopbacks()["IPv4"], Config{}, func(_ context.Context, x *Exchange) { x.Answer(Reply{Status: 200, Body: x.Body}) })
+			e := openEach(t, "ws", loopbacks()["IPv4"], Config{}, echo)
 			p := dialSocket(t, e, nil)
 			p.write(test.frames...)
 			answer := p.hear()
@@ -224,7 +226,7 @@ func TestWebSocketControlFrames(t *testing.T) {
 	text := hello("a")
 	p.write(frame(0x89, "before"), frame(0x01, text[:70]), frame(0x89, "between"), frame(0x80, text[70:]))
 	for _, want := range []string{"before", "between"} {
-		if opcode, payload := p.read(); opcode != 0x8a || payload != want {
+		if opcode, payload := p.frame(); opcode != 0x8a || payload != want {
 			t.Errorf("frame %x %q, want a pong to %q", opcode, payload, want)
 		}
 	}
@@ -243,6 +245,7 @@ func TestWebSocketControlFrames(t *testing.T) {
 	if got := p.hearClose(); got != 1000 {
 		t.Error(got)
 	}
+	p.Close()
 	waitFor(t, func() bool { n := e.Counts(); return n.EndedByPeer == 1 && n.Connections == 0 })
 }
 
