@@ -25,7 +25,7 @@ type Config struct {
 	Algorithms    []string      `yaml:"algorithms" doc:"digest algorithms in the order in which they are offered: MD5, SHA-256"`
 	NonceLifetime time.Duration `yaml:"nonce_lifetime" doc:"how long a client may use a nonce"`
 	Registration  Registration  `yaml:"registration"`
-	Peers         []Peer        `yaml:"peers" doc:"proxies and gateways that are trusted because of the address that they send from; over UDP only where the network keeps strangers from writing that address"`
+	Peers         []Peer        `yaml:"peers" doc:"proxies and gateways that are trusted because of the address that they send from, over UDP only where the network keeps strangers from writing that address, or because of their certificate"`
 	PushProviders []string      `yaml:"push_providers" doc:"whose apps the section push can have woken, as clients call them in pn-provider: apns, fcm, webpush, …; a client with another one gets 555; empty: nobody is woken, and what clients say of it is passed over"`
 	Limits        Limits        `yaml:"limits"`
 }
@@ -73,6 +73,7 @@ func (c Config) Validate() error {
 	c.checkRegistration(&p)
 	checkPeers(c.Peers, &p)
 	c.checkPush(&p)
+	c.checkCertified(&p)
 	c.Limits.check(&p)
 	return errors.Join(p...)
 }

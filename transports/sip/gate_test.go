@@ -240,10 +240,16 @@ func serve(t testing.TB, g *gate, env plugin.Env, config Config) *Door {
 // serveDoor serves a door until the end of the test.
 func serveDoor(t testing.TB, g *gate, d *Door) {
 	t.Helper()
+	serveGate(t, g, g, d)
+}
+
+// serveGate serves a door with a gate that another one is in.
+func serveGate(t testing.TB, g *gate, whole plugin.Gate, d *Door) {
+	t.Helper()
 	g.ready = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- d.Serve(ctx, g) }()
+	go func() { served <- d.Serve(ctx, whole) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {

@@ -153,10 +153,15 @@ func (g *guard) waitForNames(t *try, now time.Time) time.Duration {
 	}
 	s, places := g.sources.lock(t.source)
 	defer s.mu.Unlock()
-	if p := find(places, t.source); p != nil {
-		return p.value.wait(now, namePause, nameBurst)
+	p := find(places, t.source)
+	if p == nil {
+		return 0
 	}
-	return 0
+	wait := p.value.wait(now, namePause, nameBurst)
+	if wait > 0 {
+		g.slowed.Inc()
+	}
+	return wait
 }
 
 // wrong notes a wrong answer. It returns how long the source must wait before it

@@ -65,6 +65,15 @@ func checkPeers(list []Peer, p *problems) {
 	}
 }
 
+// checkCertified wants somebody to ask for the certificates by which peers are
+// known.
+func (c Config) checkCertified(p *problems) {
+	asked := c.needsTLS() && c.TLS.Clients != clientsNone
+	for i, peer := range c.Peers {
+		p.expect(len(peer.Certificates) == 0 || asked, fmt.Sprintf("peers[%d].certificates", i), "tls.clients optional or required, and a tls:// or wss:// address in listen")
+	}
+}
+
 // isCertificateName accepts a name, or a URI.
 func isCertificateName(s string) bool {
 	if !strings.Contains(s, ":") {
@@ -147,6 +156,11 @@ func (p *peers) certified(c *x509.Certificate) *Peer {
 
 // peerOf returns the peer that brings a request; nil: nobody whom we trust.
 func (d *Door) peerOf(x *wire.Exchange) *Peer {
+	if c := x.Certificate(); c != nil {
+		if peer := d.peers.certified(c); peer != nil {
+			return peer
+		}
+	}
 	return d.peers.behind(x.Flow.Remote.Addr())
 }
 

@@ -261,6 +261,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		r.Flow = testFlow
+		if hop, ok := r.Behind(); ok && (!hop.Address.IsValid() || !IsToken(hop.Transport)) {
+			t.Fatalf("%q came from %v", data, hop)
+		}
 		reply, err := AppendReply(nil, r, Reply{Status: 202}, table.tag(table.key(r)))
 		if err != nil {
 			t.Fatalf("no response to %q: %v", data, err)
