@@ -176,7 +176,7 @@ func TestFlowsOfBefore(t *testing.T) {
 	proxied, sleeper := dead("c"), dead("d")
 	proxied.Flow += " <sip:edge.example.com;lr>"
 	sleeper.Push = plugin.Push{Provider: "fcm", ID: "1"}
-	g.bindings = []plugin.Binding{dead("a"), dead("b"), proxied, sleeper}
+	g.bind(dead("a"), dead("b"), proxied, sleeper)
 	for _, b := range g.bound()[0:3:3] {
 		if _, err := d.Send(t.Context(), testMessage(), plugin.Route{Reference: "ref", Binding: &b}); !isFailure(err, message.Unavailable, true) {
 			t.Errorf("%v", err)
@@ -189,9 +189,7 @@ func TestFlowsOfBefore(t *testing.T) {
 	if len(g.bound()) != 2 {
 		t.Errorf("%v", g.bound())
 	}
-	g.mu.Lock()
-	g.bindings = append(g.bindings, dead("e"))
-	g.mu.Unlock()
+	g.bind(append(g.bound(), dead("e"))...)
 	c := newClient(t, d)
 	c.login()
 	got := c.register("Contact: <sip:1001@192.0.2.9>\r\n")

@@ -182,6 +182,13 @@ func (g *gate) lostFlows() []string {
 	return slices.Clone(g.gone)
 }
 
+// bind says what is bound.
+func (g *gate) bind(bindings ...plugin.Binding) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.bindings = bindings
+}
+
 func (g *gate) refuse(f *message.Failure) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
