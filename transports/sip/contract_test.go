@@ -26,7 +26,7 @@ func TestContractOverUDP(t *testing.T) {
 func TestContractOverTCP(t *testing.T) {
 	plugintest.Transport(t, func(plugintest.T) plugintest.TransportHarness {
 		n := &neighbourhood{network: "tcp", listen: "tcp://127.0.0.1:0"}
-		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.routeOverTCP}
+		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.routeOverStream}
 	})
 }
 
@@ -179,8 +179,8 @@ func (n *neighbourhood) routeOverUDP(t plugintest.T, hear func(plugintest.Heard)
 	}}
 }
 
-// routeOverTCP makes a device that registers: only so its connection has a name.
-func (n *neighbourhood) routeOverTCP(t plugintest.T, hear func(plugintest.Heard) plugintest.Reply) plugin.Route {
+// routeOverStream makes a device that registers: only so its connection has a name.
+func (n *neighbourhood) routeOverStream(t plugintest.T, hear func(plugintest.Heard) plugintest.Reply) plugin.Route {
 	conn, err := dialDoor(n.door, n.network)
 	if err != nil {
 		t.Fatalf("the device can't connect: %v", err)

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -112,23 +114,51 @@ func dialStream(network, address string) (net.Conn, error) {
 	}
 }
 
-// socket is a WebSocket that knows its own address.
+// socket is a WebSocket as a stream, over the connection that it embeds.
 type socket struct {
 	net.Conn
-	local net.Addr
+	web     *websocket.Conn
+	message io.Reader // that isn't read to its end; nil: none
 }
 
-func (s socket) LocalAddr() net.Addr { return s.local }
+func (s *socket) Read(p []byte) (int, error) {
+	if s.message == nil {
+		_, message, err := s.web.Reader(context.Background())
+		if websocket.CloseStatus(err) == websocket.StatusGoingAway {
+			err = io.EOF
+		}
+		if err != nil {
+			return 0, err
+		}
+		s.message = message
+	}
+	n, err := s.message.Read(p)
+	if err == io.EOF {
+		s.message, err = nil, nil
+	}
+	if n == 0 && err == nil {
+		return s.Read(p)
+	}
+	return n, err
+}
+
+func (s *socket) Write(p []byte) (int, error) {
+	kind := websocket.MessageText
+	if !utf8.Valid(p) {
+		kind = websocket.MessageBinary
+	}
+	return len(p), s.web.Write(context.Background(), kind, p)
+}
+
+func (s *socket) Close() error { return s.web.Close(websocket.StatusNormalClosure, "") }
 
 func dialSocket(network, address string) (net.Conn, error) {
-	s := socket{}
+	s := &socket{}
 	transport := &http.Transport{
 		TLSClientConfig: testAuthority().trust(),
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-			if err == nil {
-				s.local = conn.LocalAddr()
-			}
+			s.Conn = conn
 			return conn, err
 		},
 	}
@@ -141,7 +171,7 @@ func dialSocket(network, address string) (net.Conn, error) {
 		return nil, err
 	}
 	conn.SetReadLimit(-1)
-	s.Conn = websocket.NetConn(context.Background(), conn, websocket.MessageText)
+	s.web = conn
 	return s, nil
 }
 
@@ -239,10 +269,14 @@ func TestSIPS(t *testing.T) {
 	}
 }
 
-func TestContractOverTLS(t *testing.T) {
+func TestContractOverTLS(t *testing.T) { contractOver(t, "tls") }
+
+func TestContractOverSecureWebSockets(t *testing.T) { contractOver(t, "wss") }
+
+func contractOver(t *testing.T, network string) {
 	files := testAuthority().issue(t, t.TempDir(), 2)
 	plugintest.Transport(t, func(plugintest.T) plugintest.TransportHarness {
-		n := &neighbourhood{network: "tls", listen: "tls://127.0.0.1:0", tls: files}
-		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.routeOverTCP}
+		n := &neighbourhood{network: network, listen: network + "://127.0.0.1:0", tls: files}
+		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.routeOverStream}
 	})
 }
