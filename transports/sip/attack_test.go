@@ -272,6 +272,9 @@ func TestRequestFlood(t *testing.T) {
 		subscriber.isServed("a subscriber at the address of the flood")
 		other.isServed("a client elsewhere")
 	}
+	newcomer := at(t, d, "udp", "127.1.0.1", "1003")
+	newcomer.login()
+	newcomer.isServed("a new client at the address of the flood")
 	close(stop)
 	_ = bad.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // what is under way
 	flooding.Wait()
@@ -382,7 +385,6 @@ func TestOversize(t *testing.T) {
 		want(t, bad.receive(), test.status)
 		good.isServed("a client after " + test.name)
 	}
-	const uri = "sip:sip.example.com"
 	for name, contacts := range map[string]string{
 		"100 contacts":           strings.Repeat("Contact: <sip:a@b>\r\n", 100),
 		"300 contacts in a list": "Contact: <sip:a@b>" + strings.Repeat(",<sip:a@b>", 300) + "\r\n",
