@@ -77,12 +77,12 @@ func TestHandshakeDeadline(t *testing.T) {
 					defer close(played)
 					test.play(c)
 				}()
-				time.Sleep(5*time.Second - 1)
+				time.Sleep(5*time.Second - time.Nanosecond)
 				synctest.Wait()
 				if n := b.Counts(); n.Connections != 1 {
 					t.Errorf("too early: %+v", n)
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				c.Close()
 				if n := b.Counts(); n.EndedHandshake != 1 || n.Connections != 0 || b.connections.opening.Len() != 0 {
