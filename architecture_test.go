@@ -179,7 +179,7 @@ var budgets = []struct {
 	folders []string // below engine; a file belongs to the longest that fits
 	most    int
 }{
-	{"the flow", []string{"message", "spool", "pipeline"}, 7400},
+	{"the flow", []string{"message", "spool", "pipeline"}, 8210},
 	{"content", []string{"content"}, 1200},
 	{"certificates", []string{"certificates"}, 300},
 	{"rate limits", []string{"ratelimit"}, 300},
