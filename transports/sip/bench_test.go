@@ -110,6 +110,7 @@ func openRelay(b *testing.B, r *relay) *Door {
 	r.ready = make(chan struct{})
 	config := defaults
 	config.Listen = []string{"udp://127.0.0.1:0"}
+	config.Limits.RequestsPerAccount = maxRate // there is one
 	d, err := New(b.Context(), plugin.Env{Instance: "sip"}, config)
 	if err != nil {
 		b.Fatal(err)

@@ -59,7 +59,7 @@ var defaults = Config{
 	Algorithms:    []string{"MD5", "SHA-256"},
 	NonceLifetime: 5 * time.Minute,
 	Registration:  Registration{Min: time.Minute, Default: time.Hour, Max: 2 * time.Hour},
-	Limits:        Limits{Body: 64 << 10, Contacts: 10, Connections: 10_000, ConnectionsPerAddress: 256, UDPMessage: 8192, RequestsPerSource: 5000, RequestsPerAccount: 1000},
+	Limits:        Limits{Body: 64 << 10, Contacts: 10, Connections: 10_000, ConnectionsPerAddress: 256, UDPMessage: 8192, RequestsPerSource: 5000, RequestsPerAccount: 5000},
 }
 
 // Validate names every key that is wrong.

@@ -86,7 +86,7 @@ type nonces struct {
 	// those of which the windows know nothing.
 	mark   [4]byte
 	last   atomic.Int64
-	macs   sync.Pool // of hash.Hash, keyed with the installation's secret
+	macs   sync.Pool // of *keyed, with the installation's secret
 	shards [nonceShards]nonceShard
 	seed   maphash.Seed
 
@@ -117,7 +117,7 @@ func newNonces(lifetime time.Duration, tenure plugin.Tenure, opened time.Time) *
 		n.began = opened
 	}
 	rand.Read(n.mark[:]) // never fails (crypto/rand)
-	n.macs.New = func() any { return hmac.New(sha256.New, tenure.Key[:]) }
+	n.macs.New = func() any { return &keyed{Hash: hmac.New(sha256.New, tenure.Key[:])} }
 	for i := range n.shards {
 		n.shards[i].windows = map[nonceID]window{}
 		n.shards[i].accounts = map[string]*share{}
@@ -150,14 +150,20 @@ func (n *nonces) tick(now int64) int64 {
 	}
 }
 
+// keyed is a hash with a key, and room to work in.
+type keyed struct {
+	hash.Hash
+	text, sum []byte
+}
+
 func (n *nonces) mac(id nonceID, text string) (mac [16]byte) {
-	h := n.macs.Get().(hash.Hash)
-	defer n.macs.Put(h)
-	h.Reset()
-	var b [sha256.Size + 256]byte
-	h.Write(append(append(b[:0], id[:]...), text...))
-	var sum [sha256.Size]byte
-	copy(mac[:], h.Sum(sum[:0]))
+	k := n.macs.Get().(*keyed)
+	defer n.macs.Put(k)
+	k.Reset()
+	k.text = append(append(k.text[:0], id[:]...), text...)
+	k.Write(k.text)
+	k.sum = k.Sum(k.sum[:0])
+	copy(mac[:], k.sum)
 	return mac
 }
 

@@ -37,7 +37,7 @@ func (b *bucket) give(pause time.Duration) { *b -= bucket(pause) }
 // back, all of its phones come.
 const burstFor = 2
 
-// Places in the tables of the rates: some 8 MB if all are used.
+// Places in the tables of the rates: some 6 MB if all are used.
 const (
 	maxSources  = 64 << 10
 	maxAccounts = 64 << 10
@@ -50,13 +50,21 @@ type rates struct {
 	perSource int // a second
 	perOne    int // account, a second
 	sources   *table[allowance]
+	flows     *table[bucket] // of sources that ask too much: by address and port
 	accounts  *table[bucket]
 	limited   [verdicts]*plugin.Counter
 }
 
-// allowance is what a source may ask, and how often it is told that it asks too
-// much.
-type allowance struct{ requests, refusals bucket }
+// What each port of a source, or each client behind a dispatching peer, may ask
+// while the source asks too much: enough to register.
+const (
+	flowBurst = 6
+	flowPause = 5 * time.Second
+)
+
+// allowance is what a source may ask, what of it those may who have hardly asked
+// while others there ask too much, and how often it is told that it does.
+type allowance struct{ requests, newcomers, refusals bucket }
 
 // verdict is what becomes of a request as far as rates go.
 type verdict uint8
@@ -72,7 +80,7 @@ const (
 var verdictNames = [verdicts]string{refused: "source", dropped: "source_dropped", overAccount: "account"}
 
 func newRates(l Limits, m *plugin.Metrics) *rates {
-	r := &rates{seed: maphash.MakeSeed(), perSource: l.RequestsPerSource, perOne: l.RequestsPerAccount, sources: newTable[allowance](maxSources), accounts: newTable[bucket](maxAccounts)}
+	r := &rates{seed: maphash.MakeSeed(), perSource: l.RequestsPerSource, perOne: l.RequestsPerAccount, sources: newTable[allowance](maxSources), flows: newTable[bucket](maxSources), accounts: newTable[bucket](maxAccounts)}
 	for v, name := range verdictNames {
 		if name != "" {
 			r.limited[v] = m.Counter("sip_limited_requests_total", "Requests over a limit of rate, by which; those of source_dropped weren't answered.", plugin.Label{Name: "limit", Value: name})
@@ -86,9 +94,12 @@ func (r *rates) sourceKey(o *origin) uint64 {
 	return keyOf(maphash.Bytes(r.seed, home[:]))
 }
 
-// request counts a request of a source. What is over the rate is refused, and
-// beyond twice the rate dropped: to answer a flood would make two of it, perhaps
-// to somebody who never asked.
+// request counts a request of a source. While there are more than the rate, a
+// port of it that has hardly asked anything still gets through, so that one
+// phone that runs wild doesn't keep all others behind the same address from
+// registering. What is over that is refused, and beyond the rate of refusals
+// dropped: to answer a flood would make two of it, perhaps to somebody who never
+// asked.
 func (r *rates) request(o *origin, now time.Time) (verdict, time.Duration) {
 	pause := time.Second / time.Duration(r.perSource)
 	key := r.sourceKey(o)
@@ -100,10 +111,21 @@ func (r *rates) request(o *origin, now time.Time) (verdict, time.Duration) {
 	case wait == 0:
 		o.counted = true
 		return admitted, 0
+	case r.isNewcomer(o, now) && a.newcomers.take(now, pause, r.perSource) == 0:
+		return admitted, 0
 	case a.refusals.take(now, pause, r.perSource) == 0:
 		return refused, wait
 	}
 	return dropped, 0
+}
+
+// isNewcomer tells whether an address and port has hardly asked anything since
+// its source asks too much.
+func (r *rates) isNewcomer(o *origin, now time.Time) bool {
+	key := keyOf(maphash.Comparable(r.seed, o.address))
+	s, places := r.flows.lock(key)
+	defer s.mu.Unlock()
+	return opened(places, key, now).value.take(now, flowPause, flowBurst) == 0
 }
 
 // excuse takes a request back that turned out to be an account's.

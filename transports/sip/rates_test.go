@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -50,7 +51,7 @@ func TestRatePerSource(t *testing.T) {
 		}
 		ask(address, guardNow)
 	}
-	if got[admitted] != 20 || got[refused] != 10 || got[dropped] != 70 {
+	if got[admitted] != 20+10 || got[refused] != 10 || got[dropped] != 60 {
 		t.Errorf("%v", got)
 	}
 	if ask("[2001:db8:0:1::1]:5060", guardNow) != admitted {
@@ -75,11 +76,44 @@ func TestExcused(t *testing.T) {
 		r.request(stranger("192.0.2.1:5060"), guardNow)
 	}
 	o := stranger("192.0.2.1:5060")
-	if v, _ := r.request(o, guardNow); v == admitted {
+	if r.request(o, guardNow); o.counted {
 		t.Error("what was excused twice is there twice")
 	}
 	r.excuse(o) // wasn't counted
-	if v, _ := r.request(o, guardNow); v == admitted {
+	if r.request(o, guardNow); o.counted {
 		t.Error("what wasn't counted was given back")
+	}
+}
+
+// TestNewcomers: while one port asks too much, others behind the same address
+// may say enough to register, as long as they aren't too many themselves.
+func TestNewcomers(t *testing.T) {
+	r := newRates(Limits{RequestsPerSource: 100, RequestsPerAccount: 1}, nil)
+	now := guardNow
+	ask := func(port int) verdict {
+		v, _ := r.request(stranger(fmt.Sprintf("192.0.2.1:%d", port)), now)
+		return v
+	}
+	for range 1000 {
+		ask(4000)
+	}
+	if v := ask(4000); v != dropped {
+		t.Errorf("the flood is %v", v)
+	}
+	for phone := range 10 {
+		for i := range flowBurst {
+			if v := ask(5000 + phone); v != admitted {
+				t.Errorf("request %d of phone %d is %v", i, phone, v)
+			}
+		}
+	}
+	let := 0
+	for port := range 1000 {
+		if ask(6000+port) == admitted {
+			let++
+		}
+	}
+	if let > 100 {
+		t.Errorf("%d new ports are let in", let)
 	}
 }
