@@ -180,7 +180,7 @@ var budgets = []struct {
 	most    int
 }{
 	{"the flow", []string{"message", "spool", "pipeline"}, 7400},
-	{"content", []string{"content"}, 300},
+	{"content", []string{"content"}, 1200},
 	{"certificates", []string{"certificates"}, 300},
 	{"rate limits", []string{"ratelimit"}, 300},
 	{"joining", []string{"joining"}, 600},

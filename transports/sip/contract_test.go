@@ -26,7 +26,7 @@ func TestContractOverUDP(t *testing.T) {
 func TestContractOverTCP(t *testing.T) {
 	plugintest.Transport(t, func(plugintest.T) plugintest.TransportHarness {
 		n := &neighbourhood{network: "tcp", listen: "tcp://127.0.0.1:0"}
-		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.routeOverTCP}
+		return plugintest.TransportHarness{Open: n.open, Say: n.say, Register: n.register, Route: n.routeOverStream}
 	})
 }
 
@@ -36,6 +36,7 @@ type neighbourhood struct {
 	door    *Door
 	network string
 	listen  string
+	tls     TLS
 }
 
 // open opens the first door on any port, and each later one on the same.
@@ -46,6 +47,9 @@ func (n *neighbourhood) open(t plugintest.T) plugin.Transport {
 	config := defaults
 	config.Listen, config.Domains = []string{n.listen}, []string{"a.example"}
 	config.Limits.UDPMessage = wire.MaxDatagram
+	if n.tls != (TLS{}) {
+		config.TLS = n.tls
+	}
 	door, err := New(t.Context(), plugin.Env{Instance: "sip"}, config)
 	if err != nil {
 		t.Fatalf("New: %v", err)
@@ -175,9 +179,9 @@ func (n *neighbourhood) routeOverUDP(t plugintest.T, hear func(plugintest.Heard)
 	}}
 }
 
-// routeOverTCP makes a device that registers: only so its connection has a name.
-func (n *neighbourhood) routeOverTCP(t plugintest.T, hear func(plugintest.Heard) plugintest.Reply) plugin.Route {
-	conn, err := dialDoor(n.door, "tcp")
+// routeOverStream makes a device that registers: only so its connection has a name.
+func (n *neighbourhood) routeOverStream(t plugintest.T, hear func(plugintest.Heard) plugintest.Reply) plugin.Route {
+	conn, err := dialDoor(n.door, n.network)
 	if err != nil {
 		t.Fatalf("the device can't connect: %v", err)
 	}

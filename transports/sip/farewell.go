@@ -8,7 +8,7 @@ import (
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
-// A client over TCP whose node is no longer the active one hears of nothing
+// A client with a connection whose node is no longer the active one hears of nothing
 // until it registers again, an hour later. So the connection is closed: the
 // client notices, connects anew and finds who is active.
 const (

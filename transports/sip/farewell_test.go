@@ -65,8 +65,11 @@ func dialFrom(t *testing.T, address string, d *Door) *client {
 // once they have their answers; others stay.
 func TestClientsLeaveAStandby(t *testing.T) {
 	g := &gate{hold: make(chan struct{})}
-	d := openDoor(t, g, func(c *Config) { c.Peers = []Peer{{Name: "proxy", Addresses: []string{proxyAddress}}} })
-	named, nameless, waits, stranger := newClientOver(t, d, "tcp"), newClientOver(t, d, "tcp"), newClientOver(t, d, "tcp"), newClientOver(t, d, "tcp")
+	d := openDoor(t, g, func(c *Config) {
+		onAll(t, "127.0.0.1")(c)
+		c.Peers = []Peer{{Name: "proxy", Addresses: []string{proxyAddress}}}
+	})
+	named, nameless, waits, stranger := newClientOver(t, d, "tls"), newClientOver(t, d, "wss"), newClientOver(t, d, "tcp"), newClientOver(t, d, "ws")
 	proxy := dialFrom(t, proxyAddress, d)
 	const contact = "Contact: <sip:1001@192.0.2.9;transport=tcp>"
 	for i, c := range []*client{named, nameless, waits, proxy} {

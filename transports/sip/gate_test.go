@@ -182,11 +182,11 @@ func (g *gate) lostFlows() []string {
 	return slices.Clone(g.gone)
 }
 
-// bind makes a binding all that there are.
-func (g *gate) bind(b plugin.Binding) {
+// bind says what is bound.
+func (g *gate) bind(bindings ...plugin.Binding) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.bindings = []plugin.Binding{b}
+	g.bindings = bindings
 }
 
 func (g *gate) refuse(f *message.Failure) {
@@ -285,7 +285,7 @@ type packets struct {
 }
 
 func dialDoor(d *Door, network string) (*packets, error) {
-	conn, err := net.Dial(network, addressOf(d, network).String())
+	conn, err := dialStream(network, addressOf(d, network).String())
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/emiago/sipgo/sip"
-
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/sip/wire"
 )
@@ -35,7 +33,7 @@ func (c Config) checkPush(p *problems) {
 // pushOf reads how the app behind a contact can be woken: zero if it can't, or
 // only asks who can be (RFC 8599 §4.1.2: pn-provider without pn-prid). Where no
 // provider is configured nobody looks at what a contact says.
-func (d *Door) pushOf(contact sip.Uri) (plugin.Push, *wire.Reply) {
+func (d *Door) pushOf(contact string) (plugin.Push, *wire.Reply) {
 	providers := d.config.PushProviders
 	if len(providers) == 0 {
 		return plugin.Push{}, nil
@@ -70,18 +68,22 @@ func (d *Door) pushCapabilities() []wire.Header {
 // asksForPush tells whether a contact that was accepted says how its app can be
 // woken, or asks whether it can.
 func asksForPush(b plugin.Binding) bool {
-	u, err := wire.ParseURI(b.Contact)
-	return err == nil && slices.ContainsFunc(u.UriParams, func(kv sip.HeaderKV) bool { return strings.EqualFold(kv.K, pnProvider) })
+	_, found, _ := uriParam(b.Contact, pnProvider, maxPushProvider)
+	return found
 }
 
-// uriParam returns a parameter of a URI, unescaped. It isn't ok if it is there
-// twice, is too long, or is no text.
-func uriParam(u sip.Uri, name string, most int) (value string, found, ok bool) {
-	for _, kv := range u.UriParams {
-		if !strings.EqualFold(kv.K, name) {
+// uriParam returns a parameter of a URI that was read before, unescaped. It isn't
+// ok if it is there twice, is too long, or is no text.
+func uriParam(uri, name string, most int) (value string, found, ok bool) {
+	host := strings.LastIndexByte(uri, '@') + 1 // the user may have a ; too
+	uri, _, _ = strings.Cut(uri[host:], "?")
+	_, params, _ := strings.Cut(uri, ";")
+	for param := range strings.SplitSeq(params, ";") {
+		key, escaped, _ := strings.Cut(param, "=")
+		if !strings.EqualFold(key, name) {
 			continue
 		}
-		text, err := url.PathUnescape(kv.V)
+		text, err := url.PathUnescape(escaped)
 		if found || err != nil || len(text) > most || !isPlainText(text) {
 			return "", true, false
 		}

@@ -61,7 +61,7 @@ func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugi
 	}
 	now := time.Now()
 	d.remember(x, r, path, now)
-	headers := registered(d.withoutDead(bindings), now)
+	headers := registered(d.withoutDead(x, bindings), now)
 	if path != "" && supports(x, "path") {
 		headers = append(headers, wire.Header{Name: "Path", Value: path})
 	}
@@ -75,11 +75,13 @@ func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugi
 // withoutDead leaves out bindings over connections that are gone, but those of
 // apps that can be woken, and has the gate told: nobody is reached over such a
 // connection any more, since we never dial a client. They are of a time when this
-// door, or this node, wasn't the one that would have noticed.
-func (d *Door) withoutDead(bindings []plugin.Binding) []plugin.Binding {
+// door, or this node, wasn't the one that would have noticed. That of the request
+// itself is for remember.
+func (d *Door) withoutDead(x *wire.Exchange, bindings []plugin.Binding) []plugin.Binding {
 	return slices.DeleteFunc(slices.Clone(bindings), func(b plugin.Binding) bool {
 		w, err := parseWay(b.Flow)
-		if err != nil || b.Asleep || b.Transport != d.instance || w.route != "" || w.flow.ID == "" || d.endpoint.Load().Connected(w.flow) {
+		isDirect := err == nil && b.Transport == d.instance && w.route == "" && w.flow.ID != ""
+		if !isDirect || b.Asleep || w.flow == x.Flow || d.endpoint.Load().Connected(w.flow) {
 			return false
 		}
 		d.lost(b.Flow)
@@ -220,7 +222,7 @@ func (d *Door) binding(x *wire.Exchange, contact, path string, now time.Time) (p
 		return b, nil // how its app was woken is no matter
 	}
 	var refusal *wire.Reply
-	b.Push, refusal = d.pushOf(uri)
+	b.Push, refusal = d.pushOf(a.URI)
 	return b, refusal
 }
 

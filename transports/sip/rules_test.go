@@ -290,8 +290,12 @@ func TestRules(t *testing.T) {
 		{"Max-Forwards: 70", "c: text/plain;charset=\"a", "400 Bad Content-Type"},
 		{"Max-Forwards: 70", "c: text/plain;charset=\"\xff\"", "400 Bad Content-Type"},
 		{"\"Ann\" <sip:1001@", "<sip:%ff@", "403 Forbidden"},
-		{"Max-Forwards: 70", "Content-Encoding: gzip", "415 Unsupported Media Type"},
+		{"Max-Forwards: 70", "Content-Encoding: br", "415 Unsupported Media Type"},
+		{"Max-Forwards: 70", "Content-Encoding: gzip", "400 Bad Content-Encoding"},
+		{"Max-Forwards: 70", "Content-Encoding: gzip,gzip\r\ne: gzip, gzip", "415 Unsupported Media Type"},
 		{"Max-Forwards: 70", "e: Identity", "202 Accepted"},
+		{"Max-Forwards: 70", "Content-Transfer-Encoding: 8Bit", "202 Accepted"},
+		{"Max-Forwards: 70", "Content-Transfer-Encoding: base64", "415 Unsupported Content-Transfer-Encoding"},
 		{"Max-Forwards: 70", "Content-Disposition: render", "202 Accepted"},
 		{"Max-Forwards: 70", "Content-Disposition: Attachment; filename=\"a;b\"", "202 Accepted"},
 		{"Max-Forwards: 70", "Content-Disposition: recipient-list", "415 Unsupported Content-Disposition"},
@@ -305,7 +309,7 @@ func TestRules(t *testing.T) {
 		c.send(strings.Replace(request, test.old, test.new, 1))
 		got := c.receive()
 		want(t, got, test.status)
-		if strings.Contains(got, "Accept-Encoding: identity\r\n") != strings.HasPrefix(test.status, "415 Unsupported Media") {
+		if strings.Contains(got, "Accept-Encoding: gzip, deflate, identity\r\n") != strings.HasPrefix(test.status, "415 Unsupported Media") {
 			t.Error(got)
 		}
 	}
@@ -463,10 +467,12 @@ func TestDisposition(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	n := newNames([]string{"a.example"}, []string{"gw.example.net", "2001:db8::5"}, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5060"), netip.MustParseAddrPort("0.0.0.0:5070")})
+	n := newNames([]string{"a.example"}, []string{"gw.example.net", "2001:db8::5"}, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5060"), netip.MustParseAddrPort("0.0.0.0:5070"), netip.MustParseAddrPort("192.0.2.2:5061"), netip.MustParseAddrPort("192.0.2.3:80"), netip.MustParseAddrPort("192.0.2.4:443")})
 	for text, want := range map[string]bool{
 		"sip:A.example:99": true, "sip:192.0.2.1": true, "sip:192.0.2.1:5060": true, "sip:127.0.0.1:5070": true,
 		"sip:GW.example.net:1": true, "sip:[2001:DB8::5]": true,
+		"sips:192.0.2.2": true, "sip:192.0.2.2;transport=TLS": true, "sip:192.0.2.2:5061": true, "sip:192.0.2.2": false, "sips:192.0.2.1": false,
+		"sip:192.0.2.3;transport=ws": true, "sips:192.0.2.4;transport=ws": true, "sip:192.0.2.4;transport=wss": true, "sip:192.0.2.4;transport=ws": false,
 		"sip:b.example": false, "sip:192.0.2.1:5061": false, "sip:127.0.0.1": false, "sip:[::1]:5060": false,
 	} {
 		u, err := wire.ParseURI(text)

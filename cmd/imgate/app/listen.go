@@ -39,13 +39,24 @@ func (l *loader) checkListeners(c engine.Config) {
 		at := join(transportsKey, i.Name)
 		for _, address := range listenAddresses(i.Settings) {
 			address = strings.ToLower(address)
-			if other, found := taken[address]; found {
+			socket := socketOf(address)
+			if other, found := taken[socket]; found {
 				l.wrongValue(at, "listen", address+" is taken by "+l.placeIn(other))
 				continue
 			}
 			if !strings.HasSuffix(address, ":0") { // which is any port
-				taken[address] = join(at, "listen")
+				taken[socket] = join(at, "listen")
 			}
 		}
 	}
+}
+
+// socketOf is what an address takes of the system: what isn't UDP goes over TCP,
+// whatever else its scheme says of it.
+func socketOf(address string) string {
+	scheme, rest, found := strings.Cut(address, "://")
+	if !found || scheme == "udp" {
+		return address
+	}
+	return "tcp://" + rest
 }

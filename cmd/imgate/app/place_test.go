@@ -59,6 +59,7 @@ transports:
 func TestAddressesThatTwoWant(t *testing.T) {
 	for text, want := range map[string]string{
 		"  a: {plugin: sip, domains: [a]}\n  b: {plugin: sip, domains: [a]}\n":                     "f:3: transports.b.listen: udp://127.0.0.1:5060 is taken by transports.a.listen (f:2)",
+		"  a: {plugin: sip, domains: [a], listen: [\"ws://127.0.0.1:8060\"]}":                      "f:2: transports.a.listen: ws://127.0.0.1:8060 is taken by admin.listen",
 		"  a: {plugin: sip, domains: [a], listen: [\"TCP://127.0.0.1:8060\"]}":                     "f:2: transports.a.listen: tcp://127.0.0.1:8060 is taken by admin.listen",
 		"  a: {plugin: sip, domains: [a], listen: [\"udp://127.0.0.1:8060\"]}":                     "",
 		"  a: {plugin: sip, domains: [a], listen: [\"udp://127.0.0.1:0\", \"udp://127.0.0.1:0\"]}": "",

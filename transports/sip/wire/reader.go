@@ -30,7 +30,7 @@ func (e *Endpoint) attend(s *service, c *connection) {
 		c.hangUp(why) // TLS and WebSockets have a word for the end
 	}
 	c.close(why)
-	if e.config.Closed != nil {
+	if e.config.Closed != nil && c.open {
 		e.config.Closed(c.flow)
 	}
 }

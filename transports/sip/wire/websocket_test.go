@@ -245,6 +245,7 @@ func TestWebSocketControlFrames(t *testing.T) {
 	if got := p.hearClose(); got != 1000 {
 		t.Error(got)
 	}
+	p.Close()
 	waitFor(t, func() bool { n := e.Counts(); return n.EndedByPeer == 1 && n.Connections == 0 })
 }
 
