@@ -125,7 +125,7 @@ func TestBruteForce(t *testing.T) {
 			if told(got) != told(other) {
 				t.Fatalf("%s: who exists is told from who doesn't:\n%s\n%s", network, got, other)
 			}
-			if locked := strings.HasPrefix(status(got), "480 "); locked != (i > freeTries) || locked != (fieldOf(got, "Retry-After") != "") {
+			if locked := strings.HasPrefix(status(got), "500 "); locked != (i > freeTries) || locked != (fieldOf(got, "Retry-After") != "") {
 				t.Fatalf("%s: guess %d: %s", network, i, got)
 			}
 		}
@@ -135,7 +135,7 @@ func TestBruteForce(t *testing.T) {
 		if n := countOf(registry, "sip_lockouts_total", "account"); n != 2 {
 			t.Errorf("%s: %v lockouts are counted", network, n)
 		}
-		want(t, thief.guess(password), "480 Temporarily Unavailable") // nor does he learn that it is right
+		want(t, thief.guess(password), "500 Try Again Later") // nor does he learn that it is right
 		proved.isServed("the subscriber on the flow that he has proved")
 		neighbour := at(t, d, network, "127.1.0.1", "1002")
 		neighbour.login()
@@ -163,7 +163,7 @@ func TestEnumeration(t *testing.T) {
 		}
 		got := status(thief.guess("12345"))
 		switch {
-		case got == "480 Temporarily Unavailable":
+		case got == "500 Try Again Later":
 			slow++
 		case got != "401 Unauthorized" || slow > 0:
 			t.Fatalf("name %d is answered %s after %d slow ones", i, got, slow)
@@ -225,7 +225,7 @@ func TestReplayFromElsewhere(t *testing.T) {
 		if got := status(thief.receive()); got == "200 OK" {
 			t.Errorf("%s: %s", network, got)
 		}
-		want(t, thief.guess("wrong"), "480 Temporarily Unavailable")
+		want(t, thief.guess("wrong"), "500 Try Again Later")
 		owner.isServed("the owner")
 	}
 }
@@ -279,7 +279,7 @@ func TestRequestFlood(t *testing.T) {
 	_ = bad.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // what is under way
 	flooding.Wait()
 	told, untold := countOf(registry, "sip_limited_requests_total", "source"), countOf(registry, "sip_limited_requests_total", "source_dropped")
-	t.Logf("%d answers of 480; %v refusals, %v dropped", answers[480], told, untold)
+	t.Logf("%d answers of 500; %v refusals, %v dropped", answers[500], told, untold)
 	if told == 0 || untold < told || told > 500 {
 		t.Errorf("%v were refused, %v dropped", told, untold)
 	}
@@ -296,7 +296,7 @@ func TestAccountRate(t *testing.T) {
 		request := c.request("MESSAGE", bob, c.credentials("MESSAGE", bob), "x")
 		c.send(request)
 		got := c.receive()
-		if strings.HasPrefix(status(got), "480 ") && fieldOf(got, "Retry-After") == "1" {
+		if strings.HasPrefix(status(got), "500 ") && fieldOf(got, "Retry-After") == "1" {
 			limited = request
 		} else if status(got) != "202 Accepted" {
 			t.Fatal(got)
@@ -315,7 +315,7 @@ func TestAccountRate(t *testing.T) {
 		if got == "202 Accepted" {
 			return
 		}
-		if !strings.HasPrefix(got, "480 ") || time.Now().After(deadline) {
+		if !strings.HasPrefix(got, "500 ") || time.Now().After(deadline) {
 			t.Fatalf("said again: %s", got)
 		}
 		time.Sleep(50 * time.Millisecond)

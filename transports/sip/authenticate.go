@@ -48,8 +48,7 @@ type proof struct {
 //
 // Whoever has given too many wrong answers is told to come back later, and
 // nobody looks at what he says: not whether it is right, nor whether there is
-// such an account. That is 480 with Retry-After as for any other limit (see
-// isAdmitted).
+// such an account.
 func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, o *origin, digest plugin.Digest, found bool, now time.Time) (identity, bool) {
 	if !found {
 		d.challenge(x, d.realm(x), false, now)
@@ -73,7 +72,7 @@ func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, o *origin, di
 	digest.Method = x.Method
 	try := d.guard.try(&digest, o)
 	if wait := d.guard.wait(&try, now); wait > 0 {
-		d.refuse(x, tooMuch("too many wrong passwords", wait))
+		d.putOff(x, wait)
 		return identity{}, false
 	}
 	account, err := d.gate.Authenticate(d.authenticating.Context(now), plugin.Credentials{Digest: &digest})
@@ -94,7 +93,7 @@ func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, o *origin, di
 	if wait := d.rates.ofAccount(account.ID, now); wait > 0 {
 		d.rates.limited[overAccount].Inc()
 		who.mayRepeat(x)
-		d.refuse(x, tooMuch("too many requests of one account", wait))
+		d.putOff(x, wait)
 		return identity{}, false
 	}
 	return who, true
@@ -105,7 +104,8 @@ func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, o *origin, di
 func (d *Door) refuseProof(x *wire.Exchange, t *try, failure *message.Failure, now time.Time) {
 	if failure.Reason == message.Unauthenticated && !failure.Temporary {
 		if wait := d.guard.wrong(t, now); wait > 0 {
-			failure = tooMuch("too many names", wait)
+			d.putOff(x, wait)
+			return
 		}
 	}
 	d.refuse(x, failure)

@@ -63,8 +63,8 @@ func TestDispatchedSources(t *testing.T) {
 	for range freeTries + 1 {
 		want(t, thief.guess("wrong"), "401 Unauthorized")
 	}
-	want(t, thief.guess("wrong"), "480 Temporarily Unavailable")
-	want(t, proxy("198.51.100.1:4000", "1001").guess("wrong"), "480 Temporarily Unavailable")
+	want(t, thief.guess("wrong"), "500 Try Again Later")
+	want(t, proxy("198.51.100.1:4000", "1001").guess("wrong"), "500 Try Again Later")
 	want(t, proxy("198.51.100.2:5060", "1001").guess(password), "200 OK")
 	want(t, proxy("198.51.100.1:5061", "1002").guess(password), "200 OK")
 
@@ -77,7 +77,7 @@ func TestDispatchedSources(t *testing.T) {
 	for range 50 * burstFor {
 		thief.ask("")
 	}
-	want(t, thief.ask(""), "480 Temporarily Unavailable")
+	want(t, thief.ask(""), "500 Try Again Later")
 	want(t, proxy("198.51.100.5:5060", "1003").guess(password), "200 OK")
 
 	// Who isn't trusted can write into Via what he likes.
@@ -87,7 +87,7 @@ func TestDispatchedSources(t *testing.T) {
 		liar.source = fmt.Sprintf("198.51.100.%d:5060", 10+i)
 		want(t, liar.guess("wrong"), "401 Unauthorized")
 	}
-	want(t, liar.guess("wrong"), "480 Temporarily Unavailable")
+	want(t, liar.guess("wrong"), "500 Try Again Later")
 }
 
 // TestPeerIsExempt: what a peer asks by itself isn't limited.

@@ -155,11 +155,6 @@ func (r *rates) ofAccount(id string, now time.Time) time.Duration {
 // comes with the credentials of a client that has proved its account where it
 // comes from, so that a flood of one doesn't silence all those who share its
 // address.
-//
-// The refusal is 480 with Retry-After, like that of each other limit (see
-// finals): 503 would be about the whole node, and have proxies send everybody's
-// requests elsewhere (RFC 3261 §21.5.4); 429 is another protocol's. Softphones
-// register again by themselves after a 480 or a 500, and not after a 403.
 func (d *Door) isAdmitted(x *wire.Exchange, o *origin, now time.Time) bool {
 	if o.isPeer() {
 		return true
@@ -173,7 +168,7 @@ func (d *Door) isAdmitted(x *wire.Exchange, o *origin, now time.Time) bool {
 		x.Abandon()
 		return false
 	}
-	d.refuse(x, tooMuch("too many requests from one address", wait))
+	d.putOff(x, wait)
 	return false
 }
 
@@ -196,9 +191,13 @@ func (d *Door) isProved(x *wire.Exchange, o *origin, now time.Time) bool {
 	return d.guard.hasProved(&t, now)
 }
 
-// tooMuch is a refusal that passes.
-func tooMuch(what string, wait time.Duration) *message.Failure {
-	f := message.FailForNow(message.LimitReached, "%s", what)
-	f.RetryAfter = wait
-	return f
+// putOff refuses what may be asked again later: 500 with Retry-After (RFC 3261
+// §21.5.1). 503 would be about the whole node, and have proxies send everybody's
+// requests elsewhere (§21.5.4); 429 is another protocol's. 480 would do for a
+// message, like for the other limits (see finals), but a phone isn't to give up:
+// pjsip registers again by itself after a 500, its older versions not after a
+// 480, and none after a 403.
+func (d *Door) putOff(x *wire.Exchange, wait time.Duration) {
+	d.metrics.refused[message.LimitReached].Inc()
+	d.answer(x, wire.Reply{Status: 500, Phrase: "Try Again Later", RetryAfter: wait})
 }

@@ -172,7 +172,7 @@ func TestBruteForceOverEverything(t *testing.T) {
 		for _, other := range allNetworks {
 			c := i.dial(d, other, "127.1.0.1", "1001", i.client(""))
 			c.login()
-			want(t, c.guess(password), "480 Temporarily Unavailable")
+			want(t, c.guess(password), "500 Try Again Later")
 		}
 		proved.isServed("the subscriber on what he has proved, over " + network)
 	}
