@@ -76,7 +76,9 @@ func New(ctx context.Context, config Config) *Resolver {
 
 // Close ends what is under way.
 func (r *Resolver) Close() {
-	r.stop()
+	r.mu.Lock()
+	r.stop() // no look-up begins behind it
+	r.mu.Unlock()
 	r.flights.Wait()
 }
 

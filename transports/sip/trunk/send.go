@@ -135,8 +135,9 @@ func (t *Trunk) request(m *message.Message, to way, reference string, now time.T
 		URI: to.request, Reference: reference, FromDomain: t.config.Domain, ToDomain: to.domain,
 	}, now)
 	if err == nil && t.config.Assert {
+		// Not the display name: that is what the sender calls itself.
 		var uri, value [256]byte
-		identity := wire.AppendParty(value[:0], m.DisplayName, wire.AppendURI(uri[:0], m.From, t.config.Domain), "")
+		identity := wire.AppendParty(value[:0], "", wire.AppendURI(uri[:0], m.From, t.config.Domain), "")
 		request.Headers = append(request.Headers, wire.Header{Name: "P-Asserted-Identity", Value: string(identity)})
 	}
 	return request, err

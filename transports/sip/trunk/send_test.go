@@ -3,6 +3,7 @@ package trunk
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -335,7 +336,9 @@ func TestOurselves(t *testing.T) {
 // TestLarge: what is too large for a datagram goes over TCP where it can, else in
 // fragments, else not at all.
 func TestLarge(t *testing.T) {
-	udp := serve(t, ok, "udp")
+	// An address that nobody else is likely to use: its port is ours over TCP too.
+	own := netip.AddrFrom4([4]byte{127, byte(1 + rand.IntN(254)), byte(rand.IntN(256)), byte(1 + rand.IntN(254))})
+	udp := serveAt(t, ok, wire.Config{}, wire.Listener{Network: "udp", Address: netip.AddrPortFrom(own, 0)})
 	at := udp.endpoint.Addrs()[0]
 	large, larger := strings.Repeat("x", 2000), strings.Repeat("x", 9000)
 	send := func(body, params string) (network string, err error) {
