@@ -14,7 +14,24 @@ import (
 // identity is who sent a request.
 type identity struct {
 	account plugin.Account
+	from    *asserted // what a peer vouches for; nil: From says who it is
 	proof
+}
+
+// sender is the address that a message is from.
+func (i *identity) sender(x *wire.Exchange) (message.Address, error) {
+	if i.from != nil {
+		return i.from.identities[0], nil
+	}
+	return sender(x)
+}
+
+// displayName is what the sender is called; empty if nobody says.
+func (i *identity) displayName(x *wire.Exchange) string {
+	if i.from != nil && i.from.display != "" {
+		return i.from.display
+	}
+	return displayName(x)
 }
 
 // proof is how that is known.
@@ -28,7 +45,12 @@ type proof struct {
 // authenticate finds out who sent a request, by its credentials. If it returns
 // false it has answered: everybody without credentials gets the same challenge,
 // whatever it asks for, so that nobody learns which addresses exist.
-func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, digest plugin.Digest, found bool, now time.Time) (identity, bool) {
+//
+// Whoever has given too many wrong answers is told to come back later, and
+// nobody looks at what he says: not whether it is right, nor whether there is
+// such an account. That is 480 with Retry-After as for any other limit (see
+// isAdmitted).
+func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, o *origin, digest plugin.Digest, found bool, now time.Time) (identity, bool) {
 	if !found {
 		d.challenge(x, d.realm(x), false, now)
 		return identity{}, false
@@ -38,18 +60,55 @@ func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, digest plugin
 		d.answer(x, wire.Reply{Status: 400, Phrase: "Bad Credentials"})
 		return identity{}, false
 	}
+	tenure, failure := d.gate.Tenure()
+	if failure != nil {
+		d.refuse(x, failure)
+		return identity{}, false
+	}
+	id, stale := d.tenures.under(tenure).checkFrom(o, &digest, now)
+	if stale == errForeignNonce {
+		d.challenge(x, digest.Realm, true, now)
+		return identity{}, false
+	}
 	digest.Method = x.Method
+	try := d.guard.try(&digest, o)
+	if wait := d.guard.wait(&try, now); wait > 0 {
+		d.refuse(x, tooMuch("too many wrong passwords", wait))
+		return identity{}, false
+	}
 	account, err := d.gate.Authenticate(d.authenticating.Context(now), plugin.Credentials{Digest: &digest})
 	if err != nil && ctx.Err() != nil {
 		x.Abandon() // we are closing, and don't know
 		return identity{}, false
 	}
 	if err != nil {
-		d.refuse(x, message.AsFailure(err))
+		d.refuseProof(x, &try, message.AsFailure(err), now)
 		return identity{}, false
 	}
-	who := identity{account, proof{name: account.ID, count: count}}
-	return who, d.isFresh(x, &who.proof, &digest, now)
+	who := identity{account: account, proof: proof{name: account.ID, nonce: id, count: count}}
+	if !d.isFresh(x, o, &who.proof, digest.Realm, stale, now) {
+		return identity{}, false
+	}
+	d.guard.right(&try, now) // not before: somebody else's request may come again
+	d.rates.excuse(o)
+	if wait := d.rates.ofAccount(account.ID, now); wait > 0 {
+		d.rates.limited[overAccount].Inc()
+		who.mayRepeat(x)
+		d.refuse(x, tooMuch("too many requests of one account", wait))
+		return identity{}, false
+	}
+	return who, true
+}
+
+// refuseProof answers who couldn't prove an account. A wrong password counts,
+// whether there is such an account or not.
+func (d *Door) refuseProof(x *wire.Exchange, t *try, failure *message.Failure, now time.Time) {
+	if failure.Reason == message.Unauthenticated && !failure.Temporary {
+		if wait := d.guard.wrong(t, now); wait > 0 {
+			failure = tooMuch("too many names", wait)
+		}
+	}
+	d.refuse(x, failure)
 }
 
 // credentials returns those for a realm of ours. A request may carry others
@@ -67,31 +126,30 @@ func (d *Door) credentials(x *wire.Exchange) (plugin.Digest, bool) {
 	return plugin.Digest{}, false
 }
 
-// isFresh answers a right response to a nonce that is too old, not ours, or was
-// used with this count before with a new nonce. It comes after Authenticate, so
-// that stale=true goes only to those who know the secret (RFC 7616 §3.3), and
-// only they occupy a window.
-func (d *Door) isFresh(x *wire.Exchange, p *proof, digest *plugin.Digest, now time.Time) bool {
+// isFresh answers a right response to a nonce that is too old, or was used with
+// this count before, with a new nonce: err is what the nonce's check said. It
+// comes after Authenticate, so that stale=true goes only to those who know the
+// secret (RFC 7616 §3.3), and only they occupy a window.
+func (d *Door) isFresh(x *wire.Exchange, o *origin, p *proof, realm string, err error, now time.Time) bool {
 	tenure, failure := d.gate.Tenure()
 	if failure != nil {
 		d.refuse(x, failure)
 		return false
 	}
 	n := d.tenures.under(tenure)
-	id, err := n.check(digest.Nonce, digest.Realm, now)
-	inherited, good := n.inherited(id, x.Flow.Remote.String(), now)
+	inherited, good := n.inherited(p.nonce, o.address.String(), now)
 	if err == nil && inherited && (!good || x.Method != "MESSAGE") {
 		err = errStaleNonce
 	}
 	if err == nil {
-		p.nonces, p.nonce = n, id
-		err = n.use(p.name, id, p.count, now)
+		p.nonces = n
+		err = n.use(p.name, p.nonce, p.count, now)
 	}
 	if err == errReplay && n.pardons.use(p.pardon(x)) {
 		return true
 	}
 	if err != nil {
-		d.challenge(x, digest.Realm, true, now)
+		d.challenge(x, realm, true, now)
 	}
 	return err == nil
 }
@@ -116,7 +174,9 @@ func (d *Door) challenge(x *wire.Exchange, realm string, stale bool, now time.Ti
 		d.refuse(x, failure)
 		return
 	}
-	nonce := d.tenures.under(tenure).make(realm, x.Flow.Remote.String(), now)
+	o := originOf(x, d.peerOf(x))
+	home := o.home()
+	nonce := d.tenures.under(tenure).make(realm, o.address.String(), string(home[:]), now)
 	d.answer(x, wire.Reply{Status: 401, Headers: challenges(d.config.Algorithms, x.Get("User-Agent"), realm, nonce, stale)})
 }
 

@@ -14,16 +14,19 @@ import (
 
 // Config is the section of a SIP transport in the configuration file.
 type Config struct {
-	Listen  []string `yaml:"listen" doc:"where to listen: udp://ADDRESS:PORT, tcp://ADDRESS:PORT"`
-	Domains []string `yaml:"domains" doc:"the domains that are ours; the first is the realm of whoever comes from elsewhere"`
-	Aliases []string `yaml:"aliases" doc:"what else clients call this server: its names in DNS, the address that a NAT gives it"`
+	Listen    []string  `yaml:"listen" doc:"where to listen: udp://ADDRESS:PORT or tcp:// (usually port 5060), tls:// (5061), ws:// (80), wss:// (443)"`
+	TLS       TLS       `yaml:"tls"`
+	WebSocket WebSocket `yaml:"websocket"`
+	Domains   []string  `yaml:"domains" doc:"the domains that are ours; the first is the realm of whoever comes from elsewhere"`
+	Aliases   []string  `yaml:"aliases" doc:"what else clients call this server: its names in DNS, the address that a NAT gives it"`
 	// MD5 comes first by default: the order is our preference (RFC 8760 §2.4),
 	// but old clients, sipp among them, take the first challenge and know nothing
 	// else.
 	Algorithms    []string      `yaml:"algorithms" doc:"digest algorithms in the order in which they are offered: MD5, SHA-256"`
 	NonceLifetime time.Duration `yaml:"nonce_lifetime" doc:"how long a client may use a nonce"`
 	Registration  Registration  `yaml:"registration"`
-	Peers         []Peer        `yaml:"peers" doc:"proxies and gateways that are trusted because of the address that they send from; over UDP only where the network keeps strangers from writing that address"`
+	Peers         []Peer        `yaml:"peers" doc:"proxies and gateways that are trusted because of the address that they send from, over UDP only where the network keeps strangers from writing that address, or because of their certificate"`
+	PushProviders []string      `yaml:"push_providers" doc:"whose apps the section push can have woken, as clients call them in pn-provider: apns, fcm, webpush, …; a client with another one gets 555; empty: nobody is woken, and what clients say of it is passed over"`
 	Limits        Limits        `yaml:"limits"`
 }
 
@@ -38,29 +41,38 @@ type Registration struct {
 type Limits struct {
 	Body                  int `yaml:"body" doc:"octets of a message's body"`
 	Contacts              int `yaml:"contacts" doc:"contacts in one registration"`
-	Connections           int `yaml:"connections" doc:"TCP connections at once"`
-	ConnectionsPerAddress int `yaml:"connections_per_address" doc:"TCP connections from one address at once"`
+	Connections           int `yaml:"connections" doc:"connections at once, over TCP, TLS and WebSockets together"`
+	ConnectionsPerAddress int `yaml:"connections_per_address" doc:"connections from one address at once"`
 	// UDPMessage is 8,192 octets by default: the buffer into which libre, and so
 	// baresip, reads a datagram. Whoever has phones with pjsip wants 4,000.
-	UDPMessage int `yaml:"udp_message" doc:"octets of a request that goes over UDP, in fragments, to a device that has no TCP connection; up to 1300 it goes over UDP anyway"`
+	UDPMessage int `yaml:"udp_message" doc:"octets of a request that goes over UDP, in fragments, to a device that has no connection; up to 1300 it goes over UDP anyway"`
+
+	RequestsPerSource  int `yaml:"requests_per_source" doc:"requests a second from one IPv4 address or IPv6 /64 that nobody has proved himself with, twice as many at once; more are refused, and beyond twice as many not answered. Peers are exempt; one that dispatches says whose request it is"`
+	RequestsPerAccount int `yaml:"requests_per_account" doc:"messages and registrations a second with the credentials of one account, twice as many at once; more are refused"`
 }
 
 var defaults = Config{
 	Listen:        []string{"udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"},
 	Domains:       []string{"sip.example.com"},
+	TLS:           TLS{Clients: clientsNone},
+	WebSocket:     WebSocket{Path: "/"},
 	Algorithms:    []string{"MD5", "SHA-256"},
 	NonceLifetime: 5 * time.Minute,
 	Registration:  Registration{Min: time.Minute, Default: time.Hour, Max: 2 * time.Hour},
-	Limits:        Limits{Body: 64 << 10, Contacts: 10, Connections: 10_000, ConnectionsPerAddress: 256, UDPMessage: 8192},
+	Limits:        Limits{Body: 64 << 10, Contacts: 10, Connections: 10_000, ConnectionsPerAddress: 256, UDPMessage: 8192, RequestsPerSource: 5000, RequestsPerAccount: 1000},
 }
 
 // Validate names every key that is wrong.
 func (c Config) Validate() error {
 	var p problems
+	c.checkListen(&p)
+	c.checkTLS(&p)
+	c.WebSocket.check(&p)
 	c.checkNames(&p)
 	c.checkAuthentication(&p)
 	c.checkRegistration(&p)
 	checkPeers(c.Peers, &p)
+	c.checkPush(&p)
 	c.Limits.check(&p)
 	return errors.Join(p...)
 }
@@ -75,13 +87,6 @@ func (p *problems) expect(ok bool, key, expected string) {
 }
 
 func (c Config) checkNames(p *problems) {
-	p.expect(len(c.Listen) > 0, "listen", `at least one address such as "udp://127.0.0.1:5060"`)
-	for i, listen := range c.Listen {
-		key := fmt.Sprintf("listen[%d]", i)
-		l, err := parseListen(listen)
-		p.expect(err == nil, key, `an address such as "udp://127.0.0.1:5060" or "tcp://[::1]:5060" (an IP address, not a name)`)
-		p.expect(err != nil || !slices.ContainsFunc(c.Listen[:i], l.isWrittenAs), key, "each address once")
-	}
 	p.expect(len(c.Domains) > 0, "domains", "at least one domain such as sip.example.com")
 	for i, domain := range c.Domains {
 		key := fmt.Sprintf("domains[%d]", i)
@@ -117,66 +122,16 @@ func (l Limits) check(p *problems) {
 	p.expect(l.Connections > 0 && l.Connections <= 1_000_000, "limits.connections", "between 1 and 1000000")
 	p.expect(l.ConnectionsPerAddress > 0 && l.ConnectionsPerAddress <= l.Connections, "limits.connections_per_address", "between 1 and limits.connections")
 	p.expect(l.UDPMessage >= udpAnyway && l.UDPMessage <= wire.MaxDatagram, "limits.udp_message", fmt.Sprintf("between %d and %d", udpAnyway, wire.MaxDatagram))
+	p.expect(l.RequestsPerSource > 0 && l.RequestsPerSource <= maxRate, "limits.requests_per_source", "between 1 and 1000000")
+	p.expect(l.RequestsPerAccount > 0 && l.RequestsPerAccount <= maxRate, "limits.requests_per_account", "between 1 and 1000000")
 }
+
+// maxRate is the largest rate, a second.
+const maxRate = 1_000_000
 
 // udpAnyway is the size, in octets, up to which a request goes over UDP whatever
 // else there is (RFC 3261 §18.1.1).
 const udpAnyway = 1300
-
-var errListen = errors.New("not an address to listen on")
-
-// listener is an item of listen.
-type listener wire.Listener
-
-func (l listener) isWrittenAs(s string) bool {
-	other, err := parseListen(s)
-	return err == nil && other == l
-}
-
-func parseListen(s string) (listener, error) {
-	network, rest, _ := strings.Cut(s, "://")
-	if network != "udp" && network != "tcp" {
-		return listener{}, errListen
-	}
-	address, err := netip.ParseAddrPort(rest)
-	return listener{Network: network, Address: address}, err
-}
-
-// listeners returns where to listen.
-func (c Config) listeners() ([]wire.Listener, error) {
-	var listeners []wire.Listener
-	for _, listen := range c.Listen {
-		l, err := parseListen(listen)
-		if err != nil {
-			return nil, fmt.Errorf("listen %q: %w", listen, err)
-		}
-		listeners = append(listeners, wire.Listener(l))
-	}
-	return listeners, nil
-}
-
-// ClientAddress is where a client on this machine reaches the door over "udp" or
-// "tcp", for the commands that play one: host:port of its first such listener,
-// or empty.
-func (c Config) ClientAddress(network string) string {
-	listeners, _ := c.listeners() // a configuration that can't be read leads nowhere
-	i := slices.IndexFunc(listeners, func(l wire.Listener) bool { return l.Network == network })
-	if i < 0 {
-		return ""
-	}
-	address := listeners[i].Address
-	if address.Addr().IsUnspecified() {
-		return netip.AddrPortFrom(loopback(address.Addr()), address.Port()).String()
-	}
-	return address.String()
-}
-
-func loopback(unspecified netip.Addr) netip.Addr {
-	if unspecified.Is4() {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	}
-	return netip.IPv6Loopback()
-}
 
 // isDomain accepts what can stand in a realm and behind an @.
 func isDomain(s string) bool {

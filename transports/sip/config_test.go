@@ -18,9 +18,27 @@ func TestConfig(t *testing.T) {
 		change func(*Config)
 	}{
 		{"listen", func(c *Config) { c.Listen = nil }},
-		{"listen[1]", func(c *Config) { c.Listen = []string{"udp://[::1]:5060", "tls://127.0.0.1:5060"} }},
+		{"listen[1]", func(c *Config) { c.Listen = []string{"udp://[::1]:5060", "sctp://127.0.0.1:5060"} }},
 		{"listen[1]", func(c *Config) { c.Listen = []string{"tcp://[::1]:5060", "tcp://[0::1]:5060"} }},
 		{"listen[0]", func(c *Config) { c.Listen = []string{"udp://localhost:5060"} }},
+		{"listen[1]", func(c *Config) { c.Listen = []string{"ws://[::1]:5060", "tcp://[::1]:5060"} }},
+		{"listen[2]", func(c *Config) { c.Listen = []string{"tls://[::1]:0", "tls://[::1]:5061", "tcp://[::1]:5061"} }},
+		{"listen", func(c *Config) { c.TLS.Certificate = "a" }},
+		{"tls.certificate", func(c *Config) { c.Listen = []string{"tls://127.0.0.1:5061"} }},
+		{"tls.certificate", func(c *Config) { c.Listen = []string{"wss://127.0.0.1:443"} }},
+		{"tls.key", func(c *Config) { c.Listen, c.TLS.Certificate = []string{"wss://127.0.0.1:443"}, "a" }},
+		{"tls.client_ca", func(c *Config) {
+			c.Listen, c.TLS = []string{"tls://[::1]:5061"}, TLS{Certificate: "a", Key: "b", Clients: "optional"}
+		}},
+		{"tls.client_ca", func(c *Config) {
+			c.Listen, c.TLS = []string{"tls://[::1]:5061"}, TLS{Certificate: "a", Key: "b", ClientCA: "c", Clients: "none"}
+		}},
+		{"tls.clients", func(c *Config) { c.TLS.Clients = "some" }},
+		{"websocket.path", func(c *Config) { c.WebSocket.Path = "sip" }},
+		{"websocket.origins[0]", func(c *Config) { c.WebSocket.Origins = []string{"https://app.example.com"} }},
+		{"websocket.origins[1]", func(c *Config) { c.WebSocket.Origins = []string{"*.example.com", "[a"} }},
+		{"push_providers[0]", func(c *Config) { c.PushProviders = []string{"a b"} }},
+		{"push_providers[1]", func(c *Config) { c.PushProviders = []string{"fcm", "fcm"} }},
 		{"domains", func(c *Config) { c.Domains = nil }},
 		{"domains[0]", func(c *Config) { c.Domains = []string{"a b"} }},
 		{"domains[1]", func(c *Config) { c.Domains = []string{"a.example", "A.example"} }},
@@ -38,6 +56,14 @@ func TestConfig(t *testing.T) {
 		{"limits.connections_per_address", func(c *Config) { c.Limits.ConnectionsPerAddress = c.Limits.Connections + 1 }},
 		{"limits.udp_message", func(c *Config) { c.Limits.UDPMessage = 1299 }},
 		{"limits.udp_message", func(c *Config) { c.Limits.UDPMessage = 65_001 }},
+		{"limits.requests_per_source", func(c *Config) { c.Limits.RequestsPerSource = 0 }},
+		{"limits.requests_per_account", func(c *Config) { c.Limits.RequestsPerAccount = maxRate + 1 }},
+		{"peers[0].certificates[1]", func(c *Config) {
+			c.Peers = []Peer{{Name: "a", Certificates: []string{"proxy.example.com", "*.example.com"}}}
+		}},
+		{"peers[1].certificates[0]", func(c *Config) {
+			c.Peers = []Peer{{Name: "a", Certificates: []string{"sip:x.example"}}, {Name: "b", Certificates: []string{"SIP:X.example"}}}
+		}},
 		{"peers[0].name", func(c *Config) { c.Peers = []Peer{{Addresses: []string{"192.0.2.1"}}} }},
 		{"peers[1].name", func(c *Config) {
 			c.Peers = []Peer{{Name: "a", Addresses: []string{"192.0.2.1"}}, {Name: "a", Addresses: []string{"192.0.2.2"}}}
@@ -56,6 +82,28 @@ func TestConfig(t *testing.T) {
 		invalid, ok := errors.AsType[*plugin.InvalidKey](c.Validate())
 		if !ok || invalid.Key != test.key {
 			t.Errorf("%s: %v", test.key, invalid)
+		}
+	}
+}
+
+func TestListenersThatGetAlong(t *testing.T) {
+	for _, listen := range [][]string{
+		{"udp://127.0.0.1:5060", "tcp://127.0.0.1:5060", "ws://127.0.0.1:80", "tcp://[::1]:5060"},
+		{"udp://127.0.0.1:0", "tcp://127.0.0.1:0", "ws://127.0.0.1:0"},
+	} {
+		c := defaults
+		c.Listen = listen
+		if err := c.Validate(); err != nil {
+			t.Errorf("%v: %v", listen, err)
+		}
+	}
+}
+
+func TestClientAddress(t *testing.T) {
+	c := Config{Listen: []string{"udp://[::]:5060", "tls://0.0.0.0:5061", "wss://192.0.2.1:443", "wss://192.0.2.2:443"}}
+	for network, want := range map[string]string{"udp": "[::1]:5060", "tcp": "", "tls": "127.0.0.1:5061", "ws": "", "wss": "192.0.2.1:443"} {
+		if got := c.ClientAddress(network); got != want {
+			t.Errorf("%s: %q", network, got)
 		}
 	}
 }

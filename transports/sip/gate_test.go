@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type gate struct {
 	arrivals    []plugin.Arrival
 	bindings    []plugin.Binding
 	asked       []plugin.Registration
+	gone        []string // flows
 
 	tenure   plugin.Tenure
 	inactive *message.Failure
@@ -154,6 +156,32 @@ func (g *gate) bound() []plugin.Binding {
 	return append([]plugin.Binding(nil), g.bindings...)
 }
 
+// Lost ends bindings, as an engine does.
+func (g *gate) Lost(_ context.Context, flow string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = append(g.gone, flow)
+	kept := g.bindings[:0]
+	for _, b := range g.bindings {
+		switch {
+		case b.Flow != flow:
+			kept = append(kept, b)
+		case b.Push != plugin.Push{}:
+			b.Asleep = true
+			kept = append(kept, b)
+		}
+	}
+	g.bindings = kept
+	return nil
+}
+
+// lostFlows are those that the gate was told of.
+func (g *gate) lostFlows() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.gone)
+}
+
 func (g *gate) refuse(f *message.Failure) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -212,10 +240,16 @@ func serve(t testing.TB, g *gate, env plugin.Env, config Config) *Door {
 // serveDoor serves a door until the end of the test.
 func serveDoor(t testing.TB, g *gate, d *Door) {
 	t.Helper()
+	serveGate(t, g, g, d)
+}
+
+// serveGate serves a door with a gate that another one is in.
+func serveGate(t testing.TB, g *gate, whole plugin.Gate, d *Door) {
+	t.Helper()
 	g.ready = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- d.Serve(ctx, g) }()
+	go func() { served <- d.Serve(ctx, whole) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/emiago/sipgo/sip"
+
+	"github.com/imgate/imgate/transports/sip/wire"
 )
 
 // names are what we go by in the URI of a request or of a route.
@@ -56,12 +58,27 @@ func (n *names) include(u sip.Uri) bool {
 		return true
 	}
 	host, err := netip.ParseAddr(bare)
-	port := uint16(u.Port)
-	if port == 0 {
-		port = defaultPort
-	}
-	return err == nil && slices.Contains(n.addresses, netip.AddrPortFrom(host.Unmap(), port))
+	return err == nil && slices.Contains(n.addresses, netip.AddrPortFrom(host.Unmap(), portOf(u)))
 }
 
 // defaultPort is where SIP is spoken over UDP and TCP (RFC 3261 §19.1.2).
 const defaultPort = 5060
+
+// portOf is the port of a URI, or the usual one of how it wants to be reached
+// (RFC 3261 §19.1.2, RFC 7118 §5.1).
+func portOf(u sip.Uri) uint16 {
+	if u.Port != 0 {
+		return uint16(u.Port)
+	}
+	transport, _ := u.UriParams.Get("transport")
+	switch transport, secure := strings.ToLower(transport), wire.IsSecure(u); {
+	case transport == "wss" || transport == "ws" && secure:
+		return 443
+	case transport == "ws":
+		return 80
+	case transport == "tls" || secure:
+		return 5061
+	default:
+		return defaultPort
+	}
+}

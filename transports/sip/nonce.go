@@ -18,8 +18,9 @@ import (
 
 // Why a nonce, or a use of it, isn't good.
 var (
-	errStaleNonce = errors.New("nonce is not ours or too old")
-	errReplay     = errors.New("nonce count was used before")
+	errForeignNonce = errors.New("nonce is not ours")
+	errStaleNonce   = errors.New("nonce is too old")
+	errReplay       = errors.New("nonce count was used before")
 )
 
 const (
@@ -36,8 +37,13 @@ const (
 )
 
 // nonceID is what makes a nonce unique: when it was made in microseconds (eight
-// octets, no two alike), under which tenure (four), and for which source (four).
-type nonceID [16]byte
+// octets, no two alike), under which tenure (four), for which address and port
+// (four), and for which source as the guard takes it (four).
+type nonceID [20]byte
+
+// nonceOctets is how long a nonce is before it is written in base64: its ID and
+// 16 octets of a MAC over that and the realm.
+const nonceOctets = len(nonceID{}) + 16
 
 func (id nonceID) micros() int64   { return int64(binary.BigEndian.Uint64(id[:8])) }
 func (id nonceID) made() time.Time { return time.UnixMicro(id.micros()) }
@@ -119,13 +125,16 @@ func newNonces(lifetime time.Duration, tenure plugin.Tenure, opened time.Time) *
 	return n
 }
 
-// make returns a new nonce for a realm and a source: 43 characters.
-func (n *nonces) make(realm, source string, now time.Time) string {
+// make returns a new nonce for a realm, for who sends from an address and port
+// (source) that belong to a home: 48 characters.
+func (n *nonces) make(realm, source, home string, now time.Time) string {
 	var id nonceID
 	binary.BigEndian.PutUint64(id[:], uint64(n.tick(now.UnixMicro())))
 	copy(id[8:], n.mark[:])
 	tag := n.mac(nonceID{}, source)
-	copy(id[12:], tag[:])
+	copy(id[12:16], tag[:])
+	tag = n.mac(nonceID{}, home)
+	copy(id[16:], tag[:])
 	mac := n.mac(id, realm)
 	return base64.RawURLEncoding.EncodeToString(append(id[:], mac[:]...))
 }
@@ -152,23 +161,49 @@ func (n *nonces) mac(id nonceID, text string) (mac [16]byte) {
 	return mac
 }
 
-// check tells whether a nonce is ours and fresh: errStaleNonce if not.
+// check tells whether a nonce is ours and fresh: errForeignNonce or
+// errStaleNonce if not.
 func (n *nonces) check(nonce, realm string, now time.Time) (nonceID, error) {
 	var id nonceID
-	var b [33]byte
-	if len(nonce) != base64.RawURLEncoding.EncodedLen(32) {
-		return id, errStaleNonce
+	var b [nonceOctets + 1]byte
+	if len(nonce) != base64.RawURLEncoding.EncodedLen(nonceOctets) {
+		return id, errForeignNonce
 	}
 	if _, err := base64.RawURLEncoding.Decode(b[:], []byte(nonce)); err != nil {
-		return id, errStaleNonce
+		return id, errForeignNonce
 	}
-	copy(id[:], b[:16])
+	copy(id[:], b[:])
 	mac := n.mac(id, realm)
-	age := now.Sub(id.made())
-	if !hmac.Equal(mac[:], b[16:32]) || age > n.lifetime || age < -time.Minute {
+	if !hmac.Equal(mac[:], b[len(id):nonceOctets]) {
+		return id, errForeignNonce
+	}
+	if age := now.Sub(id.made()); age > n.lifetime || age < -time.Minute {
 		return id, errStaleNonce
 	}
 	return id, nil
+}
+
+// isOf tells whether a nonce, which is ours, was made for a home.
+func (n *nonces) isOf(id nonceID, home string) bool {
+	tag := n.mac(nonceID{}, home)
+	return hmac.Equal(tag[:4], id[16:])
+}
+
+// checkFrom is check for a request from somewhere. Over UDP errForeignNonce is
+// also a nonce that didn't go to where the request comes from: who writes
+// somebody else's address gets nothing that he could answer, so he can neither
+// guess in the other's name nor have him locked out.
+//
+// Whoever gets errForeignNonce is to be challenged with stale=true, so that his
+// client tries again without asking him. RFC 7616 §3.3 would have us look at the
+// response first; but then whatever somebody makes up for a nonce would do to
+// test a password.
+func (n *nonces) checkFrom(o *origin, digest *plugin.Digest, now time.Time) (nonceID, error) {
+	id, err := n.check(digest.Nonce, digest.Realm, now)
+	if home := o.home(); err != errForeignNonce && o.mayBeForged && !n.isOf(id, string(home[:])) {
+		return id, errForeignNonce
+	}
+	return id, err
 }
 
 // inherited tells whether a nonce was made by who was active before, on this
@@ -181,7 +216,7 @@ func (n *nonces) inherited(id nonceID, source string, now time.Time) (inherited,
 		return false, true
 	}
 	tag := n.mac(nonceID{}, source)
-	return true, now.Sub(n.began) <= inheritedFor && hmac.Equal(tag[:4], id[12:])
+	return true, now.Sub(n.began) <= inheritedFor && hmac.Equal(tag[:4], id[12:16])
 }
 
 // use notes a nonce count, once for each. Counts may come out of order, up to

@@ -15,7 +15,7 @@ var testTenure = plugin.Tenure{Fence: 1, Key: [32]byte{1}}
 func TestNonce(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	n := newNonces(time.Minute, testTenure, time.Time{})
-	nonce := n.make("r", "source", now)
+	nonce := n.make("r", "source", "home", now)
 	changed := []byte(nonce)
 	changed[5] ^= 1
 	tests := []struct {
@@ -27,18 +27,18 @@ func TestNonce(t *testing.T) {
 		{"at its end", nonce, "r", time.Minute, nil},
 		{"too old", nonce, "r", time.Minute + time.Second, errStaleNonce},
 		{"from the future", nonce, "r", -2 * time.Minute, errStaleNonce},
-		{"of another realm", nonce, "x", 0, errStaleNonce},
-		{"of another installation", newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("r", "source", now), "r", 0, errStaleNonce},
-		{"changed", string(changed), "r", 0, errStaleNonce},
-		{"not base64", nonce[:42] + "!", "r", 0, errStaleNonce},
-		{"empty", "", "r", 0, errStaleNonce},
+		{"of another realm", nonce, "x", 0, errForeignNonce},
+		{"of another installation", newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("r", "source", "home", now), "r", 0, errForeignNonce},
+		{"changed", string(changed), "r", 0, errForeignNonce},
+		{"not base64", nonce[:47] + "!", "r", 0, errForeignNonce},
+		{"empty", "", "r", 0, errForeignNonce},
 	}
 	for _, test := range tests {
 		if _, err := n.check(test.nonce, test.realm, now.Add(test.after)); err != test.err {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
-	if nonce == n.make("r", "source", now) {
+	if nonce == n.make("r", "source", "home", now) {
 		t.Error("twice the same nonce")
 	}
 }
@@ -75,7 +75,7 @@ func TestAnAccountCrowdsOutOnlyItself(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	n := newNonces(time.Minute, testTenure, now)
 	fresh := func() nonceID {
-		id, err := n.check(n.make("r", "source", now), "r", now)
+		id, err := n.check(n.make("r", "source", "home", now), "r", now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestNoncesAreBounded(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	n := newNonces(time.Minute, testTenure, now)
 	for i := range maxWindows {
-		id, _ := n.check(n.make("r", "source", now), "r", now)
+		id, _ := n.check(n.make("r", "source", "home", now), "r", now)
 		if err := n.use(fmt.Sprint(i), id, 1, now); err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
@@ -125,7 +125,7 @@ func TestNoncesAreBounded(t *testing.T) {
 	}
 	later := now.Add(2 * time.Minute)
 	for i := range 1000 { // reaches every shard
-		id, _ := n.check(n.make("r", "source", later), "r", later)
+		id, _ := n.check(n.make("r", "source", "home", later), "r", later)
 		if err := n.use(fmt.Sprint("later", i), id, 1, later); err != nil {
 			t.Fatal(err)
 		}

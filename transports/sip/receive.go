@@ -15,13 +15,13 @@ import (
 
 // message takes a MESSAGE in. It runs on the worker of its source up to Submit,
 // so that messages are submitted in the order in which they came.
-func (d *Door) message(ctx context.Context, x *wire.Exchange, peer *Peer) {
+func (d *Door) message(ctx context.Context, x *wire.Exchange, o *origin) {
 	if x.MaxForwards == 0 {
 		d.refuse(x, message.Fail(message.TooManyHops, "Max-Forwards is 0"))
 		return
 	}
 	now := time.Now()
-	who, ok := d.identify(ctx, x, peer, now)
+	who, ok := d.identify(ctx, x, o, now)
 	if !ok {
 		return
 	}
@@ -33,12 +33,12 @@ func (d *Door) message(ctx context.Context, x *wire.Exchange, peer *Peer) {
 		d.answer(x, *refusal)
 		return
 	}
-	m, failure := d.read(x, who.account, now)
+	m, failure := d.read(x, who, now)
 	if failure != nil {
 		d.refuse(x, failure)
 		return
 	}
-	m.Trace = traceOf(x, peer)
+	m.Trace = traceOf(x, o.peer)
 	ticket := d.gate.Submit(plugin.Arrival{Message: m, Account: who.account, Key: submissionKey(x, who.name), Call: x.CallID})
 	p := who.proof
 	d.waiters.run(func() {
@@ -49,18 +49,19 @@ func (d *Door) message(ctx context.Context, x *wire.Exchange, peer *Peer) {
 
 // identify finds out who brings a message: whose credentials it has, or a peer
 // that vouches for its sender. If it returns false it has answered.
-func (d *Door) identify(ctx context.Context, x *wire.Exchange, peer *Peer, now time.Time) (identity, bool) {
+func (d *Door) identify(ctx context.Context, x *wire.Exchange, o *origin, now time.Time) (identity, bool) {
 	digest, found := d.credentials(x)
-	if found || !peer.vouches() {
-		return d.authenticate(ctx, x, digest, found, now)
+	if found || !o.peer.vouches() {
+		return d.authenticate(ctx, x, o, digest, found, now)
 	}
-	from, err := sender(x)
+	from, err := identityOf(x)
 	if err != nil {
-		d.refuse(x, message.Fail(message.Malformed, "From: %w", err))
+		d.refuse(x, message.Fail(message.Malformed, "sender: %w", err))
 		return identity{}, false
 	}
 	x.Keep()
-	return identity{peer.account(from), proof{name: "peer " + peer.Name}}, true
+	d.rates.excuse(o)
+	return identity{account: o.peer.account(&from), from: &from, proof: proof{name: "peer " + o.peer.Name}}, true
 }
 
 // answerMessage waits until the message is ours, and if the plan says so for
@@ -108,10 +109,10 @@ func (d *Door) refuseMessage(x *wire.Exchange, failure *message.Failure) {
 }
 
 // read makes a message of the request.
-func (d *Door) read(x *wire.Exchange, account plugin.Account, now time.Time) (*message.Message, *message.Failure) {
+func (d *Door) read(x *wire.Exchange, who identity, now time.Time) (*message.Message, *message.Failure) {
 	m := &message.Message{
 		Received:    now,
-		DisplayName: displayName(x),
+		DisplayName: who.displayName(x),
 		ContentType: x.Get("Content-Type"),
 		Body:        x.Body,
 		Headers:     headersOf(x, now),
@@ -120,7 +121,7 @@ func (d *Door) read(x *wire.Exchange, account plugin.Account, now time.Time) (*m
 		Peer:        x.Flow.Remote.Addr().String(),
 	}
 	var err error
-	if m.From, err = sender(x); err != nil || !account.Owns(m.From) {
+	if m.From, err = who.sender(x); err != nil || !who.account.Owns(m.From) {
 		return nil, message.Fail(message.Forbidden, "From is not one of the account's identities")
 	}
 	if m.Recipient, err = wire.Address(x.URI); err != nil {

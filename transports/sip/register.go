@@ -26,14 +26,14 @@ const (
 
 // register changes or tells the bindings of an address-of-record. A trusted peer
 // may bring the request; whose it is, the credentials say.
-func (d *Door) register(ctx context.Context, x *wire.Exchange, peer *Peer) {
+func (d *Door) register(ctx context.Context, x *wire.Exchange, o *origin) {
 	now := time.Now()
 	digest, found := d.credentials(x)
-	who, ok := d.authenticate(ctx, x, digest, found, now)
+	who, ok := d.authenticate(ctx, x, o, digest, found, now)
 	if !ok || !d.begin(x) {
 		return
 	}
-	path, refusal := pathOf(x, peer)
+	path, refusal := pathOf(x, o.peer)
 	if refusal != nil {
 		d.answer(x, *refusal)
 		return
@@ -59,61 +59,52 @@ func (d *Door) answerRegistration(ctx context.Context, x *wire.Exchange, r plugi
 		d.refuse(x, message.AsFailure(err))
 		return
 	}
-	bindings = d.withoutDead(r, bindings)
 	now := time.Now()
 	d.remember(x, r, path, now)
-	headers := registered(bindings, now)
+	headers := registered(d.withoutDead(bindings), now)
 	if path != "" && supports(x, "path") {
 		headers = append(headers, wire.Header{Name: "Path", Value: path})
+	}
+	headers = append(headers, outbound(x, r, path)...)
+	if len(d.config.PushProviders) > 0 && slices.ContainsFunc(r.Bindings, asksForPush) {
+		headers = append(headers, d.pushCapabilities()...)
 	}
 	d.answer(x, wire.Reply{Status: 200, Headers: headers})
 }
 
-// withoutDead ends bindings over connections that are gone, and returns those
-// that are left. Nobody is reached over such a one any more, since we never dial
-// a client; and a client that doesn't name its device and has a new port with
-// each connection would soon have all the bindings that it may have.
-func (d *Door) withoutDead(r plugin.Registration, bindings []plugin.Binding) []plugin.Binding {
-	r.All, r.Bindings = false, d.dead(bindings)
-	if len(r.Bindings) == 0 {
-		return bindings
-	}
-	left, err := d.gate.Register(d.accepting.Context(time.Now()), r)
-	if err != nil {
-		return bindings // the next registration tries again
-	}
-	return left
-}
-
-// dead are the ends of those bindings whose connection is gone. One that leads
-// through a proxy may go over another connection of that proxy.
-func (d *Door) dead(bindings []plugin.Binding) []plugin.Binding {
-	var dead []plugin.Binding
-	for _, b := range bindings {
+// withoutDead leaves out bindings over connections that are gone, but those of
+// apps that can be woken, and has the gate told: nobody is reached over such a
+// connection any more, since we never dial a client. They are of a time when this
+// door, or this node, wasn't the one that would have noticed.
+func (d *Door) withoutDead(bindings []plugin.Binding) []plugin.Binding {
+	return slices.DeleteFunc(slices.Clone(bindings), func(b plugin.Binding) bool {
 		w, err := parseWay(b.Flow)
-		if err != nil || b.Transport != d.instance || w.route != "" || w.flow.ID == "" || d.endpoint.Load().Connected(w.flow) {
-			continue
+		if err != nil || b.Asleep || b.Transport != d.instance || w.route != "" || w.flow.ID == "" || d.endpoint.Load().Connected(w.flow) {
+			return false
 		}
-		dead = append(dead, plugin.Binding{Account: b.Account, AOR: b.AOR, Transport: b.Transport, Contact: b.Contact})
-	}
-	return dead
+		d.lost(b.Flow)
+		return b.Push == plugin.Push{}
+	})
 }
 
 // remember keeps the connection on which a device has registered, for as long
-// as it lasts.
+// as it lasts. The one that it replaces is closed (RFC 5626 §6): the device has
+// most often forgotten it.
 func (d *Door) remember(x *wire.Exchange, r plugin.Registration, path string, now time.Time) {
-	d.streams.note(r, way{x.Flow, path}, now)
+	for _, replaced := range d.streams.note(r, way{x.Flow, path}, now) {
+		d.endpoint.Load().Dismiss(replaced) // if something is under way there it ends by itself, later
+	}
 	if x.Flow.ID == "" {
 		return
 	}
 	if slices.ContainsFunc(r.Bindings, func(b plugin.Binding) bool { return b.Expires.After(now) }) {
 		x.Keep()
-		if d.peers.behind(x.Flow.Remote.Addr()) == nil {
+		if d.peerOf(x) == nil {
 			d.streams.noteClient(x.Flow)
 		}
 	}
 	if !d.endpoint.Load().Connected(x.Flow) { // it ended before it was noted
-		d.streams.closed(x.Flow)
+		d.ended(x.Flow)
 	}
 }
 
@@ -207,6 +198,9 @@ func (d *Door) binding(x *wire.Exchange, contact, path string, now time.Time) (p
 	if err != nil {
 		return b, bad("Bad Contact")
 	}
+	if wire.IsSecure(uri) && !x.Flow.IsSecure() {
+		return b, bad("SIPS Contact Needs TLS") // it couldn't be reached over this flow
+	}
 	b.Contact, b.Flow = a.URI, wayBack(x, uri, path).String()
 	if q, found := a.Params.Get("q"); found {
 		if b.Q, ok = parseQ(q); !ok {
@@ -222,7 +216,12 @@ func (d *Door) binding(x *wire.Exchange, contact, path string, now time.Time) (p
 		return b, &wire.Reply{Status: 423, Headers: []wire.Header{{Name: "Min-Expires", Value: minimum}}}
 	}
 	b.Expires = now.Add(lifetime)
-	return b, nil
+	if lifetime == 0 {
+		return b, nil // how its app was woken is no matter
+	}
+	var refusal *wire.Reply
+	b.Push, refusal = d.pushOf(uri)
+	return b, refusal
 }
 
 // wayBack is how to reach a contact: on the flow on which the request came, and

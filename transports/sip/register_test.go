@@ -59,7 +59,7 @@ func TestRegisterIsRefused(t *testing.T) {
 		{"Contact: <sip:a@b>,<sip:c@d>,<sip:e@f>\r\n", "403 Too Many Contacts"},
 		{"Contact: <sip:a@b\r\n", "400 Bad Contact"},
 		{"Contact: <tel:1>\r\n", "400 Bad Contact"},
-		{"Contact: <sips:a@b>\r\n", "400 Bad Contact"},
+		{"Contact: <sips:a@b>\r\n", "400 SIPS Contact Needs TLS"},
 		{"Contact: <sip:a@b@c>\r\n", "400 Bad Contact"},
 		{"Contact: <sip:a@b>;q=2\r\n", "400 Bad Contact"},
 		{"Contact: <sip:a@b>;+sip.instance=\"<x>\";reg-id=0\r\n", "400 Bad Instance"},

@@ -35,6 +35,9 @@ func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route)
 	}
 	request.Route = way.route
 	response, err := d.exchange(ctx, endpoint, route.Binding, way.flow, request)
+	if errors.Is(err, wire.ErrNoFlow) {
+		d.lostBehind(route.Binding, way)
+	}
 	if err != nil {
 		return plugin.Receipt{}, undelivered(err)
 	}
@@ -52,11 +55,17 @@ func (d *Door) exchange(ctx context.Context, endpoint *wire.Endpoint, b *plugin.
 	case errors.Is(err, wire.ErrNeedsStream):
 		return d.exchangeLarge(ctx, endpoint, b, flow, request)
 	case errors.Is(err, wire.ErrNoFlow) && request.Route != "":
-		if other, found := d.streams.through(flow.Remote.Addr()); found {
+		if other, found := d.streams.through(flow.Remote.Addr()); found && (other.IsSecure() || !isSIPS(request.URI)) {
 			return endpoint.Do(ctx, other, request)
 		}
 	}
 	return response, err
+}
+
+// isSIPS tells whether a contact may only be reached over a secure flow.
+func isSIPS(contact string) bool {
+	u, err := wire.ParseURI(contact)
+	return err == nil && wire.IsSecure(u)
 }
 
 // exchangeLarge sends what is too large for UDP: over a connection of the same

@@ -24,7 +24,7 @@ import (
 )
 
 // Plugin is the SIP transport.
-var Plugin = plugin.DefineTransport("sip", "SIP over UDP and TCP: REGISTER and MESSAGE with digest authentication", defaults, open).AsRegistrar()
+var Plugin = plugin.DefineTransport("sip", "SIP over UDP, TCP, TLS and WebSockets: REGISTER and MESSAGE with digest authentication", defaults, open).AsRegistrar()
 
 // Deadlines of what is asked behind the gate.
 const (
@@ -51,7 +51,10 @@ type Door struct {
 	names      names // set by Serve, which knows where we listen
 	peers      peers
 	streams    *streams
+	losses     *losses
 	tenures    tenures
+	guard      *guard
+	rates      *rates
 	waiters    *waiters
 	gate       plugin.Gate
 	metrics    *metrics
@@ -77,28 +80,37 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	m, s := newMetrics(env.Metrics), newStreams()
+	secrets, err := config.certificates(log)
+	if err != nil {
+		return nil, err
+	}
+	m := newMetrics(env.Metrics)
 	d := &Door{
 		config:     config,
 		listen:     listen,
 		instance:   env.Instance,
 		peers:      peers,
-		streams:    s,
+		streams:    newStreams(),
 		tenures:    tenures{lifetime: config.NonceLifetime, opened: time.Now()},
+		guard:      newGuard(config.Registration.Max, env.Metrics, log),
+		rates:      newRates(config.Limits, env.Metrics),
 		waiters:    newWaiters(),
 		metrics:    m,
 		complaints: newComplaints(m, log),
 		log:        log,
 	}
+	d.losses = newLosses(config.Limits.Connections, d.lose)
 	d.wire = wire.Config{
-		MaxBody: config.Limits.Body,
-		MaxUDP:  udpAnyway,
+		MaxBody:   config.Limits.Body,
+		MaxUDP:    udpAnyway,
+		TLS:       secrets,
+		WebSocket: wire.WebSocket{Path: config.WebSocket.Path, Origins: config.WebSocket.Origins},
 		Limits: wire.Limits{
 			MaxConnections: config.Limits.Connections,
 			MaxPerAddress:  config.Limits.ConnectionsPerAddress,
 			Idle:           config.Registration.Max + idleMargin,
 		},
-		Closed: s.closed, Instance: env.Instance, Observers: env.Observers, Metrics: env.Metrics, Log: log,
+		Closed: d.ended, Instance: env.Instance, Observers: env.Observers, Metrics: env.Metrics, Log: log,
 	}
 	return d, nil
 }
@@ -135,6 +147,7 @@ func (d *Door) Serve(ctx context.Context, gate plugin.Gate) error {
 	watching.Go(func() { d.sendAway(ctx) })
 	endpoint.Serve(ctx, d.handle)
 	d.waiters.close()
+	d.losses.close()
 	watching.Wait()
 	return nil
 }
@@ -161,8 +174,18 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		x.Abandon() // never answered (RFC 3261 §17)
 		return
 	}
+	o := originOf(x, d.peerOf(x))
+	if !d.isAdmitted(x, &o, time.Now()) {
+		return
+	}
 	if failure := d.gate.Active(); failure != nil {
 		d.refuse(x, failure) // OPTIONS too: by it others learn who is active
+		return
+	}
+	if wire.IsSecure(x.URI) && !x.Flow.IsSecure() {
+		// What sips promises was broken on the way here already (RFC 3261 §26.2.2):
+		// over such a flow this isn't a scheme that we know.
+		d.answer(x, wire.Reply{Status: 416, Phrase: "Unsupported URI Scheme"})
 		return
 	}
 	switch x.Method {
@@ -184,8 +207,7 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		d.answer(x, wire.Reply{Status: 481}) // of a dialog, and we have none (RFC 3261 §12.2.2)
 		return
 	}
-	peer := d.peers.behind(x.Flow.Remote.Addr())
-	if refusal := d.followRoute(x, peer); refusal != nil {
+	if refusal := d.followRoute(x, o.peer); refusal != nil {
 		d.answer(x, *refusal)
 		return
 	}
@@ -193,9 +215,9 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 	case "OPTIONS":
 		d.answer(x, wire.Reply{Status: 200, Headers: capabilities})
 	case "MESSAGE":
-		d.message(ctx, x, peer)
+		d.message(ctx, x, &o)
 	case "REGISTER":
-		d.register(ctx, x, peer)
+		d.register(ctx, x, &o)
 	}
 }
 
@@ -204,11 +226,12 @@ const allow = "MESSAGE, OPTIONS, REGISTER"
 // capabilities are what OPTIONS tells (RFC 3261 §11). Which types pass, the
 // policy says, for each message.
 var capabilities = []wire.Header{
-	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: "identity"}, {Name: "Supported", Value: "path"},
+	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: "identity"}, {Name: "Supported", Value: "path, outbound"},
 }
 
 // required returns the extensions that a request insists on and that we don't
-// have (RFC 3261 §8.2.2.3): a registration may insist on path (RFC 3327).
+// have (RFC 3261 §8.2.2.3): a registration may insist on path (RFC 3327) and on
+// outbound (RFC 5626).
 func required(x *wire.Exchange) string {
 	if x.Get("Require") == "" && x.Get("Proxy-Require") == "" {
 		return ""
@@ -219,7 +242,8 @@ func required(x *wire.Exchange) string {
 		return strings.Join(fields, ", ")
 	}
 	return strings.Join(slices.DeleteFunc(extensions, func(extension string) bool {
-		return strings.EqualFold(extension, "path") && x.Method == "REGISTER"
+		known := strings.EqualFold(extension, "path") || strings.EqualFold(extension, "outbound")
+		return known && x.Method == "REGISTER"
 	}), ", ")
 }
 

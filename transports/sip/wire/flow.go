@@ -17,6 +17,9 @@ type Flow struct {
 	ID      string // of a connection; empty over UDP
 }
 
+// IsSecure tells whether what goes over the flow is encrypted, as sips promises.
+func (f *Flow) IsSecure() bool { return f.Network == "tls" || f.Network == "wss" }
+
 // leadsTo tells whether what came on another flow may be the answer to what was
 // sent on this one: over a connection only on that; over UDP also from
 // another port, and from another IPv6 address of the same /64, since a host that

@@ -177,6 +177,9 @@ func (r *Request) parseEssential() *Refusal {
 
 // parseRemaining reads the other fields.
 func (r *Request) parseRemaining() *Refusal {
+	if !r.Via.isSound() {
+		return refuse("Bad Via")
+	}
 	method := ""
 	var ok bool
 	if r.CSeq, method, ok = parseCSeq(r.value(fieldCSeq)); !ok {
@@ -259,7 +262,7 @@ func (d *draft) response(body []byte, maxBody int) (*Response, *Refusal) {
 		return nil, refuse("Missing Header")
 	}
 	via, ok := parseVia(r.headers[r.via-1].Value)
-	if !ok {
+	if !ok || !via.isSound() {
 		return nil, refuse("Bad Via")
 	}
 	r.Branch = via.Branch

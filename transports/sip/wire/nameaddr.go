@@ -20,6 +20,7 @@ func ParseNameAddr(s string) (NameAddr, bool) {
 	case !found: // addr-spec: what follows a semicolon belongs to the header
 		uri, params, _ := strings.Cut(s, ";")
 		a.URI, a.Params = strings.TrimSpace(uri), Params(params)
+		ok = !strings.ContainsAny(a.URI, ",?") // those must have brackets (RFC 3261 §20)
 	default:
 		uri, rest, closed := strings.Cut(after, ">")
 		params, ok := cutParams(rest)
@@ -28,7 +29,7 @@ func ParseNameAddr(s string) (NameAddr, bool) {
 		}
 		a.URI, a.Params = uri, params
 	}
-	return a, a.URI != "" && !strings.ContainsAny(a.URI, " \t\"<>") && a.Params.valid("tag")
+	return a, ok && a.URI != "" && !strings.ContainsAny(a.URI, " \t\"<>") && a.Params.valid("tag")
 }
 
 // cutBracket divides s at the first < that is not in a quoted string.
@@ -75,6 +76,7 @@ type Via struct {
 	Port      uint16 // of sent-by; 0: not given
 	Branch    string // empty, or without the magic cookie: a peer of RFC 2543
 
+	version  string // of SIP, as written
 	value    string // without what follows a comma
 	rest     string // what follows, with the comma
 	rport    int    // where an rport without a value ends in value; 0: there is none
@@ -104,7 +106,8 @@ func parseVia(s string) (Via, bool) {
 func (v *Via) parseProtocol(s string) bool {
 	name, s, _ := strings.Cut(s, "/")
 	version, s, ok := strings.Cut(s, "/")
-	if !ok || !strings.EqualFold(strings.Trim(name, " \t"), "SIP") || strings.Trim(version, " \t") != "2.0" {
+	v.version = strings.Trim(version, " \t")
+	if !ok || !strings.EqualFold(strings.Trim(name, " \t"), "SIP") || !IsToken(v.version) {
 		return false
 	}
 	s = strings.Trim(s, " \t")
@@ -114,6 +117,23 @@ func (v *Via) parseProtocol(s string) bool {
 	}
 	v.Transport = s[:space]
 	return IsToken(v.Transport) && v.parseSentBy(strings.Trim(s[space:], " \t"))
+}
+
+// isSound tells whether a Via is of our version of SIP, and followed by others
+// only. One that isn't does to answer the request, without what follows.
+func (v *Via) isSound() bool {
+	if v.rest == "" {
+		return v.version == "2.0"
+	}
+	others, ok := List([]string{v.rest})
+	for _, other := range others {
+		protocol, _, _ := strings.Cut(other, ";")
+		ok = ok && new(Via).parseProtocol(protocol)
+	}
+	if !ok {
+		v.rest = ""
+	}
+	return ok && v.version == "2.0"
 }
 
 func (v *Via) parseSentBy(s string) bool {

@@ -163,7 +163,7 @@ func TestParseURI(t *testing.T) {
 		{"sip:a%40b@h", ""},
 		{"sip:a%0d%0aX@h", ""}, {"sip:a%00@h", ""}, {"sip:a@h@i", ""}, {"sip:a:b@h", ""}, {"sip:a@[::1]x", ""}, {"sip:a[@h", ""},
 		{"sip:a@h:99999", ""}, {"sip:a@h:x", ""}, {"sip:@h", ""}, {"sip:a@", ""}, {"sip://a@h", ""}, {"sip:a b@h", ""},
-		{"sip:ä@h", ""}, {"sip:", ""}, {"", ""}, {"*", ""}, {"tel:1", ""}, {"sips:a@h", ""}, {"sip:a\"@h", ""}, {"sip:a@h\"", ""},
+		{"sip:ä@h", ""}, {"sip:", ""}, {"", ""}, {"*", ""}, {"tel:1", ""}, {"sips:a@h", "a@h"}, {"SIPS:a@h", "a@h"}, {"sips:", ""}, {"sip:a\"@h", ""}, {"sip:a@h\"", ""},
 	}
 	for _, test := range tests {
 		u, err := ParseURI(test.uri)
@@ -185,7 +185,7 @@ func TestTargetURI(t *testing.T) {
 		"tel:+447700900123":        "+447700900123", "TEL:+44-(0)7700.900-123": "+4407700900123", "tel:2424": "2424",
 		"tel:863-1234;phone-context=+1-914-555": "8631234", "tel:+1555;ext=12;isub=%41": "+1555",
 		"tel:": "", "tel:+": "", "tel:()": "", "tel:++1": "", "tel:1+2": "", "tel:1a": "", "tel:*69": "", "tel:%2B1": "", "tel:+1;x=%zz": "",
-		"tel:+1;x=\"": "", "tel:+1@h": "", "tel:" + strings.Repeat("1", 33): "", "tel": "", "sips:a@h": "", "mailto:a@b": "",
+		"tel:+1;x=\"": "", "tel:+1@h": "", "tel:" + strings.Repeat("1", 33): "", "tel": "", "sips:a@h": "a@h", "mailto:a@b": "",
 	} {
 		u, err := parseTarget(uri)
 		got := ""
@@ -261,6 +261,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		r.Flow = testFlow
+		if hop, ok := r.Behind(); ok && (!hop.Address.IsValid() || !IsToken(hop.Transport)) {
+			t.Fatalf("%q came from %v", data, hop)
+		}
 		reply, err := AppendReply(nil, r, Reply{Status: 202}, table.tag(table.key(r)))
 		if err != nil {
 			t.Fatalf("no response to %q: %v", data, err)

@@ -15,20 +15,20 @@ import (
 // Errors of URIs.
 var (
 	ErrBadURI    = errors.New("not a SIP URI")
-	ErrBadScheme = errors.New("not the scheme sip")
+	ErrBadScheme = errors.New("not the scheme sip or sips")
 )
 
 // ParseURI reads a SIP URI (RFC 3261 §19.1). It refuses with ErrBadURI what
 // could be read in two ways: more than one @, brackets elsewhere than around
-// the host, a user with a colon in it. URIs of other schemes are ErrBadScheme;
-// sips too, because UDP can't keep its promise.
+// the host, a user with a colon in it. URIs of other schemes are ErrBadScheme.
+// Whether a flow keeps what sips promises is for the caller to say: see IsSecure.
 func ParseURI(text string) (sip.Uri, error) {
 	var u sip.Uri
 	scheme, rest, ok := strings.Cut(text, ":")
 	if !ok || rest == "" || !IsToken(scheme) {
 		return u, ErrBadURI
 	}
-	if !strings.EqualFold(scheme, "sip") {
+	if !strings.EqualFold(scheme, "sip") && !strings.EqualFold(scheme, "sips") {
 		return u, ErrBadScheme
 	}
 	if !all(rest, classURI) || !escapesAreValid(rest) || !isUnambiguous(rest) {
@@ -42,6 +42,9 @@ func ParseURI(text string) (sip.Uri, error) {
 	}
 	return u, nil
 }
+
+// IsSecure tells whether a URI asks for TLS on every hop (RFC 3261 §26.2.2).
+func IsSecure(u sip.Uri) bool { return strings.EqualFold(u.Scheme, "sips") }
 
 // parseTarget reads a Request-URI: that of SIP, or a telephone number (RFC 3966),
 // which has a user and no host. Of the parameters that a number may have none
@@ -169,3 +172,16 @@ func AppendURI(b []byte, a message.Address, host string) []byte {
 }
 
 const hexDigits = "0123456789ABCDEF"
+
+// Identity returns who is named by a URI that is no more than a name: sip, sips
+// or tel. How its owner could be reached by it is no matter.
+func Identity(uri string) (message.Address, error) {
+	if scheme, rest, _ := strings.Cut(uri, ":"); strings.EqualFold(scheme, "sips") {
+		uri = "sip:" + rest
+	}
+	u, err := parseTarget(uri)
+	if err != nil {
+		return message.Address{}, err
+	}
+	return Address(u)
+}

@@ -1,0 +1,182 @@
+package sip
+
+import (
+	"hash/maphash"
+	"time"
+
+	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
+
+// bucket is a token bucket as one number: the time, in Unix nanoseconds, at
+// which all tokens that were taken are there again. Its zero value is full.
+type bucket int64
+
+// take takes a token. It returns 0, or how long it takes until there is one, and
+// takes none. A token comes back after each pause, up to burst of them.
+func (b *bucket) take(now time.Time, pause time.Duration, burst int) time.Duration {
+	wait := b.wait(now, pause, burst)
+	if wait == 0 {
+		*b = max(*b, bucket(now.UnixNano())) + bucket(pause)
+	}
+	return wait
+}
+
+// wait returns how long it takes until there is a token; 0: there is one.
+func (b *bucket) wait(now time.Time, pause time.Duration, burst int) time.Duration {
+	empty := pause * time.Duration(burst)
+	taken := min(time.Duration(*b-bucket(now.UnixNano())), empty) // it is more when a clock was put back
+	return max(0, taken+pause-empty)
+}
+
+// give puts a token back.
+func (b *bucket) give(pause time.Duration) { *b -= bucket(pause) }
+
+// burstFor is how many seconds' requests may come at once: when a network is
+// back, all of its phones come.
+const burstFor = 2
+
+// Places in the tables of the rates: some 8 MB if all are used.
+const (
+	maxSources  = 64 << 10
+	maxAccounts = 64 << 10
+)
+
+// rates bound how many requests a second come from one source, as long as it
+// hasn't proved who it is, and how many from one account.
+type rates struct {
+	seed      maphash.Seed
+	perSource int // a second
+	perOne    int // account, a second
+	sources   *table[allowance]
+	accounts  *table[bucket]
+	limited   [verdicts]*plugin.Counter
+}
+
+// allowance is what a source may ask, and how often it is told that it asks too
+// much.
+type allowance struct{ requests, refusals bucket }
+
+// verdict is what becomes of a request as far as rates go.
+type verdict uint8
+
+const (
+	admitted    verdict = iota
+	refused             // told so
+	dropped             // not answered
+	overAccount         // refused: the account's
+	verdicts
+)
+
+var verdictNames = [verdicts]string{refused: "source", dropped: "source_dropped", overAccount: "account"}
+
+func newRates(l Limits, m *plugin.Metrics) *rates {
+	r := &rates{seed: maphash.MakeSeed(), perSource: l.RequestsPerSource, perOne: l.RequestsPerAccount, sources: newTable[allowance](maxSources), accounts: newTable[bucket](maxAccounts)}
+	for v, name := range verdictNames {
+		if name != "" {
+			r.limited[v] = m.Counter("sip_limited_requests_total", "Requests over a limit of rate, by which; those of source_dropped weren't answered.", plugin.Label{Name: "limit", Value: name})
+		}
+	}
+	return r
+}
+
+func (r *rates) sourceKey(o *origin) uint64 {
+	home := o.home()
+	return keyOf(maphash.Bytes(r.seed, home[:]))
+}
+
+// request counts a request of a source. What is over the rate is refused, and
+// beyond twice the rate dropped: to answer a flood would make two of it, perhaps
+// to somebody who never asked.
+func (r *rates) request(o *origin, now time.Time) (verdict, time.Duration) {
+	pause := time.Second / time.Duration(r.perSource)
+	key := r.sourceKey(o)
+	s, places := r.sources.lock(key)
+	defer s.mu.Unlock()
+	a := &opened(places, key, now).value
+	wait := a.requests.take(now, pause, r.perSource*burstFor)
+	switch {
+	case wait == 0:
+		o.counted = true
+		return admitted, 0
+	case a.refusals.take(now, pause, r.perSource) == 0:
+		return refused, wait
+	}
+	return dropped, 0
+}
+
+// excuse takes a request back that turned out to be an account's.
+func (r *rates) excuse(o *origin) {
+	if !o.counted {
+		return
+	}
+	o.counted = false
+	key := r.sourceKey(o)
+	s, places := r.sources.lock(key)
+	defer s.mu.Unlock()
+	if p := find(places, key); p != nil {
+		p.value.requests.give(time.Second / time.Duration(r.perSource))
+	}
+}
+
+// ofAccount counts a request of an account, and returns how long it must wait.
+func (r *rates) ofAccount(id string, now time.Time) time.Duration {
+	key := keyOf(maphash.String(r.seed, id))
+	s, places := r.accounts.lock(key)
+	defer s.mu.Unlock()
+	return opened(places, key, now).value.take(now, time.Second/time.Duration(r.perOne), r.perOne*burstFor)
+}
+
+// isAdmitted tells whether a request may be looked at; if not it has been
+// answered, or isn't to be. What a peer asks by itself always is. So is what
+// comes with the credentials of a client that has proved its account where it
+// comes from, so that a flood of one doesn't silence all those who share its
+// address.
+//
+// The refusal is 480 with Retry-After, like that of each other limit (see
+// finals): 503 would be about the whole node, and have proxies send everybody's
+// requests elsewhere (RFC 3261 §21.5.4); 429 is another protocol's. Softphones
+// register again by themselves after a 480 or a 500, and not after a 403.
+func (d *Door) isAdmitted(x *wire.Exchange, o *origin, now time.Time) bool {
+	if o.isPeer() {
+		return true
+	}
+	v, wait := d.rates.request(o, now)
+	if v == admitted || d.isProved(x, o, now) {
+		return true
+	}
+	d.rates.limited[v].Inc()
+	if v == dropped {
+		x.Abandon()
+		return false
+	}
+	d.refuse(x, tooMuch("too many requests from one address", wait))
+	return false
+}
+
+// isProved tells whether a request has credentials with a nonce that we gave to
+// its source, for an account that was proved on its flow. The response isn't
+// looked at yet.
+func (d *Door) isProved(x *wire.Exchange, o *origin, now time.Time) bool {
+	digest, found := d.credentials(x)
+	if !found {
+		return false
+	}
+	tenure, failure := d.gate.Tenure()
+	if failure != nil {
+		return false
+	}
+	if _, err := d.tenures.under(tenure).checkFrom(o, &digest, now); err == errForeignNonce {
+		return false
+	}
+	t := d.guard.try(&digest, o)
+	return d.guard.hasProved(&t, now)
+}
+
+// tooMuch is a refusal that passes.
+func tooMuch(what string, wait time.Duration) *message.Failure {
+	f := message.FailForNow(message.LimitReached, "%s", what)
+	f.RetryAfter = wait
+	return f
+}
