@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"runtime/debug"
 	"time"
@@ -9,14 +10,10 @@ import (
 	"github.com/imgate/imgate/engine/plugin"
 )
 
-const (
-	// sendWait bounds one attempt. It is longer than SIP's 64*T1 of 32 s
-	// (RFC 3261 §17.1.2.2), so that a transport's own limit comes first.
-	sendWait = 40 * time.Second
-	// forkGrace is how long the other contacts may still answer once one has
-	// taken a message: a dead contact holds nothing up.
-	forkGrace = 500 * time.Millisecond
-)
+// sendWait bounds one attempt, at all devices that it is made at. It is longer than
+// SIP's 64*T1 of 32 s (RFC 3261 §17.1.2.2), so that a transport's own limit comes
+// first.
+const sendWait = 40 * time.Second
 
 // maxCalls bounds the attempts at one instance that are under way: a next hop
 // that is slow leaves workers to the others.
@@ -36,58 +33,23 @@ type shot struct {
 	fallback bool
 	until    time.Time // see plugin.Route
 	text     plugin.PlanText
-	// mayEnd: a registration may end it before it is answered. Where the plan has
-	// no other attempt for what isn't answered, it had better be.
-	mayEnd bool
-}
-
-// fork sends to all targets at once. It returns when all have answered, or one
-// has taken the message and the others have had their grace. It calls taken as
-// soon as one of several has.
-func (p *Pipeline) fork(s shot, targets []target, taken func()) []result {
-	if len(targets) == 1 {
-		return []result{p.attempt(s, targets[0])}
-	}
-	answers := make(chan result, len(targets))
-	for _, t := range targets {
-		p.lanes.sent(s.to, t.key(), 1)
-		p.sending.Go(func() {
-			answer := p.attempt(s, t)
-			p.lanes.sent(s.to, t.key(), -1)
-			answers <- answer
-		})
-	}
-	return gather(answers, len(targets), taken)
-}
-
-func gather(answers <-chan result, n int, taken func()) []result {
-	var results []result
-	var grace <-chan time.Time
-	for len(results) < n {
-		select {
-		case r := <-answers:
-			results = append(results, r)
-			if r.failure == nil && grace == nil {
-				grace = time.After(forkGrace)
-				taken()
-			}
-		case <-grace:
-			return results
-		}
-	}
-	return results
+	// named is the message by whose name peers know it: another one's, for a copy.
+	named message.ID
+	// repeats: what isn't answered may be tried again, so a registration may end it
+	// before it is. Where the plan has no other attempt for that, it had better be.
+	repeats bool
 }
 
 // attempt is one at one target: over the first of its ways that isn't gone.
-func (p *Pipeline) attempt(s shot, t target) result {
+func (p *Pipeline) attempt(ctx context.Context, s shot, t target) result {
 	var unreached []string
-	r := p.try(s, t)
+	r := p.try(ctx, s, t)
 	for _, other := range t.others {
 		if !r.unreachable() {
 			break
 		}
 		unreached = append(unreached, r.route.Transport)
-		r = p.try(s, other)
+		r = p.try(ctx, s, other)
 	}
 	if r.unreachable() {
 		unreached = append(unreached, r.route.Transport)
@@ -98,8 +60,8 @@ func (p *Pipeline) attempt(s shot, t target) result {
 
 // try is one call of a transport. One that panics is as good as a message that
 // can't be built.
-func (p *Pipeline) try(s shot, t target) (r result) {
-	t.route.Reference = p.reference(s.message.ID, t.route.Transport, t.device, s.fallback)
+func (p *Pipeline) try(ctx context.Context, s shot, t target) (r result) {
+	t.route.Reference = p.reference(s.named, t.route.Transport, t.device, s.fallback)
 	t.route.Until, t.route.Text = s.until, s.text
 	r.target = t
 	began := time.Now()
@@ -118,8 +80,7 @@ func (p *Pipeline) try(s shot, t target) (r result) {
 		r.failure = &message.Failure{Reason: message.Overloaded, Temporary: true, RetryAfter: crowdedPause, Err: errCrowded}
 		return r
 	}
-	ctx := p.attempting.Context(began)
-	if s.mayEnd {
+	if s.repeats {
 		var f *flight
 		ctx, f = p.lanes.departs(ctx, s.to, began)
 		defer p.lanes.lands(s.to, f)

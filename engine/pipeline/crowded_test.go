@@ -32,7 +32,7 @@ func TestSlowNextHopLeavesWorkersToOthers(t *testing.T) {
 		taken    bool
 	}{{"slow", 0, true}, {"slow", 1, false}, {"other", 0, true}, {"slow", -1, true}} {
 		p.calls["slow"].Add(c.busier)
-		r := p.try(shot{message: &message.Message{}}, target{route: plugin.Route{Transport: c.instance}, door: doors[c.instance]})
+		r := p.try(t.Context(), shot{message: &message.Message{}}, target{route: plugin.Route{Transport: c.instance}, door: doors[c.instance]})
 		if taken := r.failure == nil; taken != c.taken || !taken && (!throttled(r.failure) || r.failure.RetryAfter < time.Second) {
 			t.Errorf("%+v: %v", c, r.failure)
 		}

@@ -77,7 +77,13 @@ func (p *Pipeline) payload(l *lane, t turn) *spool.Entry {
 // send makes one attempt at every device that the message hasn't reached.
 func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 	it, way := t.it, wayOf(e, t.it.state.Fallback)
-	targets, refusal := p.targets(l, e, it, way, time.Now())
+	if r := it.answer; r != nil {
+		it.answer = nil
+		p.judge(l, t, e, []result{*r})
+		return
+	}
+	now := time.Now()
+	targets, refusal := p.targets(l, e, it, way, now)
 	switch {
 	case len(targets) > 0:
 	case refusal != "":
@@ -90,19 +96,31 @@ func (p *Pipeline) send(l *lane, t turn, e *spool.Entry) {
 		p.unreachable(l, t, e)
 		return
 	}
+	if targets = p.behindCopies(l, t, e, targets, now); len(targets) == 0 {
+		return
+	}
 	defer p.noting(targets)()
 	if it.mayRepeat {
 		p.meter.repeated.Inc()
 	}
 	shot := shot{
-		message: e.Outgoing(way.fallback), to: l.recipient, number: it.state.Attempts + 1, mayEnd: repeatsUnknown(&e.Plan.Retry),
-		fallback: way.fallback, text: e.Plan.Text,
+		message: e.Outgoing(way.fallback), to: l.recipient, number: it.state.Attempts + 1, repeats: repeatsUnknown(&e.Plan.Retry),
+		fallback: way.fallback, text: e.Plan.Text, named: it.id,
+	}
+	if !e.Copy.IsZero() {
+		shot.named = e.Copy.Of
 	}
 	if !it.transient {
 		shot.until = e.Expiry
 	}
+	ctx := p.attempting.Context(now)
+	if len(targets) == 1 {
+		p.judge(l, t, e, []result{p.attempt(ctx, shot, targets[0])})
+		return
+	}
+	t.fork = &fork{p: p, shot: shot}
 	taken := func() { it.ticket.resolve(plugin.Outcome{State: plugin.OutcomeDelivered}) }
-	p.judge(l, t, e, p.fork(shot, targets, taken))
+	p.judge(l, t, e, t.fork.run(ctx, groups(e.Plan.Forking, targets), taken))
 }
 
 // noting counts attempts until their outcome is noted: a report that comes

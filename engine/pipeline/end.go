@@ -18,6 +18,7 @@ type ending struct {
 	at        time.Time
 	charge    *plugin.Record  // nil: nothing is to be settled
 	replaced  bool            // another message takes its place, and goes on under its name
+	unwrapped bool            // who has it, or may have it, got no message/cpim but the text in it
 	also      []plugin.Change // that go with it
 }
 
@@ -40,26 +41,32 @@ func (x *ending) reason() message.Reason {
 }
 
 // delivered ends a message that a device, or the next hop, has taken.
-func (p *Pipeline) delivered(l *lane, it *item, e *spool.Entry, by result, results []result) {
-	now := time.Now()
-	if e.Message.Receipt == nil {
+func (p *Pipeline) delivered(l *lane, t turn, e *spool.Entry, by result, results []result) {
+	it, now := t.it, time.Now()
+	if !isOurs(e.Message) && e.Copy.IsZero() {
 		p.meter.whole.Observe(now.Sub(e.Message.Received))
 	}
 	x := ending{state: spool.StateDelivered, transport: by.route.Transport, results: results, at: now}
+	x.unwrapped = (t.fork == nil || t.fork.left() == 0) && it.state.unwrapped(results)
+	var copied func(error)
+	if isForAll(e) && by.route.Binding != nil && !it.state.Fallback && e.Expiry.After(now) {
+		x.also, copied = p.copies(l, t, e, x)
+	}
 	p.lanes.finish(l, it)
 	switch {
 	case by.receipt.Final:
 		x.charge = settlement(it, e, x, true)
-		p.end(it, e, x, nil)
+		p.end(it, e, x, copied)
 	case it.onDisk && len(by.receipt.PeerIDs)+it.state.unreported(by) > 0:
 		if !paidOnDelivery(e) { // else its report tells whether it is paid
 			x.charge = settlement(it, e, x, true)
 		}
-		p.handOver(it, e, by, x.charge)
+		by.receipt.Unwrapped = x.unwrapped
+		p.handOver(it, e, by, x, copied)
 	default: // nobody will say what becomes of it
 		x.charge = settlement(it, e, x, !paidOnDelivery(e))
 		x.state = spool.StateHandedOver
-		p.end(it, e, x, nil)
+		p.end(it, e, x, copied)
 	}
 	it.ticket.resolve(x.outcome())
 }
@@ -132,7 +139,7 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	}
 	switch {
 	case it.onDisk:
-		f.Receipt = p.receipt(e, &x)
+		f.Receipt = p.receipt(it, e, &x)
 		p.Spool.MoveWith(f, x.also, p.settleWhenMoved(x.charge, p.sendWhenMoved(f.Receipt, done)))
 	case f.Ended != nil:
 		p.Spool.Record(f.Ended, f.Seen, x.also...)
@@ -163,8 +170,11 @@ func (p *Pipeline) noteEnd(e *spool.Entry, x *ending) {
 		transport = e.Routes[0].Transport
 	}
 	what := endedMessages
-	if e.Message.Receipt != nil {
+	switch {
+	case isOurs(e.Message):
 		what = endedReceipts
+	case !e.Copy.IsZero():
+		what = endedCopies
 	}
 	p.meter.end(endLabels{what: what, transport: transport, service: e.Plan.Service, outcome: x.state, reason: x.reason()})
 	p.tell(plugin.Step{Name: plugin.StepName(x.state), Message: e.Message, Transport: x.transport, Reason: x.reason()})
@@ -173,8 +183,7 @@ func (p *Pipeline) noteEnd(e *spool.Entry, x *ending) {
 // parts appends what each device has said: what is new, and what was noted before.
 func parts(parts []spool.DeliverySummary, state spool.State, results []result) []spool.DeliverySummary {
 	for _, d := range state.Deliveries {
-		same := func(r result) bool { return r.route.Transport == d.Transport && r.device == d.Device }
-		if !slices.ContainsFunc(results, same) {
+		if !slices.ContainsFunc(results, func(r result) bool { return r.isOf(&d) }) {
 			parts = append(parts, d.Summary())
 		}
 	}
@@ -188,7 +197,7 @@ func parts(parts []spool.DeliverySummary, state spool.State, results []result) [
 func (r *result) summary(before spool.State) spool.DeliverySummary {
 	s := spool.DeliverySummary{Transport: r.route.Transport, Device: r.device, State: spool.StateFailed, Reason: r.reason(), PeerIDs: r.receipt.PeerIDs}
 	for _, d := range before.Deliveries {
-		if d.Transport == s.Transport && d.Device == s.Device {
+		if r.isOf(&d) {
 			d.Parts = slices.Clip(d.Parts)
 			name(&d, s.PeerIDs)
 			s.PeerIDs = d.Summary().PeerIDs

@@ -33,7 +33,7 @@ func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 	}
 	switch {
 	case taken != nil:
-		p.delivered(l, it, e, *taken, results)
+		p.delivered(l, t, e, *taken, results)
 	case p.ctx.Err() != nil: // the node stops: the message is on disk as it was
 		if partly {
 			p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)

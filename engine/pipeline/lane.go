@@ -20,16 +20,26 @@ const orderHold = 30 * time.Second
 type pair struct {
 	from message.Address
 	to   string // the recipient's account, or its address if it isn't ours
-	via  string // the instances, if the recipient must register at one of them
+	via  string // the instances, if the recipient must register at one of them: see viaOf
 }
 
 // pairOf names the lane of a message.
 func (p *Pipeline) pairOf(e *spool.Entry, way way) pair {
 	name := pair{from: e.Message.From, to: recipientName(e.Account, e.Recipient())}
 	if len(way.routes) == 0 && !slices.ContainsFunc(way.transports, p.leadsOutside) {
-		name.via = strings.Join(way.transports, " ")
+		name.via = viaOf(way.transports, e.Copy.Device)
 	}
 	return name
+}
+
+// viaOf names what is waited for: a registration at one of some instances, of any
+// device, or of the one that a copy is for.
+func viaOf(instances []string, device string) string {
+	via := strings.Join(instances, " ")
+	if device != "" {
+		via += "\x00" + device
+	}
+	return via
 }
 
 // recipientName names a recipient among all: by its account, if it has one.
@@ -73,6 +83,10 @@ type item struct {
 	ticket    *ticket   // nil: nobody waits
 	digest    spool.Digest
 	keyed     bool // whether digest is one
+	// owed: its device has yet to answer the attempt that was made before there was
+	// this copy. answer is what it said: it counts as the copy's own attempt.
+	owed   bool
+	answer *result
 
 	conversation  uint64 // see conversations
 	before, after *item  // of the same
@@ -220,7 +234,9 @@ func (l *lane) rouse() {
 	l.heldSince, l.quiet = time.Time{}, time.Time{}
 	l.restoreOrder()
 	for _, it := range l.items {
-		it.next = time.Time{}
+		if !it.owed {
+			it.next = time.Time{}
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ type lanes struct {
 	changed     chan struct{} // tells the scheduler that its next time may have moved
 	count       int           // messages in all lanes
 	resident    int           // octets of payloads at rest
+	copying     map[pair]int  // copies that aren't in their lanes yet
 	quarantined map[message.ID]*item
 	talks       conversations
 	unreached   map[string]map[*lane]bool // by instance: lanes with messages that found no way there
@@ -47,6 +48,7 @@ func (ls *lanes) init(p *Pipeline) {
 	ls.p = p
 	ls.byPair = map[pair]*lane{}
 	ls.recipients = map[string]*recipient{}
+	ls.copying = map[pair]int{}
 	ls.quarantined = map[message.ID]*item{}
 	ls.talks = conversations{}
 	ls.unreached = map[string]map[*lane]bool{}
@@ -263,6 +265,7 @@ type turn struct {
 	reaches int // of the lanes, then
 
 	passed *item // the lane has just gone on without it
+	fork   *fork // at the message's devices; nil: there is but one, or none
 }
 
 // begin returns the lane's next turn. If there is none the lane is released in

@@ -57,7 +57,7 @@ type doorMeter struct {
 }
 
 type refusalLabels struct {
-	what      string // "messages", "parts", "receipts" or "registrations"
+	what      string // "messages", "parts", "receipts", "copies" or "registrations"
 	transport string
 	reason    message.Reason
 }
@@ -73,9 +73,12 @@ type endLabels struct {
 const (
 	endedMessages = "messages"
 	endedReceipts = "receipts"
+	endedCopies   = "copies"
 )
 
-var endedHelp = map[string]string{endedMessages: "Messages", endedReceipts: "Delivery receipts for senders"}
+var endedHelp = map[string]string{
+	endedMessages: "Messages", endedReceipts: "Delivery receipts and notifications for senders", endedCopies: "Copies for other devices",
+}
 
 type limitLabels struct{ service, limit string }
 

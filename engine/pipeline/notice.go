@@ -16,6 +16,7 @@ const (
 	refusedMessages      = "messages"
 	refusedParts         = "parts"
 	refusedReceipts      = "receipts"
+	refusedCopies        = "copies"
 	refusedRegistrations = "registrations"
 )
 

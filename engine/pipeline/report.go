@@ -110,9 +110,9 @@ func (r *reports) release(h *handedOver) {
 	h.ending = false
 }
 
-// handOver keeps a message until its report comes. charge is for the hand-over;
-// nil: that costs nothing.
-func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.Record) {
+// handOver keeps a message until its report comes. x.charge is for the hand-over;
+// nil: that costs nothing. done, which may be nil, is told once that is on disk.
+func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, x ending, done func(error)) {
 	p.tell(plugin.Step{Name: plugin.StepHandedOver, Message: e.Message, Transport: by.route.Transport})
 	it.payload = e // most reports come soon, and needn't read it back
 	if it.size > maxReadySize || p.reports.held.Load() >= maxReady {
@@ -121,14 +121,14 @@ func (p *Pipeline) handOver(it *item, e *spool.Entry, by result, charge *plugin.
 	p.reports.forget(it) // what it went to in part before counts no more
 	it.state.HandedOver = true
 	it.state.tookAll(by)
-	f := spool.Fate{ID: it.id, State: it.state.State, Record: charge}
+	f := spool.Fate{ID: it.id, State: it.state.State, Record: x.charge}
 	if it.keyed {
 		seen := it.seen(plugin.Outcome{State: plugin.OutcomeDelivered})
 		p.remember(seen)
 		seen.Noted = time.Now()
 		f.Seen = &seen
 	}
-	p.Spool.Move(f, p.settleWhenMoved(charge, nil))
+	p.Spool.MoveWith(f, x.also, p.settleWhenMoved(x.charge, done))
 	p.reports.expect(it) // only now: what a report writes comes behind
 }
 
@@ -216,6 +216,7 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 		return nil
 	}
 	x.results = reported(h.it, x)
+	x.unwrapped = h.it.state.tookUnwrapped()
 	x.charge = settlement(h.it, e, x, x.state == spool.StateDelivered)
 	p.end(h.it, e, x, func(err error) {
 		if err == nil {

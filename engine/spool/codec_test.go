@@ -29,6 +29,7 @@ func sampleEntry() *Entry {
 			Charging: plugin.PlanCharging{When: plugin.OnHandover},
 			Retry:    plugin.PlanRetry{Backoff: []time.Duration{time.Second, time.Minute}, Unknown: plugin.UnknownRetry},
 			Text:     plugin.PlanText{Transliterate: plugin.TransliterateConfigured},
+			Forking:  plugin.ForkParallel, Devices: plugin.AnyDevice,
 		},
 		Record: &plugin.Record{Key: m.ID, Payer: "1001", Units: 2, Destination: "MSGN", From: m.From, Recipient: m.Recipient,
 			Service: "onnet", Received: received, Reserved: []byte{1, 2}},
@@ -66,8 +67,16 @@ func scheduledEntry() *Entry {
 	return e
 }
 
+// copiedEntry has also what is for several devices.
+func copiedEntry() *Entry {
+	e := scheduledEntry()
+	e.Plan.Forking, e.Plan.Devices = plugin.ForkSequential, plugin.AllDevices
+	e.Copy = Copy{Device: "<urn:uuid:1>", Of: message.ID{1, 2, 3}}
+	return e
+}
+
 func TestEntrySurvives(t *testing.T) {
-	for _, want := range []*Entry{sampleEntry(), plannedEntry(), scheduledEntry()} {
+	for _, want := range []*Entry{sampleEntry(), plannedEntry(), scheduledEntry(), copiedEntry()} {
 		got, err := decodeEntry(encodeEntry(want))
 		if err != nil {
 			t.Fatal(err)
@@ -79,7 +88,7 @@ func TestEntrySurvives(t *testing.T) {
 }
 
 func TestEveryTruncationIsNoticed(t *testing.T) {
-	row := encodeEntry(scheduledEntry())
+	row := encodeEntry(copiedEntry())
 	for n := range row {
 		if _, err := decodeEntry(row[:n]); err == nil {
 			t.Fatalf("a row cut after %d of %d octets is taken", n, len(row))
@@ -94,11 +103,15 @@ func TestEveryTruncationIsNoticed(t *testing.T) {
 	}
 }
 
-func TestStateSurvives(t *testing.T) {
-	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
-		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}, {PeerID: "43", Reported: true}}, Delivered: true},
+func sampleState() State {
+	return State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
+		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}, {PeerID: "43", Reported: true}}, Delivered: true, Unwrapped: true},
 		{Transport: "other", Unknown: true, Progress: []byte{1, 0}},
 	}, Fallback: true, Earlier: 2, Hurried: true}
+}
+
+func TestStateSurvives(t *testing.T) {
+	want := sampleState()
 	got, err := decodeState(encodeState(want))
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
@@ -143,6 +156,8 @@ func TestLoadNear(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(encodeEntry(sampleEntry()))
 	f.Add(encodeEntry(plannedEntry()))
+	f.Add(encodeEntry(copiedEntry()))
+	f.Add(Device{"<urn:uuid:1>", "sip", "a", time.Unix(1, 0)}.row().Value)
 	window := Window{Key: "k", Began: time.Unix(1, 0), Per: time.Hour, Count: 3}
 	f.Add(window.row().Value)
 	summary := sampleSummary()
@@ -165,6 +180,11 @@ func FuzzDecode(f *testing.F) {
 			row := w.row()
 			if again, err := decodeWindow(row.Key, row.Value); err != nil || again != w {
 				t.Errorf("a window changes when it is written again: %v", err)
+			}
+		}
+		if d, err := decodeDevice(row); err == nil {
+			if again, err := decodeDevice(d.row().Value); err != nil || again != d {
+				t.Errorf("a device changes when it is written again: %v", err)
 			}
 		}
 		decodeState(row)

@@ -19,6 +19,7 @@ const (
 	tableStates   = "states"   // id → State, for messages that didn't go at once
 	tableOutbox   = "outbox"   // id → plugin.Record, until it is settled
 	tableBindings = "bindings" // account, transport, contact → plugin.Binding
+	tableDevices  = "devices"  // digest of account and device → Device, until it logs out or is forgotten
 	tableHistory  = "history"  // id → Summary, once the message has ended
 	tableSecrets  = "secrets"  // name → octets
 	tableWindows  = "windows"  // digest of the key → Window, until it is over

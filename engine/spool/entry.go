@@ -10,8 +10,8 @@ import (
 
 // entryFormat is the version of the rows in table messages. Version 1 had no
 // trace, version 2 nothing of a plan behind its labels, version 3 nothing behind
-// the routes; their rows are still read.
-const entryFormat = 4
+// the routes, version 4 neither forking nor copies; their rows are still read.
+const entryFormat = 5
 
 // Entry is a message with all that was decided about it: what Put writes,
 // once, and nobody changes.
@@ -27,7 +27,21 @@ type Entry struct {
 	// charged when it was accepted.
 	Record *plugin.Record
 	Routes []plugin.Route
+
+	Copy Copy // zero: it isn't one
 }
+
+// Copy says for which of the recipient's devices a message is that another one has
+// taken already: it goes to no other.
+type Copy struct {
+	Device string // see plugin.Binding
+	// Of is the message that was taken: the device is to know a copy by the same
+	// reference, since it may have had an attempt at that.
+	Of message.ID
+}
+
+// IsZero tells whether a message is nobody's copy.
+func (c Copy) IsZero() bool { return c == Copy{} }
 
 // Transient tells whether the message must go now or not at all.
 func (e *Entry) Transient() bool { return !e.Expiry.After(e.Message.Received) }
@@ -86,6 +100,7 @@ type Delivery struct {
 	Unknown   bool           // the last attempt wasn't answered
 	Parts     []Part         // that the peer has taken and reports, in their order
 	Progress  []byte         // what the transport needs to go on, see plugin.Route; empty: all of it was taken, or nothing
+	Unwrapped bool           // what was sent of a message/cpim is what it holds, see plugin.Receipt
 }
 
 // Part is one of the parts in which a message went to a peer.
@@ -130,6 +145,9 @@ func encodeEntry(e *Entry) []byte {
 	encodeText(w, e.Plan.Text)
 	w.uint(uint64(e.Message.Report))
 	encodeReceipt(w, e.Message.Receipt)
+	w.uint(indexOf(forkings[:], e.Plan.Forking))
+	w.uint(indexOf(deviceModes[:], e.Plan.Devices))
+	encodeCopy(w, e.Copy)
 	return w.b
 }
 
@@ -151,6 +169,7 @@ func decodeEntry(b []byte) (*Entry, error) {
 	for range r.count() {
 		e.Routes = append(e.Routes, plugin.Route{Transport: r.string(), Address: r.string()})
 	}
+	e.Plan.Forking, e.Plan.Devices = forkings[0], deviceModes[0]
 	if version < 4 {
 		e.Plan.Text.Transliterate = transliterations[0]
 		return e, r.done()
@@ -159,7 +178,25 @@ func decodeEntry(b []byte) (*Entry, error) {
 	e.Message.NotBefore, e.Message.Missing = r.time(), int(r.uint())
 	e.Plan.Text = decodeText(r)
 	e.Message.Report, e.Message.Receipt = message.Report(r.uint()), decodeReceipt(r)
+	if version > 4 {
+		e.Plan.Forking, e.Plan.Devices = wordAt(r, forkings[:]), wordAt(r, deviceModes[:])
+		e.Copy = decodeCopy(r)
+	}
 	return e, r.done()
+}
+
+func encodeCopy(w *writer, c Copy) {
+	w.string(c.Device)
+	if c.Device != "" {
+		w.id(c.Of)
+	}
+}
+
+func decodeCopy(r *reader) (c Copy) {
+	if c.Device = r.string(); c.Device != "" {
+		c.Of = r.id()
+	}
+	return c
 }
 
 func encodeReceipt(w *writer, c *message.Receipt) {
@@ -275,7 +312,9 @@ func encodePlan(w *writer, p plugin.Plan) {
 var (
 	moments  = [...]plugin.ChargingMoment{plugin.OnHandover, plugin.OnAcceptance, plugin.OnDelivery}
 	unknowns = [...]plugin.UnknownOutcome{plugin.UnknownRetry, plugin.UnknownFallback, plugin.UnknownFail}
+	forkings = [...]plugin.Forking{plugin.ForkParallel, plugin.ForkSequential}
 
+	deviceModes      = [...]plugin.DeviceMode{plugin.AnyDevice, plugin.AllDevices}
 	alphabets        = [...]plugin.Alphabet{plugin.GSM7, plugin.GSM7National, plugin.Latin1, plugin.UCS2}
 	transliterations = [...]plugin.Transliterate{plugin.TransliterateConfigured, plugin.TransliterateNever, plugin.TransliterateAlways}
 )
@@ -347,8 +386,9 @@ func decodeRecord(r *reader) plugin.Record {
 }
 
 // stateFormat is the version of the rows in table states. Version 1 knew no
-// fallback, version 2 one part of each delivery; their rows are still read.
-const stateFormat = 3
+// fallback, version 2 one part of each delivery, version 3 nothing of unwrapping;
+// their rows are still read.
+const stateFormat = 4
 
 func encodeState(s State) []byte {
 	w := &writer{}
@@ -369,6 +409,7 @@ func encodeState(s State) []byte {
 			w.bool(part.Reported)
 		}
 		w.bytes(d.Progress)
+		w.bool(d.Unwrapped)
 	}
 	w.bool(s.Fallback)
 	w.uint(uint64(s.Earlier))
@@ -405,5 +446,8 @@ func decodeDelivery(r *reader, version uint64) Delivery {
 		d.Parts = append(d.Parts, Part{PeerID: r.string(), Reported: r.bool()})
 	}
 	d.Progress = r.bytes()
+	if version > 3 {
+		d.Unwrapped = r.bool()
+	}
 	return d
 }

@@ -63,6 +63,8 @@ type Summary struct {
 	Deliveries []DeliverySummary `json:"deliveries,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Ended      time.Time         `json:"ended,omitzero"`
+	Device     string            `json:"device,omitempty"` // that it is a copy for, see Copy
+	CopyOf     message.ID        `json:"copy_of,omitzero"` // the message that another device has taken
 
 	// Submission is what it came with, for SeenTable: zero if it can't come
 	// again, and while the message hasn't ended.
@@ -85,6 +87,7 @@ func (e *Entry) Summary() Summary {
 		ID: m.ID, PublicID: m.PublicID, From: m.From, To: e.Recipient(), Type: m.ContentType, Size: len(m.Body), Missing: m.Missing,
 		Received: m.Received, Expiry: e.Expiry, Service: e.Plan.Service, Revision: e.Plan.Revision,
 		Transport: m.Transport, Peer: m.Peer, Account: e.Submitter, Labels: e.Plan.Labels,
+		Device: e.Copy.Device, CopyOf: e.Copy.Of,
 	}
 	if s.To != m.Recipient {
 		s.OriginalTo = m.Recipient
@@ -184,8 +187,8 @@ func end(id message.ID) []byte {
 
 // historyFormat is the version of the rows in table history. Version 1 knew of
 // no rewriting, version 2 not of the sender's account, of parts, nor of the peers'
-// names for them; their rows are still read.
-const historyFormat = 3
+// names for them, version 3 of copies; their rows are still read.
+const historyFormat = 4
 
 // Row is the record on disk. It is written for each message and so allocates
 // nothing but itself. What the id tells isn't repeated; times are told from the
@@ -227,6 +230,7 @@ func (s *Summary) Row() plugin.Change {
 	w.address(s.OriginalTo)
 	w.string(s.Account)
 	w.uint(uint64(s.Missing))
+	encodeCopy(&w, Copy{s.Device, s.CopyOf})
 	key := w.b[:len(message.ID{}):len(message.ID{})]
 	return plugin.Change{Table: tableHistory, Key: key, Value: w.b[len(key):]}
 }
@@ -234,10 +238,10 @@ func (s *Summary) Row() plugin.Change {
 // rowSize is at least as many octets as the row takes, if no text in it is
 // longer than 16 KiB.
 func (s *Summary) rowSize() int {
-	const numbers, perText, texts = 90, 2, 16
+	const numbers, perText, texts = 106, 2, 17
 	n := numbers + texts*perText + len(s.PublicID) + len(s.From.User) + len(s.From.Host) + len(s.To.User) + len(s.To.Host) +
 		len(s.SentAs.User) + len(s.SentAs.Host) + len(s.OriginalTo.User) + len(s.OriginalTo.Host) +
-		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason) + len(s.Account)
+		len(s.Type) + len(s.Service) + len(s.Revision) + len(s.Transport) + len(s.Peer) + len(s.Reason) + len(s.Account) + len(s.Device)
 	for _, d := range s.Deliveries {
 		n += 5*perText + len(d.Transport) + len(d.Device) + len(d.Reason)
 		for _, id := range d.PeerIDs {
@@ -277,6 +281,10 @@ func decodeSummary(key, value []byte) (Summary, error) {
 	}
 	if version > 2 {
 		s.Account, s.Missing = r.string(), int(r.uint())
+	}
+	if version > 3 {
+		c := decodeCopy(r)
+		s.Device, s.CopyOf = c.Device, c.Of
 	}
 	return s, r.done()
 }

@@ -30,6 +30,7 @@ func sampleSummary() Summary {
 func TestSummarySurvives(t *testing.T) {
 	want := sampleSummary()
 	want.Account, want.Missing = "acme", 3
+	want.Device, want.CopyOf = "<urn:uuid:1>", message.ID{1, 2, 3}
 	row := want.Row()
 	got, err := decodeSummary(row.Key, row.Value)
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -103,9 +104,9 @@ func golden(t *testing.T, name string) (rows [][]byte) {
 
 // TestEarlierEntriesAreRead: entry-1.hex was written before messages had a trace,
 // entry-2.hex before retries could be counted, entry-3.hex before messages could be
-// scheduled.
+// scheduled, entry-4.hex before there were copies.
 func TestEarlierEntriesAreRead(t *testing.T) {
-	for name, want := range map[string]*Entry{"entry-1.hex": sampleEntry(), "entry-2.hex": sampleEntry(), "entry-3.hex": plannedEntry()} {
+	for name, want := range map[string]*Entry{"entry-1.hex": sampleEntry(), "entry-2.hex": sampleEntry(), "entry-3.hex": plannedEntry(), "entry-4.hex": scheduledEntry()} {
 		got, err := decodeEntry(golden(t, name)[0])
 		if err != nil {
 			t.Fatal(name, err)
@@ -125,7 +126,7 @@ func TestEarlierEntriesAreRead(t *testing.T) {
 }
 
 // TestEarlierStatesAreRead: state-1.hex was written before there was a fallback,
-// state-2.hex before messages went in parts.
+// state-2.hex before messages went in parts, state-3.hex before they were unwrapped.
 func TestEarlierStatesAreRead(t *testing.T) {
 	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
 		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}}, Delivered: true},
@@ -137,14 +138,20 @@ func TestEarlierStatesAreRead(t *testing.T) {
 		}
 		want.Fallback, want.Earlier = true, 2
 	}
+	want = sampleState()
+	want.Deliveries[1].Unwrapped = false
+	if got, err := decodeState(golden(t, "state-3.hex")[0]); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
 }
 
 // TestEarlierRecordsAreRead: history-1.hex was written before addresses were
-// rewritten, history-2.hex before the account was known.
+// rewritten, history-2.hex before the account was known,
+// history-3.hex before there were copies.
 func TestEarlierRecordsAreRead(t *testing.T) {
 	want := sampleSummary()
 	want.Deliveries[1].PeerIDs = nil
-	for _, name := range []string{"history-1.hex", "history-2.hex"} {
+	for _, name := range []string{"history-1.hex", "history-2.hex", "history-3.hex"} {
 		rows := golden(t, name)
 		got, err := decodeSummary(rows[0], rows[1])
 		want.ID, want.PublicID = got.ID, got.PublicID
@@ -156,6 +163,9 @@ func TestEarlierRecordsAreRead(t *testing.T) {
 			t.Errorf("%s: of its submission: %+v, %v", name, seen, err)
 		}
 		want.SentAs, want.OriginalTo = message.Address{User: "100"}, message.Address{User: "0123", Host: "example.com"}
+		if name == "history-2.hex" {
+			want = sampleSummary()
+		}
 	}
 }
 

@@ -24,13 +24,14 @@ type Locations struct {
 
 	mu       sync.RWMutex
 	accounts map[string][]plugin.Binding
+	devices  map[string][]Device
 	count    int
 	max      int // bindings of an address-of-record
 }
 
 // NewLocations returns an empty table.
 func NewLocations(storage plugin.Storage, committer *Committer) *Locations {
-	return &Locations{storage: storage, committer: committer, accounts: map[string][]plugin.Binding{}, max: math.MaxInt}
+	return &Locations{storage: storage, committer: committer, accounts: map[string][]plugin.Binding{}, devices: map[string][]Device{}, max: math.MaxInt}
 }
 
 // Limit sets how many bindings an address-of-record may have at once.
@@ -62,7 +63,7 @@ func (l *Locations) Restore(ctx context.Context, now time.Time) error {
 	for page := range slices.Chunk(expired, firstPage) {
 		l.committer.Move(page, nil)
 	}
-	return nil
+	return l.restoreDevices(ctx, now)
 }
 
 // Of returns the bindings of an account that are in force. The caller may
@@ -105,7 +106,7 @@ func (l *Locations) Register(transport string, r plugin.Registration, now time.T
 		return nil, message.Fail(message.LimitReached, "more than %d bindings for %s", l.max, r.AOR)
 	}
 	l.set(r.Account.ID, after)
-	l.committer.Move(difference(before, after), done)
+	l.committer.Move(append(difference(before, after), l.noteDevices(transport, r, before, after, now)...), done)
 	return current, nil
 }
 

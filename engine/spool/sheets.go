@@ -12,7 +12,7 @@ import (
 // Sheets say how the engine's tables read. None shows what a message says.
 func Sheets() []plugin.Sheet {
 	return []plugin.Sheet{
-		waitingSheet(), attemptsSheet(), endedSheet(), bindingsSheet(), windowsSheet(), partsSheet(),
+		waitingSheet(), attemptsSheet(), endedSheet(), bindingsSheet(), devicesSheet(), windowsSheet(), partsSheet(),
 		{Table: tableOutbox}, {Table: tableSeen}, {Table: tableSecrets}, {Table: tableNames},
 	}
 }
@@ -86,13 +86,26 @@ func laterValues(s *Summary) []any {
 	return []any{text(s.SentAs.String()), text(s.OriginalTo.String()), text(s.Account), int64(s.Missing)}
 }
 
+// copyColumns came still later.
+const copyColumns = `
+	device   text  the device that it is a copy for; NULL: it isn't a copy
+	copy_of  id    the message that another device has taken
+`
+
+func copyValues(s *Summary) []any {
+	if s.Device == "" {
+		return []any{nil, nil}
+	}
+	return []any{text(s.Device), s.CopyOf}
+}
+
 func waitingSheet() plugin.Sheet {
 	columns := columnsOf(summaryColumns + `
 	account  text   the recipient's account; NULL: it isn't one of ours
 	payer    text   the account that is to pay; NULL: it costs nothing, or is paid
 	` + laterColumns + `
 	not_before  moment when its sender wants it delivered at the earliest; NULL: at once
-	`)
+	` + copyColumns)
 	read := func(row plugin.Change) ([]any, error) {
 		e, err := decodeEntry(row.Value)
 		if err != nil {
@@ -104,7 +117,7 @@ func waitingSheet() plugin.Sheet {
 		}
 		s := e.Summary()
 		values := append(summaryValues(&s, text(e.Account), text(payer)), laterValues(&s)...)
-		return append(values, moment(e.Message.NotBefore)), nil
+		return append(append(values, moment(e.Message.NotBefore)), copyValues(&s)...), nil
 	}
 	return plugin.Sheet{Table: tableMessages, Name: "waiting", Doc: "a message that is ours and has not ended", Columns: columns, Read: read}
 }
@@ -118,7 +131,7 @@ func endedSheet() plugin.Sheet {
 	attempts    number how often it was tried
 	ended       moment when
 	deliveries  text   what each device said, separated by semicolons
-	` + laterColumns)
+	` + laterColumns + copyColumns)
 	for i := range columns {
 		columns[i].Indexed = slices.Contains([]string{"sender", "recipient"}, columns[i].Name)
 	}
@@ -128,7 +141,7 @@ func endedSheet() plugin.Sheet {
 			return nil, err
 		}
 		values := summaryValues(&s, text(string(s.State)), text(string(s.Reason)), int64(s.Attempts), moment(s.Ended), deliveriesText(s.Deliveries))
-		return append(values, laterValues(&s)...), nil
+		return append(append(values, laterValues(&s)...), copyValues(&s)...), nil
 	}
 	return plugin.Sheet{Table: tableHistory, Name: "ended", Doc: "a message that has ended, until its record is forgotten", Columns: columns, Read: read}
 }
@@ -177,6 +190,24 @@ func bindingsSheet() plugin.Sheet {
 	}
 	const doc = "a contact that is registered, until a moment after it expires"
 	return plugin.Sheet{Table: tableBindings, Name: "bindings", Doc: doc, Columns: columns, Read: read}
+}
+
+func devicesSheet() plugin.Sheet {
+	columns := columnsOf(`
+	account    text   whose it is
+	device     text   the instance that it named
+	transport  text   at which it registered
+	seen       moment when it did, to a day
+	`)
+	read := func(row plugin.Change) ([]any, error) {
+		d, err := decodeDevice(row.Value)
+		if err != nil {
+			return nil, err
+		}
+		return []any{text(d.account), text(d.Name), text(d.Transport), moment(d.seen)}, nil
+	}
+	const doc = "a device that has registered, until it logs out or hasn't come for 30 days"
+	return plugin.Sheet{Table: tableDevices, Name: "devices", Doc: doc, Columns: columns, Read: read}
 }
 
 func windowsSheet() plugin.Sheet {

@@ -29,6 +29,7 @@ func sheetRows() map[string]plugin.Change {
 	e.Message.Headers = []message.Header{{Name: "Subject", Value: secretText}}
 	e.Message.ContentType = "text/plain\x00;\xff"
 	e.Submitter, e.Message.NotBefore, e.Message.Missing = "1001", e.Message.Received.Add(time.Minute), 2
+	e.Copy = Copy{Device: "<urn:uuid:1>\x00", Of: message.ID{1, 2, 2}}
 	s := e.Summary()
 	s.State, s.Reason, s.Attempts, s.Ended = StateFailed, message.Declined, 2, s.Received.Add(90*time.Second)
 	s.Submission = DigestKey("k")
@@ -52,6 +53,7 @@ func sheetRows() map[string]plugin.Change {
 		"attempts": {Table: tableStates, Key: id[:], Value: encodeState(state)},
 		"ended":    s.Row(),
 		"windows":  w.row(),
+		"devices":  Device{"<urn:uuid:1>", "sip", "1001", e.Expiry}.row(),
 		"bindings": {Table: tableBindings, Key: bindingKey(b), Value: encodeBinding(b)},
 	}
 }

@@ -226,7 +226,7 @@ const allow = "MESSAGE, OPTIONS, REGISTER"
 // capabilities are what OPTIONS tells (RFC 3261 §11). Which types pass, the
 // policy says, for each message.
 var capabilities = []wire.Header{
-	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: "identity"}, {Name: "Supported", Value: "path, outbound"},
+	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: encodings}, {Name: "Supported", Value: "path, outbound"},
 }
 
 // required returns the extensions that a request insists on and that we don't

@@ -185,11 +185,20 @@ func messageShowCommand(load *source) *cobra.Command {
 
 func messagePath(id string) string { return "/v1/messages/" + url.PathEscape(id) }
 
+// shownID is an ID, if there is one.
+func shownID(id message.ID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return id.String()
+}
+
 func printMessage(out io.Writer, m spool.Summary) error {
 	table := newTable(out)
 	for _, field := range [][2]string{
 		{"ID", m.ID.String()}, {"public ID", m.PublicID}, {"state", string(m.State)}, {"reason", string(m.Reason)},
 		{"from", m.From.String()}, {"to", m.To.String()}, {"sent as", m.SentAs.String()}, {"came for", m.OriginalTo.String()}, {"type", m.Type}, {"size", grouped(int64(m.Size)) + " octets"}, {"missing parts", countOrNone(m.Missing)},
+		{"for device", m.Device}, {"copy of", shownID(m.CopyOf)},
 		{"came in through", m.Transport}, {"from peer", m.Peer}, {"from account", m.Account},
 		{"service", m.Service}, {"policy revision", m.Revision},
 		{"received", shownTime(m.Received)}, {"kept until", shownTime(m.Expiry)},

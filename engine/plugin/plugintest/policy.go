@@ -138,6 +138,8 @@ func outsideLimits(p plugin.Plan) []string {
 	var f faults
 	oneOf(&f, "processing", p.Processing, plugin.Deliver, plugin.Reject, plugin.Discard)
 	oneOf(&f, "reason", p.Reason, message.Reasons[:]...)
+	oneOf(&f, "forking", p.Forking, plugin.ForkParallel, plugin.ForkSequential)
+	oneOf(&f, "devices", p.Devices, plugin.AnyDevice, plugin.AllDevices)
 	oneOf(&f, "answer", p.Answer, plugin.AnswerAccepted, plugin.AnswerDelivered)
 	f.expect(0 <= p.Store && p.Store <= plugin.MaxStore, "store", fmt.Sprintf("at most %s", plugin.MaxStore), p.Store)
 	f.expect(0 < p.Within && p.Within <= plugin.MaxWithin, "answer_within", fmt.Sprintf("at most %s", plugin.MaxWithin), p.Within)

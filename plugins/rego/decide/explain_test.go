@@ -75,7 +75,7 @@ func TestExplain(t *testing.T) {
 	if !reflect.DeepEqual(e.Spoke, want) {
 		t.Errorf("got  %q\nwant %q", e.Spoke, want)
 	}
-	if got := strings.Join(e.Default, " "); !strings.HasPrefix(got, "answer answer_within charging.account charging.destination charging.unit_size charging.units charging.when external_routing fallback mime reason retry") {
+	if got := strings.Join(e.Default, " "); !strings.HasPrefix(got, "answer answer_within charging.account charging.destination charging.unit_size charging.units charging.when devices external_routing fallback forking mime reason retry") {
 		t.Errorf("defaults: %s", got)
 	}
 	if len(e.Candidates) != 2 || !e.Candidates[0].Wins {

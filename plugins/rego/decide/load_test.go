@@ -99,7 +99,7 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a misspelt name deeper down": {
 			map[string]string{"a": regotest.Header + "plan.store := \"1h\" if input.message.typ == \"text/plain\"\n"},
-			[]string{"dir/a.rego:5: ", "there is no \"typ\", expected one of class, expires, id, missing, segments, size, text, type"},
+			[]string{"dir/a.rego:5: ", "there is no \"typ\", expected one of class, expires, id, inner, missing, segments, size, text, type"},
 		},
 		"a misspelt part of the row": {
 			map[string]string{"a": regotest.Header + "plan.labels.x := input.match.atributes.x\n"},
@@ -115,7 +115,7 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a misspelt attribute": {
 			map[string]string{"a": regotest.Header + "plan.procesing := \"deliver\"\n"},
-			[]string{"dir/a.rego:5: plan.procesing: no such attribute, expected one of answer, answer_within, charging, external_routing, fallback, labels, mime, processing, reason, retry, rewrite, store, text, transports"},
+			[]string{"dir/a.rego:5: plan.procesing: no such attribute, expected one of answer, answer_within, charging, devices, external_routing, fallback, forking, labels, mime, processing, reason, retry, rewrite, store, text, transports"},
 		},
 		"a misspelt attribute whose value isn't constant": {
 			map[string]string{"a": regotest.Header + "plan.procesing := x if x := input.peer\n"},

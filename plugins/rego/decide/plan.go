@@ -19,6 +19,8 @@ const maxUnitSize = 1 << 20
 var (
 	processings     = []plugin.Processing{plugin.Deliver, plugin.Reject, plugin.Discard}
 	answers         = []plugin.AnswerMode{plugin.AnswerAccepted, plugin.AnswerDelivered}
+	forkings        = []plugin.Forking{plugin.ForkParallel, plugin.ForkSequential}
+	deviceModes     = []plugin.DeviceMode{plugin.AnyDevice, plugin.AllDevices}
 	chargingModes   = []plugin.ChargingMode{plugin.ChargeNone, plugin.ChargeEvent}
 	chargingMoments = []plugin.ChargingMoment{plugin.OnAcceptance, plugin.OnHandover, plugin.OnDelivery}
 	unknownOutcomes = []plugin.UnknownOutcome{plugin.UnknownRetry, plugin.UnknownFallback, plugin.UnknownFail}
@@ -54,6 +56,8 @@ var planAttributes = attributes[plugin.Plan]{
 	"charging":         documentOf(func(p *plugin.Plan) *plugin.PlanCharging { return &p.Charging }, chargingAttributes),
 	"external_routing": valueOf(func(p *plugin.Plan) *bool { return &p.ExternalRouting }, boolean),
 	"store":            valueOf(func(p *plugin.Plan) *time.Duration { return &p.Store }, duration(0, plugin.MaxStore)),
+	"forking":          valueOf(func(p *plugin.Plan) *plugin.Forking { return &p.Forking }, oneOf(forkings)),
+	"devices":          valueOf(func(p *plugin.Plan) *plugin.DeviceMode { return &p.Devices }, oneOf(deviceModes)),
 	"answer":           valueOf(func(p *plugin.Plan) *plugin.AnswerMode { return &p.Answer }, oneOf(answers)),
 	"answer_within":    valueOf(func(p *plugin.Plan) *time.Duration { return &p.Within }, duration(time.Millisecond, plugin.MaxWithin)),
 	"retry":            documentOf(func(p *plugin.Plan) *plugin.PlanRetry { return &p.Retry }, retryAttributes),
