@@ -105,6 +105,40 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestUnwrapped: a server that doesn't know envelopes gets what is in one, as the
+// next request of the same delivery.
+func TestUnwrapped(t *testing.T) {
+	s := serve(t, func(x *wire.Exchange) *wire.Reply {
+		if x.Get("Content-Type") == "message/cpim" {
+			return &wire.Reply{Status: 415, Headers: []wire.Header{{Name: "Accept", Value: "text/plain"}}}
+		}
+		return &wire.Reply{Status: 200}
+	}, "udp")
+	config := local()
+	config.NextHop = "sip:" + s.address(0)
+	trunk, _ := openTrunk(t, config)
+	m, route := testMessage(), delivery()
+	m.ContentType = "message/cpim"
+	m.Body = []byte("From: <sip:alice@a.example>\r\nTo: <sip:bob@b.example>\r\n\r\nContent-Type: text/plain\r\n\r\nhello")
+	receipt, err := trunk.Send(t.Context(), m, route)
+	if err != nil || !receipt.Final || !receipt.Unwrapped {
+		t.Fatal(receipt, err)
+	}
+	first, second := s.next(t, "MESSAGE"), s.next(t, "MESSAGE")
+	if string(first.Body) != string(m.Body) || string(second.Body) != "hello" {
+		t.Errorf("%q, then %q", first.Body, second.Body)
+	}
+	if first.CallID != second.CallID || first.FromTag != second.FromTag || first.CSeq >= second.CSeq {
+		t.Errorf("%s %d, then %s %d", first.CallID, first.CSeq, second.CallID, second.CSeq)
+	}
+	s.answers(always(415))
+	receipt, err = trunk.Send(t.Context(), m, delivery())
+	fails(t, "neither", err, message.UnsupportedType, false)
+	if receipt.Final {
+		t.Error(receipt)
+	}
+}
+
 func TestUnbuildable(t *testing.T) {
 	trunk, _ := openTrunk(t, func() Config { c := local(); c.NextHop = "sip:127.0.0.1:9"; return c }())
 	for what, spoil := range map[string]func(*message.Message, *plugin.Route){
