@@ -171,7 +171,7 @@ func openTrunk(t *testing.T, config Config) (*Trunk, *gate) {
 }
 
 // start serves a trunk until the test ends.
-func start(t *testing.T, trunk *Trunk) *gate {
+func start(t testing.TB, trunk *Trunk) *gate {
 	t.Helper()
 	g := newGate()
 	ctx, cancel := context.WithCancel(t.Context())
