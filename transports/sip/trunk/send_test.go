@@ -449,7 +449,7 @@ func TestConnectionThatEnded(t *testing.T) {
 
 // TestRequestsOfOthers: probes are answered, nothing else is let in.
 func TestRequestsOfOthers(t *testing.T) {
-	trunk, _ := openTrunk(t, local())
+	trunk, g := openTrunk(t, local())
 	s := serve(t, ok, "udp")
 	ask := func(method string) int {
 		t.Helper()
@@ -466,6 +466,32 @@ func TestRequestsOfOthers(t *testing.T) {
 	for method, want := range map[string]int{"OPTIONS": 200, "MESSAGE": 405, "REGISTER": 405, "INVITE": 405} {
 		if got := ask(method); got != want {
 			t.Errorf("%s: %d, want %d", method, got, want)
+		}
+	}
+	g.inactive.Store(true)
+	if got := ask("OPTIONS"); got != 503 {
+		t.Errorf("OPTIONS on a standby: %d", got)
+	}
+}
+
+// TestBothFamilies: unless it is said where from, messages go out over IPv4 and
+// over IPv6.
+func TestBothFamilies(t *testing.T) {
+	config := local()
+	config.Listen = ""
+	trunk, _ := openTrunk(t, config)
+	for _, address := range []netip.Addr{loopback, netip.IPv6Loopback()} {
+		probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, 0)))
+		if err != nil {
+			t.Logf("this machine has no %s: %v", address, err)
+			continue
+		}
+		probe.Close()
+		s := serveAt(t, ok, wire.Config{}, wire.Listener{Network: "udp", Address: netip.AddrPortFrom(address, 0)})
+		route := delivery()
+		route.Address = s.address(0)
+		if _, err := trunk.Send(t.Context(), testMessage(), route); err != nil {
+			t.Errorf("%s: %v", address, err)
 		}
 	}
 }
