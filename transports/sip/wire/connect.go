@@ -108,7 +108,7 @@ func (e *Endpoint) open(d *dialling) (*connection, error) {
 	}
 	c := e.newConnection(d.target.Network, conn)
 	c.open, c.dialled = true, d
-	c.sentBy = e.sentBy(d.target.Network, addrPort(conn.LocalAddr()))
+	c.sentBy = sentBy(e.listened(d.target.Network, c.flow.Local))
 	if !e.serve(c) {
 		c.cut()
 		return nil, ErrClosed
@@ -210,14 +210,14 @@ func (t *diallings) remove(c *connection) {
 	}
 }
 
-// sentBy is the address for the Via of a connection that we have opened: where
-// we listen, so that the server can come back if the connection is gone (RFC
-// 3261 §18.2.2).
-func (e *Endpoint) sentBy(network string, local netip.AddrPort) string {
+// listened returns the address at which we listen where we have opened a
+// connection from, so that the server can come back if that is gone (RFC 3261
+// §18.2.2); local if we don't.
+func (e *Endpoint) listened(network string, local netip.AddrPort) netip.AddrPort {
 	for _, a := range e.acceptors {
 		if a.network == network && a.local.Addr().Is4() == local.Addr().Is4() {
-			return netip.AddrPortFrom(local.Addr().WithZone(""), a.local.Port()).String()
+			return netip.AddrPortFrom(local.Addr(), a.local.Port())
 		}
 	}
-	return local.String()
+	return local
 }

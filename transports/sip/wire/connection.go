@@ -75,7 +75,7 @@ func (e *Endpoint) newConnection(network string, conn net.Conn) *connection {
 		conn:     conn,
 		framed:   network == "ws" || network == "wss",
 		endpoint: e,
-		sentBy:   local.String(),
+		sentBy:   sentBy(local),
 		done:     make(chan struct{}),
 	}
 }

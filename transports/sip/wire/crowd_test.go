@@ -1,9 +1,13 @@
 package wire
 
 import (
+	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -16,7 +20,8 @@ func TestSilentCrowd(t *testing.T) {
 	authority := newAuthority(t)
 	for _, network := range []string{"tls", "ws", "wss"} {
 		t.Run(network, func(t *testing.T) {
-			e := openEach(t, network, loopbacks()["IPv4"], Config{TLS: authority.server("sip.example.com")}, echo)
+			limits := Limits{HandshakeTimeout: time.Minute} // longer than anybody may wait
+			e := openEach(t, network, loopbacks()["IPv4"], Config{TLS: authority.server("sip.example.com"), Limits: limits}, echo)
 			before := memory()
 			for i := range crowd {
 				conn, err := net.Dial("tcp", e.Addrs()[0].String())
@@ -30,23 +35,12 @@ func TestSilentCrowd(t *testing.T) {
 			}
 			start := time.Now()
 			client := &tls.Config{RootCAs: authority.pool, ServerName: "sip.example.com"}
-			var p interface {
-				say(string)
-				hear() string
-			}
-			switch network {
-			case "tls":
-				p = dialTLS(t, e, client)
-			case "ws":
-				p = dialSocket(t, e, nil)
-			default:
-				p = dialSocket(t, e, client)
-			}
+			p := dialEach(t, e, network, client)
 			p.say(hello("a"))
 			if got := status(p.hear()); got != "200 OK" {
 				t.Error(got)
 			}
-			if took := time.Since(start); took > time.Second {
+			if took := time.Since(start); took > 5*time.Second { // five times what we promise: the machine may be busy
 				t.Errorf("served after %v", took)
 			}
 			if n := e.Counts(); n.EndedDisplaced == 0 || n.Connections > 256 {
@@ -59,11 +53,11 @@ func TestSilentCrowd(t *testing.T) {
 	}
 }
 
-// TestIdleIsSmall: what a connection costs that has sent a request and now does
+// TestIdleIsSmall: what a connection costs that has sent requests and now does
 // nothing, the server's side alone as far as the peer's can be left out.
 func TestIdleIsSmall(t *testing.T) {
-	const n = 500
-	most := map[string]uint64{"tls": 64 << 10, "ws": 32 << 10, "wss": 64 << 10} // both sides together
+	const n = 300
+	most := map[string]uint64{"tls": 24 << 10, "ws": 18 << 10, "wss": 28 << 10}
 	authority := newAuthority(t)
 	client := &tls.Config{RootCAs: authority.pool, ServerName: "sip.example.com"}
 	for _, network := range []string{"tls", "ws", "wss"} {
@@ -90,7 +84,7 @@ func TestIdleIsSmall(t *testing.T) {
 	}
 }
 
-// idle sends a request on a connection and takes the answer.
+// idle sends requests on a connection and takes the answers.
 func idle(t *testing.T, network string, conn net.Conn, client *tls.Config) {
 	t.Helper()
 	if isSecure(network) {
@@ -106,10 +100,53 @@ func idle(t *testing.T, network string, conn net.Conn, client *tls.Config) {
 		}
 		say = frame(frameText, string(say))
 	}
-	if _, err := conn.Write(say); err != nil {
-		t.Fatal(err)
+	for range 3 { // repetitions too: they take the same way
+		if _, err := conn.Write(say); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := conn.Read(make([]byte, 4096)); err != nil {
-		t.Fatal(err)
+}
+
+// BenchmarkLoopbackOf is BenchmarkLoopbackTCP over the other networks, the
+// peer's share included.
+func BenchmarkLoopbackOf(b *testing.B) {
+	authority := newAuthority(b)
+	client := &tls.Config{RootCAs: authority.pool, ServerName: "sip.example.com"}
+	for _, network := range []string{"tls", "ws", "wss"} {
+		b.Run(network, func(b *testing.B) {
+			e := openEach(b, network, loopbacks()["IPv4"], Config{TLS: authority.server("sip.example.com")}, func(_ context.Context, x *Exchange) {
+				if x.Begin() == nil {
+					x.Answer(Reply{Status: 200})
+				}
+			})
+			var calls atomic.Int64
+			before := cpu(b)
+			b.SetParallelism(16)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				p := dialEach(b, e, network, client)
+				for pb.Next() {
+					p.say(strings.Replace(hello(fmt.Sprint(calls.Add(1))), "z9hG4bK1", fmt.Sprint("z9hG4bK", calls.Load()), 1))
+					p.hear()
+				}
+			})
+			b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "CPU-µs/op")
+		})
+	}
+}
+
+// dialEach opens a connection and makes its handshakes.
+func dialEach(t testing.TB, e *Endpoint, network string, client *tls.Config) talker {
+	t.Helper()
+	switch network {
+	case "tls":
+		return dialTLS(t, e, client)
+	case "ws":
+		return dialSocket(t, e, nil)
+	default:
+		return dialSocket(t, e, client)
 	}
 }

@@ -41,7 +41,7 @@ func listenUDP(address netip.AddrPort) (*socket, error) {
 // that others can reach; because of rport the answers find us anyway.
 func sentBy(local netip.AddrPort) string {
 	if !local.Addr().IsUnspecified() {
-		return local.String()
+		return netip.AddrPortFrom(local.Addr().WithZone(""), local.Port()).String() // the zone is ours alone
 	}
 	addresses, _ := net.InterfaceAddrs() // none: loopback it is
 	for _, a := range addresses {

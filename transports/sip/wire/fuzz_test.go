@@ -2,9 +2,11 @@ package wire
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // FuzzWebSocketMessage: what comes in a WebSocket is read as what comes in a
@@ -41,5 +43,27 @@ func FuzzWebSocketMessage(f *testing.F) {
 		if !bytes.HasSuffix(data, request.Body) || !bytes.Equal(request.Body, asDatagram.Body) {
 			t.Errorf("body %q", request.Body)
 		}
+	})
+}
+
+// FuzzWebSocketFrames: whatever comes behind the handshake, a stranger's
+// connection has ended when its time is over, and holds nothing.
+func FuzzWebSocketFrames(f *testing.F) {
+	f.Add(frame(frameText, hello("a")))
+	f.Add(append(frame(0x01, hello("a")[:50]), frame(0x89, "between")...))
+	f.Add(frame(frameBinary, "\r\n\r\n"))
+	f.Add(frame(frameClose, "\x03\xe8bye"))
+	f.Add([]byte("\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		inBubbleOf(t, "ws", Config{Workers: 1}, func(t *testing.T, b *bubble) {
+			p := b.openedSocket()
+			go p.Conn.Write(data) // not all of it is read
+			go io.Copy(io.Discard, p.Reader)
+			time.Sleep(2 * time.Minute)
+			if n := b.Counts(); n.Connections != 0 {
+				t.Errorf("%+v", n)
+			}
+			p.Close()
+		})
 	})
 }

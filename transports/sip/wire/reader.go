@@ -12,50 +12,59 @@ type reader struct {
 	service *service
 
 	opened   time.Time // when the connection was, or its handshake was over
-	now      time.Time // of the last read
+	now      time.Time // of the last read, or when it was opened
 	active   time.Time // when there was something that counts
 	began    time.Time // when the message began that isn't complete; zero: none has
 	pinged   time.Time // when a WebSocket was asked for a sign of life
 	messages bool      // there was one, or none has to come soon
 }
 
-// attend reads a connection to its end. When Serve ends it stays open for what
-// is still to be answered, until Close.
+// attend makes the handshakes of a connection and reads it to its end. When Serve
+// ends it stays open for what is still to be answered, until Close.
 func (e *Endpoint) attend(s *service, c *connection) {
-	why := e.readAll(s, c)
-	if why == causeShutdown {
-		return
-	}
-	if c.flow.Network != "tcp" && why != causeHandshake {
-		c.hangUp(why) // TLS and WebSockets have a word for the end
-	}
-	c.close(why)
-	if e.config.Closed != nil {
-		e.config.Closed(c.flow)
-	}
-}
-
-// readAll reads until the connection has to end, and tells why.
-func (e *Endpoint) readAll(s *service, c *connection) cause {
 	r := reader{connection: c, service: s, messages: c.dialled != nil}
 	r.begin()
 	if c.framed {
-		return e.readSocket(&socketReader{reader: r})
+		socket := &socketReader{reader: r}
+		socket.attend(socket.upgrade, socket.run)
+		return
 	}
-	if !c.open {
-		if why, ok := r.shakeHands(nil); !ok {
-			return why
-		}
+	stream := &streamReader{reader: r, framer: framer{maxBody: e.config.MaxBody}}
+	stream.attend(nil, stream.run)
+}
+
+// attend is that of the endpoint. What comes behind a handshake has a goroutine
+// of its own: for an idle connection, the stack that a handshake takes is large.
+func (r *reader) attend(upgrade func() error, run func() cause) {
+	if r.open {
+		r.leave(run())
+		return
 	}
-	stream := streamReader{reader: r, framer: framer{maxBody: e.config.MaxBody}}
-	defer stream.framer.release(e.budget)
-	return stream.run()
+	if why, ok := r.shakeHands(upgrade); !ok {
+		r.leave(why)
+		return
+	}
+	r.service.readers.Go(func() { r.leave(run()) })
+}
+
+// leave ends a connection that is read no more.
+func (r *reader) leave(why cause) {
+	if why == causeShutdown {
+		return
+	}
+	if r.flow.Network != "tcp" && why != causeHandshake {
+		r.hangUp(why) // TLS and WebSockets have a word for the end
+	}
+	r.close(why)
+	if r.endpoint.config.Closed != nil && r.open {
+		r.endpoint.config.Closed(r.flow)
+	}
 }
 
 // begin sets the clock.
 func (r *reader) begin() {
 	r.opened = time.Now()
-	r.active = r.opened
+	r.now, r.active = r.opened, r.opened
 }
 
 // read reads what there is; nothing if the connection has to end.

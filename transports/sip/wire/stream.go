@@ -15,6 +15,7 @@ const pingWithin = time.Second
 // run reads until the connection has to end, and tells why. causeShutdown: it
 // may stay open.
 func (r *streamReader) run() cause {
+	defer r.framer.release(r.endpoint.budget)
 	for {
 		room := r.framer.room(r.endpoint.budget)
 		if room == nil {

@@ -62,12 +62,9 @@ type socketReader struct {
 // errSocketEnded: see socketReader.why.
 var errSocketEnded = errors.New("connection has ended")
 
-// readSocket reads until the connection has to end, and tells why.
-func (e *Endpoint) readSocket(r *socketReader) cause {
-	if why, ok := r.shakeHands(r.upgrade); !ok {
-		return why
-	}
-	defer r.leave()
+// run reads until the connection has to end, and tells why.
+func (r *socketReader) run() cause {
+	defer r.letGo()
 	ctx := context.WithoutCancel(r.service.ctx) // else each read would cost a timer; socketConn knows the deadlines
 	for {
 		_, message, err := r.socket.Reader(ctx)
@@ -80,12 +77,12 @@ func (e *Endpoint) readSocket(r *socketReader) cause {
 		}
 		r.began = time.Time{}
 		r.take(r.inbox.buffer)
-		r.inbox.release(e.budget)
+		r.inbox.release(r.endpoint.budget)
 	}
 }
 
-// leave ends the library's part. What is still to be written doesn't need it.
-func (r *socketReader) leave() {
+// letGo ends the library's part. What is still to be written doesn't need it.
+func (r *socketReader) letGo() {
 	r.inbox.release(r.endpoint.budget)
 	r.left.Store(true)
 	_ = r.socket.CloseNow() // fails only when it is closed

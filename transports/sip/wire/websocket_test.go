@@ -245,6 +245,7 @@ func TestWebSocketControlFrames(t *testing.T) {
 	if got := p.hearClose(); got != 1000 {
 		t.Error(got)
 	}
+	p.Close()
 	waitFor(t, func() bool { n := e.Counts(); return n.EndedByPeer == 1 && n.Connections == 0 })
 }
 
@@ -340,5 +341,41 @@ func TestWebSocketOfTheLibrary(t *testing.T) {
 	}
 	if err := p.Close(websocket.StatusNormalClosure, ""); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBinaryFrames carry what isn't UTF-8, which a browser would refuse in text
+// (RFC 6455 §8.1).
+func TestBinaryFrames(t *testing.T) {
+	e := openEach(t, "ws", loopbacks()["IPv4"], Config{}, func(_ context.Context, x *Exchange) {
+		x.Answer(Reply{Status: 200, Body: []byte("\xff\xfe")})
+	})
+	p := dialSocket(t, e, nil)
+	p.say(hello("a"))
+	if opcode, answer := p.frame(); opcode != frameBinary || status(answer) != "200 OK" {
+		t.Errorf("frame %x %q", opcode, answer)
+	}
+}
+
+func TestFrameHead(t *testing.T) {
+	for length, want := range map[int]string{0: "\x81\x00", 125: "\x81\x7d", 126: "\x81\x7e\x00\x7e", 65_535: "\x81\x7e\xff\xff", 65_536: "\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"} {
+		if got := appendFrameHead(nil, frameText, length); string(got) != want {
+			t.Errorf("%d: %x, want %x", length, got, want)
+		}
+	}
+}
+
+// TestImpatientWebSocket doesn't wait for the end of the handshake.
+func TestImpatientWebSocket(t *testing.T) {
+	e := openEach(t, "ws", loopbacks()["IPv4"], Config{}, echo)
+	conn := dialTCP(t, e).Conn
+	p := &socketPeer{bufio.NewReader(conn), conn, t}
+	if got := p.upgrade(upgradeRequest + string(frame(frameText, hello("a"))) + string(frame(frameText, hello("b")))); got.StatusCode != 101 {
+		t.Fatalf("%+v", got)
+	}
+	for range 2 {
+		if got := status(p.hear()); got != "200 OK" {
+			t.Error(got)
+		}
 	}
 }

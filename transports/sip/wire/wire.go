@@ -3,7 +3,8 @@
 // §17). It hands valid requests to a handler, writes what it is told to write,
 // and answers retransmissions by itself. It bounds what peers can take of
 // memory, connections and time. It dials servers when it is told to, and never a
-// client.
+// client. What it speaks: UDP, TCP, TLS, WebSockets (RFC 7118) with and without
+// TLS, and as much STUN as keep-alives need.
 //
 // It must not know the gateway: no accounts, no policies, no storage. What a
 // request means is the business of the door that uses this package.
@@ -12,6 +13,10 @@
 // Framing, header values and transactions are ours: sipgo takes the last of two
 // contradicting headers, changes the case of methods, loses a Via whose port is
 // wrong, and keeps 5 KB for each finished transaction.
+//
+// Of github.com/coder/websocket it uses the opening handshake and the reader. It
+// writes frames by itself, through the queue that every connection has: the
+// library's writer would wait for the peer.
 package wire
 
 import (
