@@ -85,7 +85,7 @@ func TestBaresip(t *testing.T) {
 	s := newGateway(t, "1001", "1002")
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
-			b := startBaresip(t, network)
+			b := startBaresip(t, network, "1001", "1002")
 			b.waitFor(`(?m)^SIP/2\.0 200 OK\r$[^~]*?CSeq: \d+ REGISTER`)
 			text := "to the phone over " + network
 			s.imgate("send", "1002@sip.example.com", "1001@sip.example.com", text, "--password", password, "--transport", network)
@@ -110,7 +110,7 @@ func TestBaresip(t *testing.T) {
 	}
 }
 
-// baresip is a phone of 1001's whose address book holds 1002.
+// baresip is a phone with an address book.
 type baresip struct {
 	t       *testing.T
 	dir     string
@@ -119,14 +119,18 @@ type baresip struct {
 
 const phoneControl = "127.0.0.1:15444"
 
-func startBaresip(t *testing.T, network string) *baresip {
+func startBaresip(t *testing.T, network, user string, contacts ...string) *baresip {
 	t.Helper()
 	program := need(t, "baresip", "baresip-core")
 	b := &baresip{t: t, dir: t.TempDir()}
 	b.write("config", "sip_listen 0.0.0.0:15070\nmodule_path /usr/lib/baresip/modules\nmodule stdio.so\n"+
 		"module_app account.so\nmodule_app contact.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\nctrl_tcp_listen "+phoneControl+"\n")
-	b.write("contacts", "\"Bob\" <sip:1002@sip.example.com>\n")
-	b.write("accounts", fmt.Sprintf("<sip:1001@sip.example.com;transport=%s>;auth_user=1001;auth_pass=%s;outbound=\"sip:%s;transport=%[1]s\";regint=600\n", network, password, host))
+	var book strings.Builder
+	for _, contact := range contacts {
+		fmt.Fprintf(&book, "\"%s\" <sip:%[1]s@sip.example.com>\n", contact)
+	}
+	b.write("contacts", book.String())
+	b.write("accounts", fmt.Sprintf("<sip:%[1]s@sip.example.com;transport=%[2]s>;auth_user=%[1]s;auth_pass=%[3]s;outbound=\"sip:%[4]s;transport=%[2]s\";regint=600\n", user, network, password, host))
 	out, err := os.Create(filepath.Join(b.dir, "out"))
 	if err != nil {
 		t.Fatal(err)
@@ -182,23 +186,42 @@ func until(condition func() bool) bool {
 	return false
 }
 
-// send has the phone send a text to the only one in its address book.
+// send has the phone send a text to the current one in its address book.
 func (b *baresip) send(text string) {
+	b.t.Helper()
+	b.command("message", text)
+}
+
+// choose makes another one in its address book the current one.
+func (b *baresip) choose(user string) {
+	b.t.Helper()
+	for range 10 {
+		if strings.Contains(b.command("contact_next", ""), "sip:"+user+"@") {
+			return
+		}
+	}
+	b.t.Fatalf("the phone has no contact %s", user)
+}
+
+// command has the phone do something, and returns what it says.
+func (b *baresip) command(name, params string) string {
 	b.t.Helper()
 	control, err := net.DialTimeout("tcp", phoneControl, patience)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	defer control.Close()
-	command := fmt.Sprintf(`{"command":"message","params":%q,"token":"t"}`, text)
+	command := fmt.Sprintf(`{"command":%q,"params":%q,"token":"t"}`, name, params)
 	fmt.Fprintf(control, "%d:%s,", len(command), command) // a netstring
 	answer := make([]byte, 1024)
 	if err := control.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		b.t.Fatal(err)
 	}
-	if n, err := control.Read(answer); err != nil || !bytes.Contains(answer[:n], []byte(`"ok":true`)) {
-		b.t.Fatalf("the phone doesn't send: %v %s", err, answer[:n])
+	n, err := control.Read(answer)
+	if err != nil || !bytes.Contains(answer[:n], []byte(`"ok":true`)) {
+		b.t.Fatalf("the phone doesn't %s: %v %s", name, err, answer[:n])
 	}
+	return string(answer[:n])
 }
 
 // stop ends the phone as its user would: it unregisters.

@@ -70,7 +70,7 @@ func exampleNode(t *testing.T, binary, dir, name, sip, admin, database string) *
 	}
 	config := replaceOnce(t, string(text), "postgres://imgate@127.0.0.1:5432/imgate", database)
 	config = replaceOnce(t, config, "data_dir: ./"+name, "data_dir: "+filepath.Join(dir, "data"))
-	config += fmt.Sprintf("    peers: [{name: kamailio, addresses: [%q]}]\n", proxy)
+	config += fmt.Sprintf("    peers: [{name: kamailio, addresses: [%q], dispatches: true}]\n", proxy)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func TestCPIMRoundTrip(t *testing.T) {
 		}
 		return bytes.Equal(got.Append(nil), b)
 	}
-	if err := quick.Check(roundTrip, &quick.Config{MaxCount: 2000}); err != nil {
+	if err := quick.Check(roundTrip, &quick.Config{MaxCount: 500}); err != nil {
 		t.Error(err)
 	}
 }

@@ -84,7 +84,7 @@ func (l *Locations) forgetDevice(account, name string) []plugin.Change {
 	return []plugin.Change{{Table: tableDevices, Key: known[i].key()}}
 }
 
-// restoreDevices fills in the devices that are on disk.
+// restoreDevices fills in the devices that are on disk. The lock is held.
 func (l *Locations) restoreDevices(ctx context.Context, now time.Time) error {
 	err := scan(ctx, l.storage, tableDevices, nil, func(_, value []byte) error {
 		d, err := decodeDevice(value)
@@ -94,7 +94,7 @@ func (l *Locations) restoreDevices(ctx context.Context, now time.Time) error {
 		return err
 	})
 	if err == nil {
-		l.SweepDevices(now)
+		l.sweepDevices(now)
 	}
 	return err
 }
@@ -103,6 +103,11 @@ func (l *Locations) restoreDevices(ctx context.Context, now time.Time) error {
 func (l *Locations) SweepDevices(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.sweepDevices(now)
+}
+
+// sweepDevices: the lock is held.
+func (l *Locations) sweepDevices(now time.Time) {
 	var changes []plugin.Change
 	for account, devices := range l.devices {
 		for _, d := range devices {

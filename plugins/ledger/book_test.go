@@ -87,6 +87,30 @@ func TestFullAddressAsDigestUsername(t *testing.T) {
 	}
 }
 
+// TestUnknownCostsAsMuch: who doesn't exist costs as much work as a wrong
+// password, so that the time that it takes doesn't tell them apart. Time itself
+// is too uneven to compare; what is allocated for each hash isn't.
+func TestUnknownCostsAsMuch(t *testing.T) {
+	book := openTestBook(t, plugintest.NewTables(), time.Now())
+	addTo(t, book, entry{AOR: "alice@a.example", Password: "secret"})
+	work := func(username, algorithm string) float64 {
+		d := &plugin.Digest{Method: "REGISTER", URI: "sip:a.example", Nonce: "n", Username: username, Realm: "a.example", Algorithm: algorithm,
+			QOP: "auth", NC: "00000001", CNonce: "c", Response: strings.Repeat("0", 32)}
+		return testing.AllocsPerRun(100, func() {
+			if book.verify(plugin.Credentials{Digest: d}) != nil {
+				t.Fatal("let in")
+			}
+		})
+	}
+	for _, algorithm := range []string{"MD5", "SHA-256"} {
+		for _, pair := range [][2]string{{"alice", "nobody"}, {"alice@a.example", "nobody@a.example"}} {
+			if known, unknown := work(pair[0], algorithm), work(pair[1], algorithm); known != unknown || known == 0 {
+				t.Errorf("%s: %v allocations for %s, %v for %s", algorithm, known, pair[0], unknown, pair[1])
+			}
+		}
+	}
+}
+
 // The example of RFC 7616 §3.9.1, both algorithms.
 func TestDigestOfRFC7616(t *testing.T) {
 	for _, c := range []struct{ algorithm, response string }{

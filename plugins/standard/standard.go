@@ -13,10 +13,12 @@ import (
 	"github.com/imgate/imgate/plugins/pebble"
 	"github.com/imgate/imgate/plugins/postgres"
 	"github.com/imgate/imgate/plugins/rego"
+	"github.com/imgate/imgate/plugins/webhook"
 	"github.com/imgate/imgate/transports/loop"
 	"github.com/imgate/imgate/transports/sip"
 	"github.com/imgate/imgate/transports/sip/trunk"
 	"github.com/imgate/imgate/transports/sip/ua"
+	"github.com/imgate/imgate/transports/sip/ua/idle"
 	"github.com/imgate/imgate/transports/smpp"
 	"github.com/imgate/imgate/transports/smpp/load"
 	"github.com/imgate/imgate/transports/smpp/smsc"
@@ -25,7 +27,7 @@ import (
 // Plugins are all plugins of the standard build.
 var Plugins = []plugin.Definition{
 	// Transports: the doors.
-	sip.Plugin.With(ua.Commands...),
+	sip.Plugin.With(ua.Commands...).With(idle.Command),
 	trunk.Plugin,
 	smpp.Plugin.With(smsc.Commands...).With(load.Command),
 	smpp.Server,
@@ -40,6 +42,8 @@ var Plugins = []plugin.Definition{
 	ledger.Accounts,
 	ledger.Charging,
 	free.Charging,
+	// Who wakes apps that sleep.
+	webhook.Plugin,
 	// Who watches.
 	ladder.Plugin,
 	hep.Plugin,

@@ -73,6 +73,7 @@ func (c Config) Validate() error {
 	c.checkRegistration(&p)
 	checkPeers(c.Peers, &p)
 	c.checkPush(&p)
+	c.checkCertified(&p)
 	c.Limits.check(&p)
 	return errors.Join(p...)
 }

@@ -58,6 +58,9 @@ func TestConfig(t *testing.T) {
 		{"limits.udp_message", func(c *Config) { c.Limits.UDPMessage = 65_001 }},
 		{"limits.requests_per_source", func(c *Config) { c.Limits.RequestsPerSource = 0 }},
 		{"limits.requests_per_account", func(c *Config) { c.Limits.RequestsPerAccount = maxRate + 1 }},
+		{"peers[0].certificates", func(c *Config) {
+			c.Peers = []Peer{{Name: "a", Certificates: []string{"proxy.example.com"}}}
+		}},
 		{"peers[0].certificates[1]", func(c *Config) {
 			c.Peers = []Peer{{Name: "a", Certificates: []string{"proxy.example.com", "*.example.com"}}}
 		}},

@@ -182,6 +182,13 @@ func (g *gate) lostFlows() []string {
 	return slices.Clone(g.gone)
 }
 
+// bind makes a binding all that there are.
+func (g *gate) bind(b plugin.Binding) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.bindings = []plugin.Binding{b}
+}
+
 func (g *gate) refuse(f *message.Failure) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -144,9 +144,8 @@ func TestNothingIsInjectedIntoAnswers(t *testing.T) {
 		c.login()
 		sameAnswer(t, "Accept with "+with, c.message("", "x"), "Accept")
 
-		now := time.Now()
 		g.refuse(nil)
-		g.bindings = []plugin.Binding{{Contact: "sip:a@b" + with, Device: "urn:uuid:1" + with, RegID: "1" + with, Q: 1000, Expires: now.Add(time.Hour)}}
+		g.bind(plugin.Binding{Contact: "sip:a@b" + with, Device: "urn:uuid:1" + with, RegID: "1" + with, Q: 1000, Expires: time.Now().Add(time.Hour)})
 		sameAnswer(t, "Contact with "+with, c.register(""), "Contact", "Date")
 
 		for _, header := range []string{"Require: evil" + with + "\r\n", "User-Agent: baresip v0." + with + "\r\n", "Call-Info: <x" + with + ">\r\n"} {

@@ -65,6 +65,15 @@ func checkPeers(list []Peer, p *problems) {
 	}
 }
 
+// checkCertified wants somebody to ask for the certificates by which peers are
+// known.
+func (c Config) checkCertified(p *problems) {
+	asked := c.needsTLS() && c.TLS.Clients != clientsNone
+	for i, peer := range c.Peers {
+		p.expect(len(peer.Certificates) == 0 || asked, fmt.Sprintf("peers[%d].certificates", i), "tls.clients optional or required, and a tls:// or wss:// address in listen")
+	}
+}
+
 // isCertificateName accepts a name, or a URI.
 func isCertificateName(s string) bool {
 	if !strings.Contains(s, ":") {

@@ -1,4 +1,4 @@
-// Package ua is a small SIP user agent over UDP and TCP, and the commands with
+// Package ua is a small SIP user agent over UDP, TCP, TLS and WebSocket, and the commands with
 // which a person tries the gateway: send, listen and bench.
 //
 // It is the other side of the wire and the yardstick, so it shares no code
@@ -10,6 +10,7 @@ package ua
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -30,9 +31,12 @@ type Config struct {
 	Address  message.Address // its address-of-record
 	Password string
 
-	// Where the server is, host:port: over UDP, over TCP, or both. With both it
-	// is UDP, and TCP once a request is too large for UDP.
-	UDP, TCP string
+	// Where the server is, as in Server: over one network, or over UDP and TCP. Then
+	// it is UDP, and TCP once a request is too large for UDP.
+	UDP, TCP, TLS, WS, WSS string
+	// Secure is for TLS and WSS; nil: the certificate must be the one of the address's
+	// domain, signed by somebody whom the system trusts.
+	Secure *tls.Config
 
 	// Others are further nodes of the same gateway, of which one at a time takes
 	// traffic. The agent stays with the one that answered last. One that answers
@@ -66,7 +70,7 @@ type Agent struct {
 	instance string // of the device (RFC 5626 §4.1)
 	cseq     atomic.Uint32
 	login    login
-	network  string // over which it begins: "udp" or "tcp"
+	network  string // over which it begins
 	nodes    []*node
 	chosen   atomic.Int32 // which of them is asked first
 	unsure   atomic.Int64
@@ -80,6 +84,10 @@ type Agent struct {
 
 	serving sync.Mutex // held while Handle runs
 	taken   recent     // what Handle took
+}
+
+func (c *Config) server() Server {
+	return Server{UDP: c.UDP, TCP: c.TCP, TLS: c.TLS, WS: c.WS, WSS: c.WSS}
 }
 
 // waiter is who waits for what comes on a link.
@@ -113,13 +121,10 @@ func Dial(ctx context.Context, config Config) (*Agent, error) {
 	}
 	a := &Agent{
 		config: config, callID: rand.Text(), tag: rand.Text(), instance: newInstance(),
-		network: "udp", pending: map[string]waiter{},
+		network: config.server().network(), pending: map[string]waiter{},
 	}
 	a.login.username, a.login.password = config.Address.User, config.Password
-	if config.UDP == "" {
-		a.network = "tcp"
-	}
-	for _, server := range append([]Server{{config.UDP, config.TCP}}, config.Others...) {
+	for _, server := range append([]Server{config.server()}, config.Others...) {
 		if server.address(a.network) == "" {
 			return nil, errNetworks
 		}
@@ -136,7 +141,7 @@ func Dial(ctx context.Context, config Config) (*Agent, error) {
 	return a, nil
 }
 
-var errNetworks = errors.New("all servers must be reached over the same network, UDP or TCP")
+var errNetworks = errors.New("all servers must be reached over the same network")
 
 // several tells whether there is another server to go to.
 func (a *Agent) several() bool { return len(a.nodes) > 1 }
@@ -167,6 +172,10 @@ func (a *Agent) Close() error {
 // Local is the address that the agent is reached at.
 func (a *Agent) Local() netip.AddrPort { return a.current().local }
 
+// Connected tells whether the agent's connection still stands. Over UDP there is none
+// that could break.
+func (a *Agent) Connected() bool { return !a.current().isBroken() }
+
 func (a *Agent) current() *link {
 	chosen := int(a.chosen.Load())
 	if l := a.linkTo(chosen); l != nil {
@@ -188,9 +197,7 @@ func (a *Agent) linkTo(server int) *link {
 // whose reader has ended then.
 func (a *Agent) dial(ctx context.Context, network string, server int) (*link, error) {
 	address := a.nodes[server].address(network)
-	var dialer net.Dialer
-	dialer.Timeout = a.patience()
-	conn, err := dialer.DialContext(ctx, network, address)
+	conn, err := a.open(ctx, network, address)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, nobodyListens(address, network, err)
 	}
@@ -226,7 +233,15 @@ func (a *Agent) connected(ctx context.Context, server int) (*link, error) {
 	if l := a.linkTo(server); l != nil && !l.isBroken() {
 		return l, nil
 	}
-	return a.dial(ctx, "tcp", server)
+	return a.dial(ctx, a.streamNetwork(), server)
+}
+
+// streamNetwork is the one over which connections are made.
+func (a *Agent) streamNetwork() string {
+	if a.network == "udp" {
+		return "tcp"
+	}
+	return a.network
 }
 
 // stream returns a connection to the only server for what is too large for UDP.

@@ -18,7 +18,7 @@ var Commands = []plugin.Command{
 		Path: "listen", Args: "ADDRESS",
 		Short: "register as an account and print the messages that arrive",
 		Long: "Registers ADDRESS over SIP, as a phone would, and prints each message on a line until it is interrupted. " +
-			"Over TCP it keeps the connection alive, and makes another one when it breaks." + secrecy,
+			"Over a connection it keeps the connection alive, and makes another one when it breaks." + secrecy,
 		Setup: setupListen,
 	},
 	load.Command,

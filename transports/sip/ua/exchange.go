@@ -272,7 +272,16 @@ func (a *Agent) contact(l *link) string {
 	if !l.isStream() {
 		return "<" + uri + ">"
 	}
-	return "<" + uri + `;transport=tcp>;+sip.instance="<` + a.instance + `>"`
+	return "<" + uri + ";transport=" + transportOf(l.network) + `>;+sip.instance="<` + a.instance + `>"`
+}
+
+// transportOf is the parameter of a URI. A secure WebSocket has none of its own
+// (RFC 7118 §5.2).
+func transportOf(network string) string {
+	if network == "wss" {
+		return "ws"
+	}
+	return network
 }
 
 // targetOf writes who a message is for: a number without a domain as one.

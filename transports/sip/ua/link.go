@@ -30,7 +30,7 @@ const writeWithin = 10 * time.Second
 // link is a socket connected to the server.
 type link struct {
 	conn    net.Conn
-	network string // "udp" or "tcp"
+	network string
 	local   netip.AddrPort
 	reader  *bufio.Reader // of a stream; belongs to the reading goroutine
 	buffer  []byte        // likewise
@@ -50,7 +50,7 @@ func newLink(conn net.Conn, network string) *link {
 	return l
 }
 
-func (l *link) isStream() bool { return l.network == "tcp" }
+func (l *link) isStream() bool { return l.network != "udp" }
 
 // isBroken tells whether a connection has ended. A UDP socket goes on.
 func (l *link) isBroken() bool {

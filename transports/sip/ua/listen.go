@@ -29,7 +29,9 @@ func setupListen(flags *flag.FlagSet) plugin.Run {
 	secret.declare(flags, "ADDRESS")
 	var servers target.Names
 	flags.Var(&servers, "server", target.Usage+target.Further)
-	network := flags.String("transport", "", "udp or `tcp` (default: udp)")
+	network := flags.String("transport", "", "`network`: "+target.Networks+" (default: udp)")
+	var t trust
+	t.declare(flags)
 	count := flags.Int("count", 0, "end after so many messages; 0: go on until interrupted")
 	asJSON := flags.Bool("json", false, "print each message as a JSON object on a line")
 
@@ -44,7 +46,7 @@ func setupListen(flags *flag.FlagSet) plugin.Run {
 		if *count < 0 {
 			return plugin.Usage("--count: expected a number of messages, 0 for no end")
 		}
-		config, err := listenConfig(servers, *network, in.Settings)
+		config, err := listenConfig(servers, *network, t, in.Settings)
 		if err != nil {
 			return err
 		}
@@ -59,8 +61,8 @@ func setupListen(flags *flag.FlagSet) plugin.Run {
 
 // listenConfig says where the server is: over one network, since a
 // registration stays where it was made.
-func listenConfig(servers target.Names, network string, settings plugin.Config) (Config, error) {
-	config, err := configOf(servers, network, settings)
+func listenConfig(servers target.Names, network string, t trust, settings plugin.Config) (Config, error) {
+	config, err := configOf(servers, network, t, settings)
 	if config.UDP != "" {
 		config.TCP = ""
 	}

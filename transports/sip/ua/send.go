@@ -25,13 +25,15 @@ type sending struct {
 	contentType string
 	timeout     time.Duration
 	options     Options
+	trust       trust
 }
 
 func setupSend(flags *flag.FlagSet) plugin.Run {
 	var s sending
 	s.password.declare(flags, "FROM")
 	flags.Var(&s.servers, "server", target.Usage+target.Further)
-	flags.StringVar(&s.network, "transport", "", "udp or `tcp` (default: UDP, and TCP for what is larger than 1300 octets)")
+	flags.StringVar(&s.network, "transport", "", "`network`: "+target.Networks+" (default: UDP, and TCP for what is larger than 1300 octets)")
+	s.trust.declare(flags)
 	flags.StringVar(&s.contentType, "type", "text/plain", "the MIME `type` of TEXT")
 	flags.DurationVar(&s.timeout, "timeout", 40*time.Second, "how long to wait for the answer")
 	flags.Func("expires", "how `long` to keep the message if it can't be delivered now, such as 1h; 0s: not at all (default: as the operator says)", s.setExpires)
@@ -62,7 +64,7 @@ func (s *sending) run(ctx context.Context, in plugin.Invocation) error {
 	if !isMediaType(s.contentType) {
 		return plugin.Usage("--type: %w", errMediaType)
 	}
-	config, err := configOf(s.servers, s.network, in.Settings)
+	config, err := configOf(s.servers, s.network, s.trust, in.Settings)
 	if err != nil {
 		return err
 	}
@@ -94,16 +96,21 @@ func recipient(text string) (message.Address, error) {
 }
 
 // configOf says where the servers are.
-func configOf(named target.Names, network string, settings plugin.Config) (Config, error) {
+func configOf(named target.Names, network string, t trust, settings plugin.Config) (Config, error) {
 	servers, err := named.Of(network, settings)
 	if err != nil {
 		return Config{}, err
 	}
-	config := Config{UDP: servers[0].UDP, TCP: servers[0].TCP}
+	config := at(servers[0])
+	config.Secure = t.config()
 	for _, s := range servers[1:] {
 		config.Others = append(config.Others, Server(s))
 	}
 	return config, nil
+}
+
+func at(s target.Server) Config {
+	return Config{UDP: s.UDP, TCP: s.TCP, TLS: s.TLS, WS: s.WS, WSS: s.WSS}
 }
 
 func (s *sending) send(ctx context.Context, config Config, to message.Address, body []byte) (Result, error) {

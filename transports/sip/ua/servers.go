@@ -14,15 +14,32 @@ import (
 	"github.com/imgate/imgate/transports/sip/ua/internal/target"
 )
 
-// Server is where a node of the gateway is, host:port: over UDP, over TCP, or
-// both.
-type Server struct{ UDP, TCP string }
+// Server is where a node of the gateway is, host:port by network; empty: not over
+// this one. WS and WSS may have a path behind it.
+type Server struct{ UDP, TCP, TLS, WS, WSS string }
 
 func (s Server) address(network string) string {
-	if network == "tcp" {
+	switch network {
+	case "tcp":
 		return s.TCP
+	case "tls":
+		return s.TLS
+	case "ws":
+		return s.WS
+	case "wss":
+		return s.WSS
 	}
 	return s.UDP
+}
+
+// network is the first over which the server is.
+func (s Server) network() string {
+	for _, network := range []string{"udp", "tcp", "tls", "ws"} {
+		if s.address(network) != "" {
+			return network
+		}
+	}
+	return "wss"
 }
 
 // Attempts is what an agent has tried with one of its servers.

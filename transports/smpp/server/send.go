@@ -88,7 +88,7 @@ func (s *session) send(ctx context.Context, m *message.Message, route plugin.Rou
 		}
 		taken.add(i)
 	}
-	return plugin.Receipt{Final: true, Unwrapped: true}, nil
+	return plugin.Receipt{Final: true}, nil
 }
 
 // marking is what an ESME may know a repeat of a delivery by, in
@@ -162,7 +162,7 @@ func (p progress) add(part int) { p[1+part/8] |= 1 << (part % 8) }
 func (p progress) receipt() plugin.Receipt {
 	for _, octet := range p[1:] {
 		if octet != 0 {
-			return plugin.Receipt{Progress: p, Unwrapped: true}
+			return plugin.Receipt{Progress: p}
 		}
 	}
 	return plugin.Receipt{}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"text/tabwriter"
 	"time"
+
+	"github.com/imgate/imgate/transports/sip/ua/internal/process"
 )
 
 // report is what a run found. Times are in milliseconds, sizes in octets.
@@ -27,8 +29,8 @@ type report struct {
 	Timeouts  uint64            `json:"timeouts"`
 	PerSecond float64           `json:"per_second"` // answered by 2xx
 	LatencyMS latencies         `json:"latency_ms"`
-	Server    *process          `json:"server,omitempty"`
-	Generator *process          `json:"generator,omitempty"`
+	Server    *cost             `json:"server,omitempty"`
+	Generator *cost             `json:"generator,omitempty"`
 
 	// Counted from the first message on.
 	Repeats      int    `json:"repeats"` // requests sent again for want of an answer
@@ -67,7 +69,7 @@ type latencies struct {
 	Max float64 `json:"max"`
 }
 
-type process struct {
+type cost struct {
 	MicrosPerMessage float64 `json:"cpu_us_per_message"`
 	Resident         int64   `json:"resident"`
 	Peak             int64   `json:"resident_peak"`
@@ -76,11 +78,11 @@ type process struct {
 // drain is how kept messages arrived once the recipients were registered; its
 // time includes the registrations.
 type drain struct {
-	Delivered uint64   `json:"delivered"`
-	Seconds   float64  `json:"seconds"`
-	PerSecond float64  `json:"per_second"`
-	Server    *process `json:"server,omitempty"`
-	Generator *process `json:"generator,omitempty"`
+	Delivered uint64  `json:"delivered"`
+	Seconds   float64 `json:"seconds"`
+	PerSecond float64 `json:"per_second"`
+	Server    *cost   `json:"server,omitempty"`
+	Generator *cost   `json:"generator,omitempty"`
 }
 
 func (r *run) report(before, after sample) *report {
@@ -146,14 +148,14 @@ func (r *run) addDrain(result *report, before, after sample) {
 }
 
 // spent is what a process used between two samples; nil: that isn't known.
-func spent(before, after *usage, messages uint64) *process {
+func spent(before, after *process.Usage, messages uint64) *cost {
 	if before == nil || after == nil || messages == 0 {
 		return nil
 	}
-	cpu := after.cpu - before.cpu
-	return &process{
+	cpu := after.CPU - before.CPU
+	return &cost{
 		MicrosPerMessage: float64(cpu.Microseconds()) / float64(messages),
-		Resident:         after.resident, Peak: after.peak,
+		Resident:         after.Resident, Peak: after.Peak,
 	}
 }
 
@@ -223,7 +225,7 @@ func (r *report) load() string {
 }
 
 // String writes a process's usage for a table; nil is one that isn't known.
-func (p *process) String() string {
+func (p *cost) String() string {
 	if p == nil {
 		return "not known"
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/imgate/imgate/transports/sip/ua/internal/process"
 )
 
 // registerFor is how long registrations are asked for, in seconds.
@@ -326,17 +328,17 @@ func (r *run) checkRegistrations() error {
 }
 
 // sample is what the server and the generator have used so far; nil: unknown.
-type sample struct{ server, generator *usage }
+type sample struct{ server, generator *process.Usage }
 
 func (r *run) sample() (sample, error) {
 	var s sample
-	if own, err := usageOf(self); err == nil { // else this isn't Linux
+	if own, err := process.UsageOf(process.Self); err == nil { // else this isn't Linux
 		s.generator = &own
 	}
 	if r.pid == "" {
 		return s, nil
 	}
-	server, err := usageOf(r.pid)
+	server, err := process.UsageOf(r.pid)
 	if err != nil {
 		return s, err
 	}

@@ -16,8 +16,15 @@ const (
 	defaultPort = "5060"           // RFC 3261 §19.1.2
 )
 
+// ports are those of networks with one of their own (RFC 3261 §19.1.2, RFC 7118
+// §5.2).
+var ports = map[string]string{"tls": "5061", "ws": "80", "wss": "443"}
+
 // Usage describes the flag whose value Of takes.
-const Usage = "the SIP `server`: host:port, sip:host:port, udp://host:port or tcp://host:port (default: as configured, else " + fallback + ")"
+const Usage = "the SIP `server`: host:port, sip:host:port, udp://host:port, and so tcp, tls, ws and wss (default: as configured, else " + fallback + ")"
+
+// Networks are those over which a server may be reached.
+const Networks = "udp, tcp, tls, ws or wss"
 
 // Further says what naming several servers means.
 const Further = "; several are nodes of one gateway: whichever takes traffic is used"
@@ -55,8 +62,9 @@ func (n Names) Of(network string, settings plugin.Config) ([]Server, error) {
 	return servers, nil
 }
 
-// Server is where to send, host:port by network; empty: not over this one.
-type Server struct{ UDP, TCP string }
+// Server is where to send, host:port by network; empty: not over this one. WS and
+// WSS may have a path behind it.
+type Server struct{ UDP, TCP, TLS, WS, WSS string }
 
 // Of returns the server to talk to: the one that was asked for, else the one
 // that the configuration says clients can reach. network is "udp" or "tcp" if
@@ -67,14 +75,32 @@ func Of(asked, network string, settings plugin.Config) (Server, error) {
 	}
 	scheme, rest, found := strings.Cut(asked, "://")
 	if !found {
-		host := withPort(strings.TrimPrefix(asked, "sip:"))
-		return Server{UDP: host, TCP: host}.only(network)
+		return named(strings.TrimPrefix(asked, "sip:"), network).only(network)
 	}
 	if network != "" && network != scheme {
 		return Server{}, plugin.Usage("the server is %s, and the transport %s", asked, network)
 	}
-	host := withPort(rest)
-	return Server{UDP: host, TCP: host}.only(scheme)
+	return named(rest, scheme).only(scheme)
+}
+
+// named is a server that has the same name over all networks; without one chosen
+// those that need no certificate.
+func named(host, network string) Server {
+	if network == "" {
+		host = withPort(host, defaultPort)
+		return Server{UDP: host, TCP: host}
+	}
+	port, own := ports[network]
+	if !own {
+		port = defaultPort
+	}
+	host, path, _ := strings.Cut(host, "/")
+	host = withPort(host, port)
+	web := host
+	if path != "" {
+		web += "/" + path
+	}
+	return Server{UDP: host, TCP: host, TLS: host, WS: web, WSS: web}
 }
 
 // configured is the server of a configuration: the same address for both
@@ -84,7 +110,10 @@ func configured(settings plugin.Config) Server {
 	if !ok {
 		return Server{UDP: fallback, TCP: fallback}
 	}
-	s := Server{UDP: door.ClientAddress("udp"), TCP: door.ClientAddress("tcp")}
+	s := Server{
+		UDP: door.ClientAddress("udp"), TCP: door.ClientAddress("tcp"),
+		TLS: door.ClientAddress("tls"), WS: door.ClientAddress("ws"), WSS: door.ClientAddress("wss"),
+	}
 	if s == (Server{}) {
 		return Server{UDP: fallback, TCP: fallback}
 	}
@@ -95,13 +124,22 @@ func configured(settings plugin.Config) Server {
 func (s Server) only(network string) (Server, error) {
 	switch network {
 	case "":
+		if s.UDP != "" || s.TCP != "" {
+			return Server{UDP: s.UDP, TCP: s.TCP}, nil
+		}
 		return s, nil
 	case "udp":
-		s.TCP = ""
+		s = Server{UDP: s.UDP}
 	case "tcp":
-		s.UDP = ""
+		s = Server{TCP: s.TCP}
+	case "tls":
+		s = Server{TLS: s.TLS}
+	case "ws":
+		s = Server{WS: s.WS}
+	case "wss":
+		s = Server{WSS: s.WSS}
 	default:
-		return Server{}, plugin.Usage("%q isn't a transport: expected udp or tcp", network)
+		return Server{}, plugin.Usage("%q isn't a transport: expected %s", network, Networks)
 	}
 	if s == (Server{}) {
 		return s, plugin.Usage("the configuration has no %s listener: say which --server", network)
@@ -110,12 +148,12 @@ func (s Server) only(network string) (Server, error) {
 }
 
 // withPort completes a server's name: "host", "host:port", "::1" or "[::1]:5060".
-func withPort(server string) string {
+func withPort(server, port string) string {
 	if ip, err := netip.ParseAddr(server); err == nil {
-		return net.JoinHostPort(ip.String(), defaultPort)
+		return net.JoinHostPort(ip.String(), port)
 	}
 	if _, _, err := net.SplitHostPort(server); err != nil {
-		return net.JoinHostPort(strings.Trim(server, "[]"), defaultPort)
+		return net.JoinHostPort(strings.Trim(server, "[]"), port)
 	}
 	return server
 }

@@ -13,10 +13,7 @@ type settings struct{ udp, tcp string }
 func (settings) Validate() error { return nil }
 
 func (s settings) ClientAddress(network string) string {
-	if network == "tcp" {
-		return s.tcp
-	}
-	return s.udp
+	return map[string]string{"udp": s.udp, "tcp": s.tcp}[network]
 }
 
 type bare struct{}
@@ -24,7 +21,7 @@ type bare struct{}
 func (bare) Validate() error { return nil }
 
 func TestOf(t *testing.T) {
-	both := func(address string) Server { return Server{address, address} }
+	both := func(address string) Server { return Server{UDP: address, TCP: address} }
 	for _, c := range []struct {
 		asked, network string
 		settings       plugin.Config
@@ -36,7 +33,11 @@ func TestOf(t *testing.T) {
 		{"tcp://h:1", "", nil, Server{TCP: "h:1"}},
 		{"tcp://h", "tcp", nil, Server{TCP: "h:5060"}},
 		{"udp://[::1]", "", nil, Server{UDP: "[::1]:5060"}},
-		{"", "", settings{"[::1]:5070", "[::1]:5071"}, Server{"[::1]:5070", "[::1]:5071"}},
+		{"tls://h", "", nil, Server{TLS: "h:5061"}},
+		{"h", "ws", nil, Server{WS: "h:80"}},
+		{"wss://h/sip", "", nil, Server{WSS: "h:443/sip"}},
+		{"wss://[::1]:8443/", "", nil, Server{WSS: "[::1]:8443"}},
+		{"", "", settings{"[::1]:5070", "[::1]:5071"}, Server{UDP: "[::1]:5070", TCP: "[::1]:5071"}},
 		{"", "tcp", settings{"[::1]:5070", "[::1]:5071"}, Server{TCP: "[::1]:5071"}},
 		{"", "", settings{tcp: "c:3"}, Server{TCP: "c:3"}},
 		{"", "", settings{}, both(fallback)},
@@ -60,8 +61,9 @@ func TestOfRefuses(t *testing.T) {
 		settings       plugin.Config
 	}{
 		{"h:1", "sctp", nil},
-		{"tls://h:1", "", nil},
 		{"tcp://h:1", "udp", nil},
+		{"tls://h:1", "tcp", nil},
+		{"", "wss", settings{"c:2", "c:3"}},
 		{"", "tcp", settings{udp: "c:2"}},
 	} {
 		if got, err := Of(c.asked, c.network, c.settings); !errors.As(err, new(plugin.ErrUsage)) {
@@ -81,7 +83,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	got, err := n.Of("", settings{"c:3", "c:3"})
-	if err != nil || len(got) != 2 || got[0] != (Server{"a:1", "a:1"}) || got[1] != (Server{"b:2", "b:2"}) || n.String() != "a:1, b:2" {
+	if err != nil || len(got) != 2 || got[0] != (Server{UDP: "a:1", TCP: "a:1"}) || got[1] != (Server{UDP: "b:2", TCP: "b:2"}) || n.String() != "a:1, b:2" {
 		t.Errorf("two: %v, %v, %v", got, err, &n)
 	}
 	if _, err := (Names{"a:1", "tcp://b:2"}).Of("udp", nil); !errors.As(err, new(plugin.ErrUsage)) {

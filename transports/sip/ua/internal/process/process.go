@@ -1,4 +1,6 @@
-package load
+// Package process tells what a process has used of the machine. It must not know
+// what the process is for.
+package process
 
 import (
 	"bytes"
@@ -13,31 +15,31 @@ import (
 // Go runs on (proc(5)).
 const tick = 10 * time.Millisecond
 
-// self is the generator's own process in /proc.
-const self = "self"
+// Self is this process.
+const Self = "self"
 
-// usage is what a process has used so far.
-type usage struct {
-	cpu      time.Duration
-	resident int64 // octets
-	peak     int64 // octets
+// Usage is what a process has used so far.
+type Usage struct {
+	CPU      time.Duration
+	Resident int64 // octets
+	Peak     int64 // octets
 }
 
-// usageOf reads a process's usage from Linux' /proc.
-func usageOf(pid string) (usage, error) {
+// UsageOf reads a process's usage from Linux' /proc.
+func UsageOf(pid string) (Usage, error) {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
-		return usage{}, fmt.Errorf("read the usage of process %s: %w", pid, err)
+		return Usage{}, fmt.Errorf("read the usage of process %s: %w", pid, err)
 	}
 	status, err := os.ReadFile("/proc/" + pid + "/status")
 	if err != nil {
-		return usage{}, fmt.Errorf("read the usage of process %s: %w", pid, err)
+		return Usage{}, fmt.Errorf("read the usage of process %s: %w", pid, err)
 	}
 	cpu, err := cpuIn(stat)
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
-	return usage{cpu: cpu, resident: memoryIn(status, "VmRSS:"), peak: memoryIn(status, "VmHWM:")}, nil
+	return Usage{CPU: cpu, Resident: memoryIn(status, "VmRSS:"), Peak: memoryIn(status, "VmHWM:")}, nil
 }
 
 var errBadStat = errors.New("/proc: can't read the CPU time of a process")
