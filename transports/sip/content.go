@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgate/imgate/engine/content"
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/transports/sip/translate"
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
@@ -73,7 +74,7 @@ func contentRefusal(x *wire.Exchange) *wire.Reply {
 	for _, h := range x.Headers() {
 		switch h.Name {
 		case "Content-Type":
-			if !isMediaType(h.Value) {
+			if !translate.IsMediaType(h.Value) {
 				return bad("Bad Content-Type")
 			}
 		case "Content-Disposition":
@@ -98,14 +99,6 @@ func isKnownDisposition(value string) bool {
 	disposition = strings.ToLower(strings.Trim(disposition, " \t"))
 	handling, _ := wire.Params(params).Get("handling")
 	return disposition == "" || slices.Contains(dispositions, disposition) || strings.EqualFold(handling, "optional")
-}
-
-// isMediaType checks type and subtype, and that parameters can be told apart:
-// what they say is for who reads the body.
-func isMediaType(s string) bool {
-	kind, params, _ := strings.Cut(s, ";")
-	main, sub, _ := strings.Cut(strings.TrimRight(kind, " \t"), "/")
-	return wire.IsToken(main) && wire.IsToken(sub) && wire.Params(params).Valid() && utf8.ValidString(params)
 }
 
 // displayName is what a sender calls itself; empty if that isn't UTF-8.

@@ -51,49 +51,6 @@ var finals = []struct {
 	{message.StorageDown, 503, 503},
 }
 
-// answers says what a device's refusal means. What isn't here is read as the
-// x00 of its class (RFC 3261 §8.1.3.2). 400, 401 and the like are our fault and
-// not the sender's, so they don't become malformed or unauthenticated.
-var answers = []struct {
-	status    int
-	reason    message.Reason
-	temporary bool
-}{
-	{300, message.Undelivered, false}, // we don't follow redirections
-	{400, message.Undelivered, false},
-	{401, message.Undelivered, false},
-	{402, message.Undelivered, false},
-	{403, message.Undelivered, false},
-	{404, message.UnknownRecipient, false},
-	{405, message.Undelivered, false},
-	{407, message.Undelivered, false},
-	{408, message.NoAnswer, true},
-	{410, message.Gone, false},
-	{413, message.TooLarge, false},
-	{415, message.UnsupportedType, false},
-	{430, message.Unavailable, true}, // the flow is gone (RFC 5626 §11.4)
-	{480, message.Unavailable, true},
-	{482, message.TooManyHops, false},
-	{483, message.TooManyHops, false},
-	{484, message.UnknownRecipient, false},
-	{486, message.Busy, true},
-	{487, message.Undelivered, true},
-	{488, message.Undelivered, false},
-	{491, message.Busy, true},
-	{500, message.Undelivered, true},
-	{501, message.Undelivered, false},
-	{503, message.Unavailable, true},
-	{504, message.NoAnswer, true},
-	{505, message.Undelivered, false},
-	{513, message.TooLarge, false},
-	{600, message.Busy, true},
-	{603, message.Declined, false},
-	{604, message.UnknownRecipient, false},
-	{606, message.Undelivered, false},
-	{607, message.Declined, false}, // unwanted (RFC 8197)
-	{608, message.Declined, false}, // rejected by an intermediary (RFC 8688)
-}
-
 // finalFor is the answer to a request that failed.
 func finalFor(f *message.Failure) wire.Reply {
 	reply := wire.Reply{Status: 500}
@@ -115,42 +72,4 @@ func finalFor(f *message.Failure) wire.Reply {
 		reply.Headers = []wire.Header{{Name: "Accept", Value: strings.Join(f.Accept, ", ")}}
 	}
 	return reply
-}
-
-// failureOf reads the refusal of a device.
-func failureOf(r *wire.Response) *message.Failure {
-	for _, status := range []int{r.Status, r.Status / 100 * 100} {
-		for _, row := range answers {
-			if row.status == status {
-				f := message.Fail(row.reason, "the device answered %d", r.Status)
-				f.Temporary = row.temporary
-				f.RetryAfter = retryAfter(r)
-				f.Accept = accepted(r)
-				return f
-			}
-		}
-	}
-	return message.FailForNow(message.Undelivered, "the device answered %d", r.Status)
-}
-
-// retryAfter reads "120 (in a meeting);duration=60" (RFC 3261 §20.33).
-func retryAfter(r *wire.Response) time.Duration {
-	value := r.Get("Retry-After")
-	if end := strings.IndexAny(value, " (;\t"); end >= 0 {
-		value = value[:end]
-	}
-	const day = 24 * 60 * 60
-	n, ok := wire.Number(value, day)
-	if !ok {
-		return 0
-	}
-	return time.Duration(n) * time.Second
-}
-
-func accepted(r *wire.Response) []string {
-	if r.Status != 415 {
-		return nil
-	}
-	types, _ := wire.List(r.All("Accept")) // what can't be read tells us nothing
-	return types
 }

@@ -8,8 +8,6 @@ import (
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
-func failureOfStatus(status int) *message.Failure { return failureOf(&wire.Response{Status: status}) }
-
 // TestEveryReasonHasAStatus, once, and 503 only those of the node.
 func TestEveryReasonHasAStatus(t *testing.T) {
 	rows := map[message.Reason]int{}
@@ -44,25 +42,6 @@ func TestAccept(t *testing.T) {
 		f := &message.Failure{Reason: message.UnsupportedType, Accept: c.accept}
 		if got := finalFor(f); got.Status != 415 || !slices.Equal(got.Headers, c.want) {
 			t.Errorf("%q: %+v", c.accept, got)
-		}
-	}
-}
-
-func TestEveryRefusalHasAReason(t *testing.T) {
-	known := map[message.Reason]bool{}
-	for _, reason := range message.Reasons {
-		known[reason] = true
-	}
-	seen := map[int]bool{}
-	for _, row := range answers {
-		if seen[row.status] || !known[row.reason] || row.reason.OfNode() {
-			t.Errorf("%d: %s", row.status, row.reason)
-		}
-		seen[row.status] = true
-	}
-	for status := 300; status < 700; status++ {
-		if f := failureOfStatus(status); f.Reason == message.Malformed || f.Reason == message.Unauthenticated || f.Reason == message.Internal {
-			t.Errorf("%d blames the sender or us: %s", status, f.Reason)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/imgate/imgate/engine/message"
+	"github.com/imgate/imgate/transports/sip/translate"
 )
 
 // envelope is a message/cpim around a content with its headers.
@@ -122,8 +123,8 @@ func TestUnwrappedContent(t *testing.T) {
 		"an image, and no Accept":        {"Content-Type: image/png\r\n\r\nx", "", "", ""},
 		"an image":                       {"Content-Type: image/png\r\n\r\nx", "text/plain, IMAGE/PNG", "image/png", "x"},
 		"not an image":                   {"Content-Type: image/png\r\n\r\nx", "text/plain", "", ""},
-		"a text in parts, and no Accept": {mixed, "", typeText, "ü"},
-		"a text in parts":                {mixed, "text/plain", typeText, "ü"},
+		"a text in parts, and no Accept": {mixed, "", "text/plain;charset=utf-8", "ü"},
+		"a text in parts":                {mixed, "text/plain", "text/plain;charset=utf-8", "ü"},
 		"parts":                          {mixed, "multipart/mixed", "multipart/mixed;boundary=b", mixed[strings.Index(mixed, "--b"):]},
 		"a type that is none":            {"Content-Type: text\r\n\r\nx", "*/*", "", ""},
 		"parameters that are none":       {"Content-Type: text/plain; charset=\"a\r\n\r\nx", "*/*", "", ""},
@@ -135,7 +136,7 @@ func TestUnwrappedContent(t *testing.T) {
 		}
 		m := wrappedMessage(test.content)
 		before := *m
-		got := unwrapped(m, accept)
+		got := translate.Unwrapped(m, accept)
 		switch {
 		case got == nil && test.contentType != "":
 			t.Errorf("%s: nothing", name)

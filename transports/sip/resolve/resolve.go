@@ -76,7 +76,9 @@ func New(ctx context.Context, config Config) *Resolver {
 
 // Close ends what is under way.
 func (r *Resolver) Close() {
-	r.stop()
+	r.mu.Lock()
+	r.stop() // no look-up begins behind it
+	r.mu.Unlock()
 	r.flights.Wait()
 }
 
@@ -253,7 +255,7 @@ type target struct {
 var errTransport = errors.New("transport isn't one that we can send over")
 
 func targetOf(u sip.Uri) (target, error) {
-	t := target{port: uint16(u.Port), secure: u.Scheme == "sips", serverName: bareHost(u.Host)}
+	t := target{port: uint16(u.Port), secure: wire.IsSecure(u), serverName: bareHost(u.Host)}
 	host := u.Host
 	if maddr, _ := u.UriParams.Get("maddr"); maddr != "" {
 		host = maddr // RFC 3263 §4

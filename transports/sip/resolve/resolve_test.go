@@ -17,16 +17,9 @@ import (
 
 func parseURI(t *testing.T, text string) sip.Uri {
 	t.Helper()
-	plain, secure := strings.CutPrefix(text, "sips:")
-	if secure {
-		text = "sip:" + plain
-	}
 	u, err := wire.ParseURI(text)
 	if err != nil {
 		t.Fatal(text, err)
-	}
-	if secure {
-		u.Scheme = "sips"
 	}
 	return u
 }

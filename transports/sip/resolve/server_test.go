@@ -36,15 +36,8 @@ func serveZone(t *testing.T, records ...string) *nameServer {
 	t.Helper()
 	s := &nameServer{}
 	s.set(t, records...)
-	packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, streams := listenTwice(t)
 	s.address = packets.LocalAddr().(*net.UDPAddr).AddrPort()
-	streams, err := net.Listen("tcp4", s.address.String())
-	if err != nil {
-		t.Skip(err) // somebody else has the port
-	}
 	for _, server := range []*dns.Server{{PacketConn: packets}, {Listener: streams}} {
 		network := "udp"
 		if server.Listener != nil {
@@ -62,6 +55,25 @@ func serveZone(t *testing.T, records ...string) *nameServer {
 		})
 	}
 	return s
+}
+
+// listenTwice listens on UDP and TCP at one port, which somebody else may have
+// over one of them.
+func listenTwice(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 {
+		packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams, err := net.Listen("tcp4", packets.LocalAddr().String())
+		if err == nil {
+			return packets, streams
+		}
+		packets.Close()
+	}
+	t.Fatal("no port is free")
+	return nil, nil
 }
 
 // set replaces the zone.

@@ -68,7 +68,9 @@ func Refusal(r *wire.Response) *message.Failure {
 				f := message.Fail(row.reason, "answered %d", r.Status)
 				f.Temporary = row.temporary
 				f.RetryAfter = RetryAfter(r)
-				f.Accept = accepted(r)
+				if r.Status == 415 {
+					f.Accept = Accepted(r)
+				}
 				return f
 			}
 		}
@@ -91,10 +93,9 @@ func RetryAfter(r *wire.Response) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-func accepted(r *wire.Response) []string {
-	if r.Status != 415 {
-		return nil
-	}
+// Accepted are the types that whoever sent a response takes (RFC 3261 §20.1); nil:
+// it doesn't say.
+func Accepted(r *wire.Response) []string {
 	types, _ := wire.List(r.All("Accept")) // what can't be read tells us nothing
 	return types
 }

@@ -117,23 +117,17 @@ func (c Config) nextHop() (*sip.Uri, error) {
 	return &u, err
 }
 
-// parseHop reads the URI of a server: of the scheme sip, or of sips, which wire
-// doesn't read since that isn't about requests.
+// parseHop reads the URI of a server.
 func parseHop(text string) (sip.Uri, error) {
-	secure := len(text) > 5 && strings.EqualFold(text[:5], "sips:")
-	if secure {
-		text = "sip:" + text[5:]
-	}
 	u, err := wire.ParseURI(text)
 	if err != nil || u.User != "" || strings.Contains(text, "?") {
 		return u, errNextHop
 	}
-	u.Scheme = "sip"
-	transport, _ := u.UriParams.Get("transport")
 	known := []string{"", "udp", "tcp", "tls"}
-	if secure {
-		u.Scheme, known = "sips", []string{"", "tcp", "tls"}
+	if wire.IsSecure(u) {
+		known = []string{"", "tcp", "tls"}
 	}
+	transport, _ := u.UriParams.Get("transport")
 	if !slices.Contains(known, strings.ToLower(transport)) {
 		return u, errNextHop
 	}

@@ -36,10 +36,8 @@ func (n neighbourhood) open(t plugintest.T) plugin.Transport {
 }
 
 func (n neighbourhood) route(t plugintest.T, hear func(plugintest.Heard) plugintest.Reply) plugin.Route {
-	// Each request has a goroutine of its own: hear may block.
-	var s *server
-	s = serve(t, func(x *wire.Exchange) *wire.Reply {
-		go func() {
+	s := serve(t, func(x *wire.Exchange) *wire.Reply {
+		go func() { // hear may block
 			if reply := hear(heardIn(x)); reply != plugintest.Silence {
 				x.Answer(replyFor(reply))
 			}

@@ -242,7 +242,7 @@ func FuzzParseChallenge(f *testing.F) {
 		}
 		s := session{challenge: c, cnonce: "c"}
 		answer := s.answer("u", "MESSAGE", "sip:b.example")
-		if strings.ContainsAny(value, "\r\n\x00") != strings.ContainsAny(answer, "\r\n\x00") && !strings.ContainsAny(value, "\r\n\x00") {
+		if strings.ContainsAny(answer, "\r\n\x00") && !strings.ContainsAny(value, "\r\n\x00") {
 			t.Errorf("%q becomes %q", value, answer)
 		}
 		// What is answered reads as what was asked.

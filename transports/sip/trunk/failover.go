@@ -21,6 +21,8 @@ const (
 	// first: with its header section it may be too large for a datagram (RFC 3261
 	// §18.1.1).
 	largeBody = 1000
+	// headOctets is what a header section has, by and large.
+	headOctets = 1000
 	// maxAsked is how often one request is sent to one server: without
 	// credentials, with those for a proxy and those for the server, and with a
 	// fresh nonce.
@@ -210,6 +212,11 @@ func (a *attempt) exchange(ctx context.Context, hop wire.Target, request wire.Ou
 }
 
 func (a *attempt) exchangeOnce(ctx context.Context, hop wire.Target, request wire.Outgoing) (*wire.Response, error) {
+	leave, err := a.windows.enter(ctx, hop, len(request.Body)+headOctets)
+	if err != nil {
+		return nil, fmt.Errorf("%w: too much is under way: %w", errNoConnection, err)
+	}
+	defer leave()
 	flow, err := a.work.endpoint.Connect(ctx, hop)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoConnection, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,7 +122,7 @@ func (t *Trunk) answersAt(ctx context.Context, w *work, hop wire.Target, left in
 
 // options is a probe.
 func (t *Trunk) options() wire.Outgoing {
-	uri := t.next.Scheme + ":" + hostPort(*t.next)
+	uri := strings.ToLower(t.next.Scheme) + ":" + hostPort(*t.next)
 	return wire.Outgoing{
 		Method: "OPTIONS", URI: uri, From: "<sip:" + t.config.Domain + ">;tag=" + rand.Text(), To: "<" + uri + ">",
 		CallID: rand.Text(), CSeq: 1, MaxForwards: 70,

@@ -19,7 +19,8 @@ import (
 // Send makes one attempt to hand a message over: to one server after the other,
 // until one answers. Route.Address, if it is there, is a next hop in the place of
 // the configured one. A repeat has the same Call-ID and From tag, and the same
-// CSeq if it is challenged in the same way.
+// CSeq if it is answered in the same way. A server that doesn't know envelopes is
+// asked a second time at once, with what is in it.
 func (t *Trunk) Send(ctx context.Context, m *message.Message, route plugin.Route) (plugin.Receipt, error) {
 	w := t.work.Load()
 	if w == nil {
@@ -33,12 +34,26 @@ func (t *Trunk) Send(ctx context.Context, m *message.Message, route plugin.Route
 		t.health.missed.Store(true)
 		return plugin.Receipt{}, unavailable(errOutOfService)
 	}
-	request, err := t.request(m, to, route.Reference, time.Now())
-	if err != nil {
-		return plugin.Receipt{}, message.Fail(message.Unbuildable, "%w", err)
+	response, err := t.offer(ctx, w, m, to, route.Reference, 1)
+	if err == nil && response.Status == 415 {
+		if inner := translate.Unwrapped(m, translate.Accepted(response)); inner != nil {
+			response, err = t.offer(ctx, w, inner, to, route.Reference, 1+maxAsked+1)
+			receipt, err := t.receipt(to, w, response, err)
+			receipt.Unwrapped = true
+			return receipt, err
+		}
 	}
-	response, err := t.hand(ctx, w, to, request)
 	return t.receipt(to, w, response, err)
+}
+
+// offer sends a message, from that CSeq on, and returns the final response.
+func (t *Trunk) offer(ctx context.Context, w *work, m *message.Message, to way, reference string, cseq uint32) (*wire.Response, error) {
+	request, err := t.request(m, to, reference, time.Now())
+	if err != nil {
+		return nil, message.Fail(message.Unbuildable, "%w", err)
+	}
+	request.CSeq = cseq
+	return t.hand(ctx, w, to, request)
 }
 
 // receipt says what became of an attempt.
@@ -135,8 +150,9 @@ func (t *Trunk) request(m *message.Message, to way, reference string, now time.T
 		URI: to.request, Reference: reference, FromDomain: t.config.Domain, ToDomain: to.domain,
 	}, now)
 	if err == nil && t.config.Assert {
+		// Not the display name: that is what the sender calls itself.
 		var uri, value [256]byte
-		identity := wire.AppendParty(value[:0], m.DisplayName, wire.AppendURI(uri[:0], m.From, t.config.Domain), "")
+		identity := wire.AppendParty(value[:0], "", wire.AppendURI(uri[:0], m.From, t.config.Domain), "")
 		request.Headers = append(request.Headers, wire.Header{Name: "P-Asserted-Identity", Value: string(identity)})
 	}
 	return request, err

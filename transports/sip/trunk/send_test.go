@@ -3,6 +3,7 @@ package trunk
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -101,6 +102,40 @@ func TestRefusals(t *testing.T) {
 		if f := message.AsFailure(err); f.RetryAfter != 7*time.Second {
 			t.Errorf("%d: after %s", test.status, f.RetryAfter)
 		}
+	}
+}
+
+// TestUnwrapped: a server that doesn't know envelopes gets what is in one, as the
+// next request of the same delivery.
+func TestUnwrapped(t *testing.T) {
+	s := serve(t, func(x *wire.Exchange) *wire.Reply {
+		if x.Get("Content-Type") == "message/cpim" {
+			return &wire.Reply{Status: 415, Headers: []wire.Header{{Name: "Accept", Value: "text/plain"}}}
+		}
+		return &wire.Reply{Status: 200}
+	}, "udp")
+	config := local()
+	config.NextHop = "sip:" + s.address(0)
+	trunk, _ := openTrunk(t, config)
+	m, route := testMessage(), delivery()
+	m.ContentType = "message/cpim"
+	m.Body = []byte("From: <sip:alice@a.example>\r\nTo: <sip:bob@b.example>\r\n\r\nContent-Type: text/plain\r\n\r\nhello")
+	receipt, err := trunk.Send(t.Context(), m, route)
+	if err != nil || !receipt.Final || !receipt.Unwrapped {
+		t.Fatal(receipt, err)
+	}
+	first, second := s.next(t, "MESSAGE"), s.next(t, "MESSAGE")
+	if string(first.Body) != string(m.Body) || string(second.Body) != "hello" {
+		t.Errorf("%q, then %q", first.Body, second.Body)
+	}
+	if first.CallID != second.CallID || first.FromTag != second.FromTag || first.CSeq >= second.CSeq {
+		t.Errorf("%s %d, then %s %d", first.CallID, first.CSeq, second.CallID, second.CSeq)
+	}
+	s.answers(always(415))
+	receipt, err = trunk.Send(t.Context(), m, delivery())
+	fails(t, "neither", err, message.UnsupportedType, false)
+	if receipt.Final {
+		t.Error(receipt)
 	}
 }
 
@@ -335,7 +370,9 @@ func TestOurselves(t *testing.T) {
 // TestLarge: what is too large for a datagram goes over TCP where it can, else in
 // fragments, else not at all.
 func TestLarge(t *testing.T) {
-	udp := serve(t, ok, "udp")
+	// An address that nobody else is likely to use: its port is ours over TCP too.
+	own := netip.AddrFrom4([4]byte{127, byte(1 + rand.IntN(254)), byte(rand.IntN(256)), byte(1 + rand.IntN(254))})
+	udp := serveAt(t, ok, wire.Config{}, wire.Listener{Network: "udp", Address: netip.AddrPortFrom(own, 0)})
 	at := udp.endpoint.Addrs()[0]
 	large, larger := strings.Repeat("x", 2000), strings.Repeat("x", 9000)
 	send := func(body, params string) (network string, err error) {
@@ -412,7 +449,7 @@ func TestConnectionThatEnded(t *testing.T) {
 
 // TestRequestsOfOthers: probes are answered, nothing else is let in.
 func TestRequestsOfOthers(t *testing.T) {
-	trunk, _ := openTrunk(t, local())
+	trunk, g := openTrunk(t, local())
 	s := serve(t, ok, "udp")
 	ask := func(method string) int {
 		t.Helper()
@@ -429,6 +466,32 @@ func TestRequestsOfOthers(t *testing.T) {
 	for method, want := range map[string]int{"OPTIONS": 200, "MESSAGE": 405, "REGISTER": 405, "INVITE": 405} {
 		if got := ask(method); got != want {
 			t.Errorf("%s: %d, want %d", method, got, want)
+		}
+	}
+	g.inactive.Store(true)
+	if got := ask("OPTIONS"); got != 503 {
+		t.Errorf("OPTIONS on a standby: %d", got)
+	}
+}
+
+// TestBothFamilies: unless it is said where from, messages go out over IPv4 and
+// over IPv6.
+func TestBothFamilies(t *testing.T) {
+	config := local()
+	config.Listen = ""
+	trunk, _ := openTrunk(t, config)
+	for _, address := range []netip.Addr{loopback, netip.IPv6Loopback()} {
+		probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, 0)))
+		if err != nil {
+			t.Logf("this machine has no %s: %v", address, err)
+			continue
+		}
+		probe.Close()
+		s := serveAt(t, ok, wire.Config{}, wire.Listener{Network: "udp", Address: netip.AddrPortFrom(address, 0)})
+		route := delivery()
+		route.Address = s.address(0)
+		if _, err := trunk.Send(t.Context(), testMessage(), route); err != nil {
+			t.Errorf("%s: %v", address, err)
 		}
 	}
 }

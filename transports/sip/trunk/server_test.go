@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +29,6 @@ type server struct {
 
 	mu      sync.Mutex
 	respond func(x *wire.Exchange) *wire.Reply // nil: silence
-	stopped bool
 	stop    func()
 }
 
@@ -138,16 +138,21 @@ type gate struct {
 	plugin.Gate
 	ready     chan struct{}
 	reachable chan struct{}
-	inactive  *message.Failure
+	inactive  atomic.Bool
 }
 
 func newGate() *gate {
 	return &gate{ready: make(chan struct{}), reachable: make(chan struct{}, 16)}
 }
 
-func (g *gate) Ready()                   { close(g.ready) }
-func (g *gate) Active() *message.Failure { return g.inactive }
-func (g *gate) Reachable()               { g.reachable <- struct{}{} }
+func (g *gate) Ready() { close(g.ready) }
+func (g *gate) Active() *message.Failure {
+	if g.inactive.Load() {
+		return message.FailForNow(message.Standby, "another node is active")
+	}
+	return nil
+}
+func (g *gate) Reachable() { g.reachable <- struct{}{} }
 
 // local are the defaults, on this machine and without probes.
 func local() Config {
@@ -171,7 +176,7 @@ func openTrunk(t *testing.T, config Config) (*Trunk, *gate) {
 }
 
 // start serves a trunk until the test ends.
-func start(t *testing.T, trunk *Trunk) *gate {
+func start(t testing.TB, trunk *Trunk) *gate {
 	t.Helper()
 	g := newGate()
 	ctx, cancel := context.WithCancel(t.Context())

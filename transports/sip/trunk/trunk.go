@@ -41,6 +41,7 @@ type Trunk struct {
 	wire         wire.Config
 	login        *login
 	avoided      *avoided
+	windows      *windows
 	health       health
 	metrics      *metrics
 	registry     *plugin.Metrics
@@ -71,6 +72,7 @@ func New(_ context.Context, env plugin.Env, config Config) (*Trunk, error) {
 		certificates: dialer,
 		login:        newLogin(config.Username, config.Password, config.Realm),
 		avoided:      newAvoided(),
+		windows:      newWindows(),
 		registry:     env.Metrics,
 		log:          log,
 	}

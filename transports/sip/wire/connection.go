@@ -36,6 +36,10 @@ var causeNames = [causes]string{"peer", "idle", "slow_sender", "slow_reader", "m
 // maxQueued is how much may wait to be written on one connection, in octets.
 const maxQueued = 256 << 10
 
+// MaxDialledQueue is the same for a connection that we have opened: whoever has
+// Connect open one bounds what he sends, and its peer isn't just anybody.
+const MaxDialledQueue = 8 << 20
+
 // flushWithin bounds how long Close waits for what is still to be written, and
 // how long a peer may take to see why we hang up.
 const flushWithin = time.Second
@@ -108,10 +112,17 @@ func (c *connection) put(head, packet []byte) error {
 	return ErrNoFlow
 }
 
+func (c *connection) maxQueued() int {
+	if c.dialled != nil {
+		return MaxDialledQueue
+	}
+	return maxQueued
+}
+
 // enqueue tells why a packet can't wait, if it can't.
 func (c *connection) enqueue(head, packet []byte) (cause, bool) {
 	queued := c.queued + len(head) + len(packet)
-	if c.queued > 0 && queued > maxQueued {
+	if c.queued > 0 && queued > c.maxQueued() {
 		return causeSlowReader, false
 	}
 	if held := max(0, queued-smallBuffer); held > c.held {

@@ -1,4 +1,4 @@
-package sip
+package translate
 
 import (
 	"slices"
@@ -11,11 +11,11 @@ import (
 // typeText is that of a text that was taken out of what a device doesn't know.
 const typeText = content.TypePlain + ";charset=utf-8"
 
-// unwrapped is a message for a device that doesn't know message/cpim: what is in
+// Unwrapped is a message for a device that doesn't know message/cpim: what is in
 // the envelope, if the device takes that, else the text that can be read there. It
 // is nil if there is none, and for notices that only clients understand which know
 // envelopes too. accept is what the device says that it takes; empty: it doesn't.
-func unwrapped(m *message.Message, accept []string) *message.Message {
+func Unwrapped(m *message.Message, accept []string) *message.Message {
 	if content.MediaType(m.ContentType) != content.TypeCPIM || m.Class != message.Text {
 		return nil
 	}
@@ -23,7 +23,7 @@ func unwrapped(m *message.Message, accept []string) *message.Message {
 	switch {
 	case !ok:
 		return nil
-	case isMediaType(contentType) && takes(accept, content.MediaType(contentType)):
+	case IsMediaType(contentType) && takes(accept, content.MediaType(contentType)):
 		return holding(m, contentType, inner)
 	}
 	words, ok := content.Text(contentType, inner)
