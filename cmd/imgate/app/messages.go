@@ -155,10 +155,13 @@ func printMessages(out io.Writer, form string) func([]spool.Summary) error {
 }
 
 // shownService is the service that has decided on a message. None has on a receipt
-// for a sender.
+// for a sender; what it decided on has one more line for each copy.
 func shownService(m *spool.Summary) string {
 	if m.Type == message.TypeReceipt {
 		return "(receipt)"
+	}
+	if m.Device != "" {
+		return m.Service + " (copy)"
 	}
 	return m.Service
 }
@@ -185,26 +188,21 @@ func messageShowCommand(load *source) *cobra.Command {
 
 func messagePath(id string) string { return "/v1/messages/" + url.PathEscape(id) }
 
-// shownID is an ID, if there is one.
-func shownID(id message.ID) string {
-	if id.IsZero() {
-		return ""
-	}
-	return id.String()
-}
-
 func printMessage(out io.Writer, m spool.Summary) error {
 	table := newTable(out)
 	for _, field := range [][2]string{
 		{"ID", m.ID.String()}, {"public ID", m.PublicID}, {"state", string(m.State)}, {"reason", string(m.Reason)},
 		{"from", m.From.String()}, {"to", m.To.String()}, {"sent as", m.SentAs.String()}, {"came for", m.OriginalTo.String()}, {"type", m.Type}, {"size", grouped(int64(m.Size)) + " octets"}, {"missing parts", countOrNone(m.Missing)},
-		{"for device", m.Device}, {"copy of", shownID(m.CopyOf)},
 		{"came in through", m.Transport}, {"from peer", m.Peer}, {"from account", m.Account},
 		{"service", m.Service}, {"policy revision", m.Revision},
 		{"received", shownTime(m.Received)}, {"kept until", shownTime(m.Expiry)},
 		{"attempts", grouped(int64(m.Attempts))}, {"next attempt", shownTime(m.Next)}, {"ended", shownTime(m.Ended)},
 	} {
 		row(table, field[0], field[1])
+	}
+	if m.Device != "" {
+		row(table, "copy for", m.Device)
+		row(table, "copy of", m.CopyOf.String())
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Labels)) {
 		row(table, "label "+name, m.Labels[name])

@@ -169,6 +169,23 @@ func TestMessageOutput(t *testing.T) {
 	}
 }
 
+// TestMessageShowTellsCopies with the device that one is for, and of what.
+func TestMessageShowTellsCopies(t *testing.T) {
+	m := spool.Summary{ID: message.ID{1}, Device: "<urn:uuid:1>", CopyOf: message.ID{2}}
+	var out strings.Builder
+	if err := printMessage(&out, m); err != nil {
+		t.Fatal(err)
+	}
+	if err := printMessages(&out, "")([]spool.Summary{m}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{" (copy) ", "copy for", m.Device, "copy of", m.CopyOf.String()} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q isn't in\n%s", want, out.String())
+		}
+	}
+}
+
 // TestMessageListTellsReceipts: no service has decided on them.
 func TestMessageListTellsReceipts(t *testing.T) {
 	m := (&fakeMessages{}).message(1)
