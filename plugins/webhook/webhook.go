@@ -125,13 +125,22 @@ type request struct {
 	Time     time.Time `json:"time"`
 }
 
+// json writes it as people would: devices have angle brackets.
+func (r request) json() ([]byte, error) {
+	var body bytes.Buffer
+	to := json.NewEncoder(&body)
+	to.SetEscapeHTML(false)
+	err := to.Encode(r)
+	return body.Bytes(), err
+}
+
 // Wake is plugin.Pusher.
 func (w *webhook) Wake(ctx context.Context, s plugin.Sleeper) error {
 	now := time.Now().UTC()
-	body, err := json.Marshal(request{
+	body, err := request{
 		Account: s.Account, AOR: s.AOR.String(), Device: s.Device,
 		Provider: s.Provider, Param: s.Param, PRID: s.ID, Node: w.node, Time: now.Truncate(time.Millisecond),
-	})
+	}.json()
 	if err != nil {
 		return message.Fail(message.Internal, "request can't be written: %w", err)
 	}
