@@ -195,9 +195,11 @@ func (b *baresip) send(text string) {
 // choose makes another one in its address book the current one.
 func (b *baresip) choose(user string) {
 	b.t.Helper()
-	for range 10 {
-		if strings.Contains(b.command("contact_next", ""), "sip:"+user+"@") {
-			return
+	for _, direction := range []string{"contact_prev", "contact_next"} {
+		for range 10 { // at the end of the book it stays there
+			if strings.Contains(b.command(direction, ""), "sip:"+user+"@") {
+				return
+			}
 		}
 	}
 	b.t.Fatalf("the phone has no contact %s", user)
