@@ -23,6 +23,9 @@ type Config struct {
 	Limits      Limits
 	Zone        *time.Location // the operator's; nil: UTC
 	Retention   time.Duration  // how long the record of a message is kept, from its receipt; 0: the default
+	// Notifications is how long a notification of a message's end (RFC 5438) waits
+	// for whom it is for; 0: the default.
+	Notifications time.Duration
 
 	// Place says where a key stands, for errors: "imgate.yaml:12". Nil: unknown.
 	Place func(key string) string

@@ -53,6 +53,7 @@ func compare(from, to Config) (difference, error) {
 		d.note(books.key, books.changes)
 		d.term = d.term || books.changes
 	}
+	d.note("imdn", from.Notifications != to.Notifications)
 	d.note("limits", from.Limits != to.Limits)
 	d.note("retention", from.Retention != to.Retention)
 	slices.Sort(d.keys)

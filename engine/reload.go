@@ -40,8 +40,8 @@ func (e *Engine) Refresh(ctx context.Context) (changed []string, err error) {
 // The policies are always read anew, and those that are read are put in force;
 // they count as changed if their settings have. What the books or the pipeline are made of
 // changes between two terms: for a moment, of up to pauseWait and the time that
-// it takes to read the spool, this node answers as a standby does. Limits and
-// retention change without.
+// it takes to read the spool, this node answers as a standby does. Limits,
+// retention and the life of notifications change without.
 //
 // An error names the key that it comes from; then everything is as it was. A
 // *message.Failure: the node stops. Only one Reload is at work: another waits
@@ -199,7 +199,7 @@ func (r *reload) resumeTerm(context.Context) error {
 		return nil
 	})
 	if t := r.engine.term.Load(); t != nil {
-		t.pipeline.Bound(r.to.Limits, r.to.Retention)
+		t.pipeline.Bound(r.to.Limits, r.to.Retention, r.to.Notifications)
 	}
 	return r.beginTerm()
 }

@@ -82,6 +82,11 @@ func TestReload(t *testing.T) {
 			change:  []func(*engine.Config){func(c *engine.Config) { c.Limits.Messages, c.Retention = 30, 2*time.Hour }},
 			changed: []string{"limits", "retention"}, // Contacts has its default again
 		},
+		{
+			name:    "how long notifications live",
+			change:  []func(*engine.Config){func(c *engine.Config) { c.Limits.Messages, c.Retention, c.Notifications = 30, 2*time.Hour, time.Hour }},
+			changed: []string{"imdn"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in, terms, policies := w.at("in"), w.count("accounts"), w.count("policy")
@@ -114,7 +119,7 @@ func TestReload(t *testing.T) {
 	if w.at("t2") != nil || w.at("zweite") != nil {
 		t.Error("transports that are gone still listen")
 	}
-	if log := n.log.text(); strings.Count(log, "configuration reloaded") != 12 || strings.Contains(log, "was not reloaded") {
+	if log := n.log.text(); strings.Count(log, "configuration reloaded") != 13 || strings.Contains(log, "was not reloaded") {
 		t.Errorf("log:\n%s", log)
 	}
 }

@@ -287,8 +287,8 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 		Doors:  doors,
 		Spool:  spool.New(e.storage, t.committer), Seen: e.seen,
 		Locations: spool.NewLocations(e.storage, t.committer), Log: e.log,
-		Meter: e.counting.messages, Metrics: t.gauges, Observers: &e.observers, Limits: e.config.Limits, Retention: e.config.Retention,
-		Key: t.tenure.derive("names"),
+		Meter: e.counting.messages, Metrics: t.gauges, Observers: &e.observers, Limits: e.config.Limits,
+		Retention: e.config.Retention, Notifications: e.config.Notifications, Key: t.tenure.derive("names"),
 	})
 }
 

@@ -20,6 +20,13 @@ may_pass if from == to
 # title: The border is open this way
 may_pass if to in data.border.open[from]
 
+# METADATA
+# title: A notification goes back the way its message came
+may_pass if {
+	input.message.class == "notification"
+	from in data.border.open[to]
+}
+
 # A sender's environment is an attribute of the account:
 # imgate account add … --attribute environment=red
 from := input.sender.attributes.environment

@@ -34,6 +34,18 @@ test_passes_where_the_border_is_open_and_pays if {
 	plan.charging == {"mode": "event", "destination": "border"}
 }
 
+test_lets_notifications_back if {
+	every class, passes in {"notification": true, "text": false} {
+		back := object.union(between(red, {}, {"environment": "blue"}), {"message": {"class": class}})
+		plan := border.plan with input as back with data.border.open as open_to_red
+		passes == is_delivered(plan)
+	}
+}
+
+is_delivered(plan) if not plan.processing
+
+else := false
+
 test_prefers_the_account_to_the_domain if {
 	plan := border.plan with input as between(red, red, blue) with data.border.open as {}
 	not plan.processing

@@ -27,6 +27,10 @@ plan.mime.sip := [
 	"message/cpim",
 	"text/html",
 	"application/im-iscomposing+xml", # "is typing"
+	"message/imdn+xml", # "delivered", "displayed"; most clients put it into a message/cpim
+	"multipart/mixed",
+	"multipart/alternative",
+	"multipart/related",
 	"application/x-acro-filetransfer+json", # file transfer between Acrobits softphones
 ]
 
@@ -36,11 +40,11 @@ plan.mime.smpp := [
 	"message/cpim",
 ]
 
-# Each message that is delivered is charged once, to its sender; "is typing" costs
-# nothing, nor does an SMS from a phone of somebody else's: its network has been
-# paid, and the recipient doesn't pay.
+# Each message that is delivered is charged once, to its sender; "is typing" and
+# "delivered" cost nothing, nor does an SMS from a phone of somebody else's: its
+# network has been paid, and the recipient doesn't pay.
 plan.charging.mode := "event" if {
-	input.message.class != "composing"
+	input.message.class == "text"
 	input.sender.local
 }
 

@@ -52,9 +52,12 @@ test_does_not_charge_what_comes_from_a_vendor if {
 	not plan.charging.mode
 }
 
-test_does_not_charge_typing if {
-	plan := onnet.plan with input as message("composing")
-	not plan.charging.mode
+test_does_not_charge_notices if {
+	every class in ["composing", "notification"] {
+		plan := onnet.plan with input as message(class)
+		plan.processing == "deliver"
+		not plan.charging.mode
+	}
 }
 
 test_keeps_an_hour_and_answers_the_outcome if {
@@ -63,7 +66,8 @@ test_keeps_an_hour_and_answers_the_outcome if {
 	plan.answer == "delivered"
 }
 
-# The table of the product that we replace: five types over SIP, two over SMPP.
+# The table of the product that we replace has five types over SIP, of these, and two
+# over SMPP.
 test_types if {
 	plan := onnet.plan with input as message("text")
 	plan.mime == {
@@ -72,6 +76,10 @@ test_types if {
 			"message/cpim",
 			"text/html",
 			"application/im-iscomposing+xml",
+			"message/imdn+xml",
+			"multipart/mixed",
+			"multipart/alternative",
+			"multipart/related",
 			"application/x-acro-filetransfer+json",
 		],
 		"smpp": [

@@ -16,6 +16,7 @@ plan.processing := "reject" if {
 	is_quiet
 	not is_urgent
 	not is_kept
+	not is_notification
 }
 
 plan.reason := data.quiet.reason
@@ -60,6 +61,10 @@ is_kept if {
 	data.quiet.offline == "kept"
 	not input.recipient.registered
 }
+
+# METADATA
+# title: That a message has arrived, or was read, wakes nobody
+is_notification if input.message.class == "notification"
 
 plan.transports := ["sip"]
 

@@ -59,6 +59,13 @@ test_keeps_what_wakes_nobody if {
 	kept.transports == ["sip"]
 }
 
+test_lets_notifications_through if {
+	told := plan(object.union(at("23:00:00", "1009@quiet.example.com"), {"message": {"class": "notification"}}))
+	not told.processing
+	refused := plan(object.union(at("23:00:00", "1009@quiet.example.com"), {"message": {"class": "text"}}))
+	refused.processing == "reject"
+}
+
 test_keeps_nothing_if_the_data_says_so if {
 	offline := object.union(at("23:00:00", "1009@quiet.example.com"), {"recipient": {"registered": false}})
 	refused := quiet.plan with input as offline

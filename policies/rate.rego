@@ -37,7 +37,9 @@ plan.processing := "reject" if {
 
 is_unwanted if data.opted_out[campaign_from.name][input.recipient.user]
 
-campaign_from := data.campaigns[input.sender.user]
+# METADATA
+# title: A campaign writes, and doesn't just notify whoever has written to it
+campaign_from := data.campaigns[input.sender.user] if input.message.class != "notification"
 
 campaign_to := data.campaigns[input.recipient.user]
 

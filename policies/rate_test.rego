@@ -11,7 +11,7 @@ opted_out := {"spring": {"+447700900001": "2026-11-02"}}
 
 # message is one that follows so many others of the pair within 24 hours.
 message(sender, recipient, text, earlier) := {
-	"message": {"text": text},
+	"message": {"class": "text", "text": text},
 	"sender": {"user": sender},
 	"recipient": {"user": recipient, "local": false},
 	"counters": {"sender": 1, "number": earlier},
@@ -56,6 +56,14 @@ test_nobody_gets_more_who_has_opted_out if {
 	unwanted := plan(message("2424", "+447700900001", "Sale!", 0))
 	unwanted.processing == "reject"
 	unwanted.reason == "declined"
+}
+
+test_a_campaign_may_notify_whoever_writes_to_it if {
+	every recipient in ["+447700900123", "+447700900001"] {
+		told := plan(object.union(message("2424", recipient, "", 9), {"message": {"class": "notification"}}))
+		not told.processing
+		not told.charging.mode
+	}
 }
 
 test_keywords_are_labelled_and_delivered if {

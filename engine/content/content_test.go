@@ -24,6 +24,9 @@ func TestClassOf(t *testing.T) {
 	if ClassOf(TypeComposing) != message.Composing {
 		t.Error("a typing notice isn't recognised")
 	}
+	if ClassOf(TypeIMDN) != message.Notification {
+		t.Error("an IMDN isn't recognised")
+	}
 	if ClassOf("text/plain") != message.Text {
 		t.Error("text isn't recognised")
 	}

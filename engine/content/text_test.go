@@ -23,6 +23,33 @@ func TestText(t *testing.T) {
 		"ASCII":                   {"text/plain;charset=us-ascii", "x", "x", true},
 		"Latin 1":                 {"text/plain;charset=ISO-8859-1", "\xe4\xf6", "äö", true},
 		"another charset":         {"text/plain;charset=koi8-r", "x", "", false},
+		"Latin 9":                 {"text/plain;charset=iso-8859-15", "\xa4\xe4\xa6\xa8\xb4\xb8\xbc\xbd\xbe\xa5", "€äŠšŽžŒœŸ¥", true},
+		"Windows":                 {"text/plain;charset=Windows-1252", "\x80\x93\xe4\x94\x9f", "€“ä”Ÿ", true},
+		"Windows, nothing":        {"text/plain;charset=windows-1252", "a\x81", "", false},
+		"UTF-16":                  {"text/plain;charset=utf-16", "\xff\xfea\x00=\xd8\x00\xde", "a😀", true},
+		"UTF-16, big":             {"text/plain;charset=utf-16", "\xfe\xff\x00a", "a", true},
+		"UTF-16, no mark":         {"text/plain;charset=utf-16", "\x00a", "a", true},
+		"UTF-16LE":                {"text/plain;charset=utf-16le", "a\x00", "a", true},
+		"UTF-16BE":                {"text/plain;charset=utf-16be", "\xd8=\xde\x00", "😀", true},
+		"UTF-16, a half":          {"text/plain;charset=utf-16be", "\xd8=", "", false},
+		"UTF-16, half a pair":     {"text/plain;charset=utf-16be", "\xd8=\x00a", "", false},
+		"UTF-16, a second half":   {"text/plain;charset=utf-16be", "\xde\x00\x00a", "", false},
+		"UTF-16, odd":             {"text/plain;charset=utf-16", "\x00", "", false},
+		"UTF-16, nothing":         {"text/plain;charset=utf-16", "", "", true},
+		"mixed":                   {mixedType, mixed("Content-Type: text/html\r\n\r\n<p>", "Content-Type: text/plain;charset=iso-8859-1\r\n\r\n\xfc", "\r\nz"), "ü", true},
+		"alternative, base64":     {"multipart/alternative;boundary=\"b\"", mixed("Content-Transfer-Encoding: base64\r\n\r\nw7w="), "ü", true},
+		"related, quoted":         {"multipart/related;boundary=b", mixed("Content-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC"), "ü", true},
+		"mixed, deflated":         {mixedType, mixed("Content-Encoding: deflate\r\n\r\n" + string(compressed(t, "deflate", []byte("ü")))), "ü", true},
+		"mixed, bombs":            {mixedType, mixed("Content-Encoding: gzip\r\n\r\n"+string(compressed(t, "gzip", make([]byte, maxDecoded+1))), "Content-Encoding: gzip\r\n\r\n"+string(compressed(t, "gzip", []byte("x")))), "", false},
+		"mixed, not readable":     {mixedType, mixed("Content-Type: text/plain;charset=koi8-r\r\n\r\nx", "\r\n\xff", "\r\ny"), "y", true},
+		"mixed in mixed":          {mixedType, mixed("Content-Type: multipart/mixed;boundary=c\r\n\r\n" + strings.ReplaceAll(mixed("\r\nx"), "--b", "--c")), "x", true},
+		"mixed, line feeds":       {mixedType, "--b\n\nx\n--b--\n", "x", true},
+		"mixed in cpim":           {"message/cpim", cpim + "Content-Type: " + mixedType + "\r\n\r\n" + mixed("\r\nx"), "x", true},
+		"cpim in mixed":           {mixedType, mixed("Content-Type: message/cpim\r\n\r\n" + cpim + "\r\nx"), "x", true},
+		"mixed without boundary":  {"multipart/mixed", mixed("\r\nx"), "", false},
+		"mixed without end":       {mixedType, "--b\r\n\r\nx", "", false},
+		"mixed with bad headers":  {mixedType, "--b\r\nx\r\n\r\nx\r\n--b--", "", false},
+		"digest":                  {"multipart/digest; boundary=b", mixed("\r\nx"), "", false},
 		"not UTF-8":               {"text/plain", "\xff", "", false},
 		"ASCII that isn't":        {"text/plain;charset=us-ascii", "\xff", "", false},
 		"parameters that aren't":  {`text/plain; charset="`, "x", "", false},
@@ -35,9 +62,9 @@ func TestText(t *testing.T) {
 		"cpim, no outer headers":  {"message/cpim", "\r\nContent-Type: text/plain\r\n\r\nx", "x", true},
 		"cpim, folded":            {"message/cpim", cpim + "Content-Type: text/plain;\r\n charset=iso-8859-1\r\n\r\n\xfc", "ü", true},
 		"cpim, 8bit":              {"message/cpim", cpim + "Content-Transfer-Encoding: 8BIT\r\n\r\nx", "x", true},
-		"cpim, base64":            {"message/cpim", cpim + "Content-Transfer-Encoding: base64\r\n\r\neA==", "", false},
+		"cpim, base64":            {"message/cpim", cpim + "Content-Transfer-Encoding: base64\r\n\r\neA==", "x", true},
 		"cpim, html":              {"message/cpim", cpim + "Content-Type: text/html\r\n\r\nx", "", false},
-		"cpim, cpim":              {"message/cpim", cpim + "Content-Type: message/cpim\r\n\r\n" + cpim + "\r\nx", "", false},
+		"cpim, cpim":              {"message/cpim", cpim + "Content-Type: message/cpim\r\n\r\n" + cpim + "\r\nx", "x", true},
 		"cpim, not UTF-8":         {"message/cpim", cpim + "\r\n\xff", "", false},
 		"cpim without an end":     {"message/cpim", "From: a\r\n", "", false},
 		"cpim without a content":  {"message/cpim", "From: a\r\n\r\nContent-Type: text/plain", "", false},
@@ -125,6 +152,9 @@ func FuzzText(f *testing.F) {
 	f.Add("text/plain;charset=iso-8859-1", []byte("\xfc"))
 	f.Add("message/cpim", []byte(cpim+"Content-Type: text/plain\r\n\r\nx 😀"))
 	f.Add("message/cpim", []byte("A: b\n c\n\n\n"))
+	f.Add("text/plain;charset=utf-16", []byte("\xff\xfea\x00"))
+	f.Add("text/plain;charset=windows-1252", []byte("\x80"))
+	f.Add(mixedType, []byte(mixed("Content-Transfer-Encoding: base64\r\n\r\nw7w=", "Content-Type: "+mixedType+"\r\n\r\nx")))
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
 		text, ok := Text(contentType, body)
 		if !utf8.ValidString(text) || !ok && text != "" {

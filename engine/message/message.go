@@ -10,9 +10,9 @@ type Class uint8
 
 // The classes. The names are those that policies see.
 const (
-	Text      Class = iota // something a person wrote: kept and charged as the plan says
-	Composing              // RFC 3994: "is typing"; never kept, costs nothing
-	Notification           // RFC 5438: what has become of a message; kept, costs nothing, and never notified of itself
+	Text         Class = iota // something a person wrote: kept and charged as the plan says
+	Composing                 // RFC 3994: "is typing"; never kept, costs nothing
+	Notification              // RFC 5438: what has become of a message; kept, costs nothing, and never notified of itself
 )
 
 // String returns the name that policies see.

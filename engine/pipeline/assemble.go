@@ -25,6 +25,7 @@ type assembled struct {
 // way of all others.
 func (p *Pipeline) submitPart(now time.Time, transport string, a plugin.Arrival) plugin.Ticket {
 	p.meter.parts.Inc()
+	examine(a.Message)
 	f := p.admit(a)
 	if f == nil {
 		f = admitPart(a)
@@ -34,7 +35,7 @@ func (p *Pipeline) submitPart(now time.Time, transport string, a plugin.Arrival)
 		return refused(f)
 	}
 	m := a.Message
-	m.Received, m.Transport, m.Class, m.Number = now, transport, classOf(m), numberOf(a.Account)
+	m.Received, m.Transport, m.Number = now, transport, numberOf(a.Account)
 	t := newTicket()
 	p.undecided.Add(1)
 	set := p.sets.Add(now, a, func() (message.ID, string) { return p.nameJoined(now, &a) }, func(answer plugin.Answer, err error) {
@@ -75,7 +76,7 @@ func admitPart(a plugin.Arrival) *message.Failure {
 		return message.Fail(message.Malformed, "part %d of %d", part.Number, part.Total)
 	case part.Wait < minPartsWait || part.Wait > maxPartsWait:
 		return message.Fail(message.Malformed, "the other parts are to be awaited for %s, expected %s to %s", part.Wait, minPartsWait, maxPartsWait)
-	case classOf(a.Message) == message.Composing:
+	case a.Message.Class == message.Composing:
 		return message.Fail(message.UnsupportedType, "a typing notice in parts")
 	}
 	return nil
@@ -142,7 +143,7 @@ func (p *Pipeline) endAssembled(j job, e *spool.Entry, x ending, done func(error
 	ended.State, ended.Reason, ended.Ended = x.state, x.reason(), x.at
 	var receipt *spool.Entry
 	if e.Message.Missing > 0 { // else the part that has completed it is told
-		receipt = p.receipt(e, &x)
+		receipt = p.receipt(&item{}, e, &x)
 	}
 	p.undecided.Add(1)
 	leaves := p.sets.Leave(x.at, set, x.reason())

@@ -14,10 +14,10 @@ import (
 const maxRoutes = 32
 
 // record begins the charging record of a message; nil: it costs nothing, as is
-// always so of typing notices.
+// always so of typing notices and notifications.
 func record(sender plugin.Account, e *spool.Entry) *plugin.Record {
 	c := e.Plan.Charging
-	if c.Mode == plugin.ChargeNone || e.Message.Class == message.Composing {
+	if c.Mode == plugin.ChargeNone || e.Message.Class != message.Text {
 		return nil
 	}
 	payer := c.Account

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgate/imgate/engine/content"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/engine/spool"
@@ -32,6 +33,9 @@ func (p *Pipeline) copies(t turn, e *spool.Entry, x ending) (rows []plugin.Chang
 			continue
 		}
 		c := p.copyOf(e, device, instances, x.at)
+		if x.unwrapped && e.Message.Report.Wants(message.ReceiptDelivered) && asks(e.Message) { // we notify its sender, so no client is to
+			c.Message.ContentType, c.Message.Body, _ = content.Unwrap(e.Message.Body)
+		}
 		row, err := p.copyRow(c, len(items) < room)
 		if err != nil {
 			p.refused(refusedCopies, c.Message.Transport, x.at, message.AsFailure(err), "transport", c.Message.Transport, "id", e.Message.ID)

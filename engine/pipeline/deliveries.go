@@ -55,12 +55,32 @@ func (d *deliveries) note(results []result) {
 // which there was no way doesn't tell.
 func (d *deliveries) noteUnknown(r result) {
 	if unanswered(r) {
-		d.Delivery(r.route.Transport, r.device).Unknown = true
+		o := d.Delivery(r.route.Transport, r.device)
+		o.Unknown, o.Unwrapped = true, r.receipt.Unwrapped
 		return
 	}
 	if o := d.of(r.route.Transport, r.device); o != nil && !r.unreachable() {
 		o.Unknown = false
 	}
+}
+
+// unwrapped tells whether all that have taken the message now, or may have it since
+// an attempt, got what is in a message/cpim and not that itself: none of their
+// clients notifies its sender.
+func (d *deliveries) unwrapped(results []result) bool {
+	for i := range results {
+		if r := &results[i]; (r.failure == nil || unanswered(*r)) && !r.receipt.Unwrapped {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool {
+		return o.Unknown && !o.Unwrapped && !slices.ContainsFunc(results, func(r result) bool { return r.isOf(&o) })
+	})
+}
+
+// tookUnwrapped is what unwrapped told when the message was handed over.
+func (d *deliveries) tookUnwrapped() bool {
+	return slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool { return len(o.Parts) > 0 && d.awaits(&o) && o.Unwrapped })
 }
 
 // departs notes an attempt and gives it a context that a registration ends.

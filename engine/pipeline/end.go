@@ -18,6 +18,7 @@ type ending struct {
 	at        time.Time
 	charge    *plugin.Record  // nil: nothing is to be settled
 	replaced  bool            // another message takes its place, and goes on under its name
+	unwrapped bool            // who has it, or may have it, got no message/cpim but the text in it
 	also      []plugin.Change // that go with it
 }
 
@@ -42,10 +43,11 @@ func (x *ending) reason() message.Reason {
 // delivered ends a message that a device, or the next hop, has taken.
 func (p *Pipeline) delivered(l *lane, t turn, e *spool.Entry, by result, results []result) {
 	it, now := t.it, time.Now()
-	if e.Message.Receipt == nil && e.Copy.IsZero() {
+	if !isOurs(e.Message) && e.Copy.IsZero() {
 		p.meter.whole.Observe(now.Sub(e.Message.Received))
 	}
 	x := ending{state: spool.StateDelivered, transport: by.route.Transport, results: results, at: now}
+	x.unwrapped = (t.fork == nil || t.fork.left() == 0) && it.state.unwrapped(results)
 	var copied func(error)
 	if isForAll(e) && by.route.Binding != nil && !it.state.Fallback && e.Expiry.After(now) {
 		x.also, copied = p.copies(t, e, x)
@@ -59,6 +61,7 @@ func (p *Pipeline) delivered(l *lane, t turn, e *spool.Entry, by result, results
 		if !paidOnDelivery(e) { // else its report tells whether it is paid
 			x.charge = settlement(it, e, x, true)
 		}
+		by.receipt.Unwrapped = x.unwrapped
 		p.handOver(it, e, by, x, copied)
 	default: // nobody will say what becomes of it
 		x.charge = settlement(it, e, x, !paidOnDelivery(e))
@@ -136,7 +139,7 @@ func (p *Pipeline) end(it *item, e *spool.Entry, x ending, done func(error)) {
 	}
 	switch {
 	case it.onDisk:
-		f.Receipt = p.receipt(e, &x)
+		f.Receipt = p.receipt(it, e, &x)
 		p.Spool.MoveWith(f, x.also, p.settleWhenMoved(x.charge, p.sendWhenMoved(f.Receipt, done)))
 	case f.Ended != nil:
 		p.Spool.Record(f.Ended, f.Seen, x.also...)
@@ -168,7 +171,7 @@ func (p *Pipeline) noteEnd(e *spool.Entry, x *ending) {
 	}
 	what := endedMessages
 	switch {
-	case e.Message.Receipt != nil:
+	case isOurs(e.Message):
 		what = endedReceipts
 	case !e.Copy.IsZero():
 		what = endedCopies
@@ -180,8 +183,7 @@ func (p *Pipeline) noteEnd(e *spool.Entry, x *ending) {
 // parts appends what each device has said: what is new, and what was noted before.
 func parts(parts []spool.DeliverySummary, state spool.State, results []result) []spool.DeliverySummary {
 	for _, d := range state.Deliveries {
-		same := func(r result) bool { return r.route.Transport == d.Transport && r.device == d.Device }
-		if !slices.ContainsFunc(results, same) {
+		if !slices.ContainsFunc(results, func(r result) bool { return r.isOf(&d) }) {
 			parts = append(parts, d.Summary())
 		}
 	}
@@ -195,7 +197,7 @@ func parts(parts []spool.DeliverySummary, state spool.State, results []result) [
 func (r *result) summary(before spool.State) spool.DeliverySummary {
 	s := spool.DeliverySummary{Transport: r.route.Transport, Device: r.device, State: spool.StateFailed, Reason: r.reason(), PeerIDs: r.receipt.PeerIDs}
 	for _, d := range before.Deliveries {
-		if d.Transport == s.Transport && d.Device == s.Device {
+		if r.isOf(&d) {
 			d.Parts = slices.Clip(d.Parts)
 			name(&d, s.PeerIDs)
 			s.PeerIDs = d.Summary().PeerIDs

@@ -299,7 +299,7 @@ func (d *testTrunk) Serve(ctx context.Context, gate plugin.Gate) error {
 
 func (d *testTrunk) Send(_ context.Context, m *message.Message, _ plugin.Route) (plugin.Receipt, error) {
 	d.sent <- string(m.Body)
-	return plugin.Receipt{Final: true}, nil
+	return plugin.Receipt{Final: true, Unwrapped: true}, nil
 }
 
 // bodies lists what was taken by peers, in order.

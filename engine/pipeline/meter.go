@@ -76,7 +76,9 @@ const (
 	endedCopies   = "copies"
 )
 
-var endedHelp = map[string]string{endedMessages: "Messages", endedReceipts: "Delivery receipts for senders", endedCopies: "Copies for other devices"}
+var endedHelp = map[string]string{
+	endedMessages: "Messages", endedReceipts: "Delivery receipts and notifications for senders", endedCopies: "Copies for other devices",
+}
 
 type limitLabels struct{ service, limit string }
 

@@ -29,7 +29,7 @@ func (d *deliveries) took(results []result) (some bool) {
 // tookAll notes that all of the message was taken.
 func (d *deliveries) tookAll(by result) {
 	o := d.Delivery(by.route.Transport, by.device)
-	o.Progress, o.Unknown = nil, false
+	o.Progress, o.Unknown, o.Unwrapped = nil, false, by.receipt.Unwrapped
 	name(o, by.receipt.PeerIDs)
 }
 

@@ -71,6 +71,9 @@ type Parts struct {
 	// Retention is how long the record of a message is kept, from its receipt:
 	// DefaultRetention if it is 0, at least MinRetention.
 	Retention time.Duration
+	// Notifications is how long a notification waits for whom it is for:
+	// DefaultNotifications if it is 0.
+	Notifications time.Duration
 	// Key is a secret of the installation, the same for all time: what messages are
 	// called by their peers is made of it.
 	Key [32]byte
@@ -85,11 +88,12 @@ type Limits struct {
 
 // What Parts has where it is zero.
 const (
-	DefaultMessages     = 1_000_000
-	DefaultPerRecipient = 10_000
-	DefaultContacts     = 64
-	DefaultRetention    = 168 * time.Hour
-	MinRetention        = 15 * time.Minute // submissions are known again by their records: longer than spool.SeenFor
+	DefaultMessages      = 1_000_000
+	DefaultPerRecipient  = 10_000
+	DefaultContacts      = 64
+	DefaultRetention     = 168 * time.Hour
+	DefaultNotifications = 168 * time.Hour
+	MinRetention         = 15 * time.Minute // submissions are known again by their records: longer than spool.SeenFor
 )
 
 // Pipeline carries messages from the doors to the doors.
@@ -152,7 +156,7 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	p.settler.init(p)
 	p.reports.init()
 	p.notices = notices{log: parts.Log, pending: map[notice]*pendingNotice{}}
-	p.Bound(parts.Limits, parts.Retention)
+	p.Bound(parts.Limits, parts.Retention, parts.Notifications)
 	if parts.Meter == nil {
 		parts.Meter = NewMeter(parts.Metrics)
 	}
@@ -161,19 +165,19 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	return p
 }
 
-// bounds are Limits and Retention without zeros.
+// bounds are Limits, Retention and Notifications without zeros.
 type bounds struct {
 	Limits
-	retention time.Duration
+	retention, notifications time.Duration
 }
 
-// Bound sets other limits and another retention than those of Parts. What is
-// kept already stays. It may be called while the pipeline works.
-func (p *Pipeline) Bound(l Limits, retention time.Duration) {
+// Bound sets other limits, another retention and another life of notifications than
+// those of Parts. What is kept already stays. It may be called while the pipeline works.
+func (p *Pipeline) Bound(l Limits, retention, notifications time.Duration) {
 	l.Messages = cmp.Or(l.Messages, DefaultMessages)
 	l.PerRecipient = cmp.Or(l.PerRecipient, DefaultPerRecipient)
 	l.Contacts = cmp.Or(l.Contacts, DefaultContacts)
-	p.bounds.Store(&bounds{l, max(MinRetention, cmp.Or(retention, DefaultRetention))})
+	p.bounds.Store(&bounds{l, max(MinRetention, cmp.Or(retention, DefaultRetention)), cmp.Or(notifications, DefaultNotifications)})
 	p.Locations.Limit(l.Contacts)
 }
 

@@ -30,7 +30,7 @@ func (p *Pipeline) plan(j job, supply *supply) (*spool.Entry, plugin.Answer, err
 	if err != nil {
 		return nil, answer, err
 	}
-	e := &spool.Entry{Message: m, Account: to.ID, Submitter: j.Account.ID, Key: j.Key, Expiry: expiry(m, plan), Plan: plan}
+	e := &spool.Entry{Message: m, Account: to.ID, Submitter: j.Account.ID, Key: j.Key, Expiry: p.expiry(m, plan), Plan: plan}
 	if j.assembled != nil {
 		j.assembled.planned = e
 	}
@@ -142,14 +142,18 @@ func sound(plan *plugin.Plan) error {
 }
 
 // expiry is the end of a message's life, counted from receipt by our clock. The
-// plan's time begins when the sender wants it delivered.
-func expiry(m *message.Message, plan plugin.Plan) time.Time {
+// plan's time begins when the sender wants it delivered. How long a notification
+// lives is for the operator alone to say.
+func (p *Pipeline) expiry(m *message.Message, plan plugin.Plan) time.Time {
 	life := min(plan.Store, plugin.MaxStore) + max(0, m.NotBefore.Sub(m.Received))
 	if m.Expires != nil {
 		life = min(life, *m.Expires)
 	}
-	if m.Class == message.Composing {
+	switch m.Class {
+	case message.Composing:
 		life = 0 // what a crash leaves on disk has no life
+	case message.Notification:
+		life = p.bounds.Load().notifications
 	}
 	return m.Received.Add(max(0, life))
 }
@@ -176,12 +180,12 @@ func (p *Pipeline) findWays(e *spool.Entry, to addressee) (err error) {
 }
 
 // routable refuses what wants routes and can't get them: they come with the
-// reservation, and a typing notice never has one.
+// reservation, and a notice never has one.
 func routable(e *spool.Entry, mediaType string) error {
 	switch {
 	case e.Record != nil:
 		return nil
-	case e.Message.Class == message.Composing:
+	case e.Message.Class != message.Text:
 		return message.Fail(message.UnsupportedType, "%s costs nothing, and so isn't routed by charging", mediaType)
 	}
 	return message.FailForNow(message.PolicyFailed, "service %s wants external routing of what isn't charged", e.Plan.Service)

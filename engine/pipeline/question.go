@@ -37,7 +37,8 @@ func (p *Pipeline) question(a plugin.Arrival, to addressee, more *supply) plugin
 	more.text, _ = content.Text(m.ContentType, m.Body)
 	q := plugin.Question{
 		Message: plugin.QuestionMessage{
-			ID: m.ID.String(), Type: content.MediaType(m.ContentType), Class: m.Class.String(), Size: len(m.Body),
+			ID: m.ID.String(), Type: content.MediaType(m.ContentType), Class: m.Class.String(),
+			Inner: content.Examine(m.ContentType, m.Body).Inner, Size: len(m.Body),
 			Segments: content.Segments(more.text), Missing: m.Missing,
 		},
 		Sender: plugin.QuestionSender{

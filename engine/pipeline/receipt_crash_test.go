@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgate/imgate/engine/content"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/engine/spool"
@@ -13,27 +14,38 @@ import (
 )
 
 // TestCrashOfReceipts lets the storage die at each of its calls in turn. Then, on
-// the same disk: each message that has ended has one receipt, that says so. One
-// may come twice, as anything may that was sent when the storage died.
+// the same disk: each message that has ended has one receipt, or one notification,
+// that says so. One may come twice, as anything may that was sent when the storage
+// died.
 func TestCrashOfReceipts(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		for k := 0; ; k++ {
-			survived := false
-			t.Run(fmt.Sprintf("late=%t/call=%d", late, k), func(t *testing.T) { survived = crashWithReceipts(t, k, late) })
-			if survived || t.Failed() {
-				break
+	for name, ask := range map[string]func(*plugin.Arrival){"receipts": wants(message.ReportEnd), "notifications": asks(both)} {
+		for _, late := range []bool{false, true} {
+			for k := 0; ; k++ {
+				survived := false
+				t.Run(fmt.Sprintf("%s/late=%t/call=%d", name, late, k), func(t *testing.T) { survived = crashWithReceipts(t, k, late, ask) })
+				if survived || t.Failed() {
+					break
+				}
 			}
 		}
 	}
 }
 
-// receipts are those that the door's peers have taken, with the names of their
-// messages as bodies.
+// receipts are those that the door's peers have taken, and notifications, with the
+// names of their messages as bodies.
 func (d *testDoor) receipts() (receipts []sent) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.sent {
-		if name, ok := strings.CutPrefix(s.body, receiptOf); ok {
+		name, ok := strings.CutPrefix(s.body, receiptOf)
+		if _, inner, isCPIM := content.Unwrap([]byte(s.body)); isCPIM {
+			imdn, err := content.ParseIMDN(inner)
+			ok = err == nil
+			if ok {
+				name = imdn.MessageID
+			}
+		}
+		if ok {
 			s.body = name
 			receipts = append(receipts, s)
 		}
@@ -41,23 +53,34 @@ func (d *testDoor) receipts() (receipts []sent) {
 	return receipts
 }
 
+// refusesOne wants the text alone of what it gets.
 func refusesOne(m *message.Message, r plugin.Route) (plugin.Receipt, error) {
-	if string(m.Body) == "declined" {
+	text, ok := content.Text(m.ContentType, m.Body)
+	if ok && text == "declined" {
 		return plugin.Receipt{}, message.Fail(message.Declined, "no")
 	}
-	return promises(m, r)
+	receipt, err := promises(&message.Message{Body: []byte(text)}, r)
+	receipt.Unwrapped = ok
+	return receipt, err
 }
 
-func crashWithReceipts(t *testing.T, k int, late bool) (survived bool) {
+// nobodyWaits lets senders be answered at once.
+func nobodyWaits() *testPolicy {
+	policy := eachMoment()
+	policy.also(func(p *plugin.Plan) { p.Answer = plugin.AnswerAccepted })
+	return policy
+}
+
+func crashWithReceipts(t *testing.T, k int, late bool, ask func(*plugin.Arrival)) (survived bool) {
 	disk := memory.NewDisk()
 	storage, before := newDying(memory.Open(disk), k, late), newDoor()
 	before.take = refusesOne
-	names := receiptsUntilDeath(t, storage, before)
+	names := receiptsUntilDeath(t, storage, before, ask)
 	survived = storage.left.Load() >= 0
 
 	after := newDoor()
 	after.take = refusesOne
-	next := start(t, memory.Open(disk), after, eachMoment())
+	next := start(t, memory.Open(disk), after, nobodyWaits())
 	if !next.started() {
 		t.Fatalf("the next node doesn't start: %v", <-next.done)
 	}
@@ -72,11 +95,14 @@ func crashWithReceipts(t *testing.T, k int, late bool) (survived bool) {
 	})
 	ended, receipts := map[string]spool.Summary{}, 0
 	for _, v := range next.messages(t, "") {
-		if v.Type == message.TypeReceipt {
+		switch {
+		case v.Transport == "":
 			receipts++
-			continue
+		case v.Type == content.TypeCPIM:
+			ended["of "+v.Peer] = v
+		default:
+			ended[v.PublicID] = v
 		}
-		ended[v.PublicID] = v
 	}
 	if receipts != len(ended) {
 		t.Errorf("%d receipts of %d messages", receipts, len(ended))
@@ -109,8 +135,8 @@ func crashWithReceipts(t *testing.T, k int, late bool) (survived bool) {
 
 // receiptsUntilDeath sends messages that end in several ways, and returns the names
 // of those that were acknowledged.
-func receiptsUntilDeath(t *testing.T, storage *dying, door *testDoor) (names []string) {
-	k := start(t, storage, door, eachMoment())
+func receiptsUntilDeath(t *testing.T, storage *dying, door *testDoor, ask func(*plugin.Arrival)) (names []string) {
+	k := start(t, storage, door, nobodyWaits())
 	defer k.end() // it may well fail: its storage is dead
 	select {
 	case <-k.up:
@@ -127,12 +153,19 @@ func receiptsUntilDeath(t *testing.T, storage *dying, door *testDoor) (names []s
 	for _, m := range [...]struct{ to, body string }{
 		{"online", "hello 0"}, {"online", "declined"}, {"online", promised}, {"online", broken}, {"offline", "offline 0"}, {"offline", "offline, cancelled"},
 	} {
-		ticket := door.submit("sender", m.to, m.body, wants(message.ReportEnd))
+		asCPIM := false
+		ticket := door.submit("sender", m.to, m.body, ask, func(a *plugin.Arrival) {
+			a.Message.Peer, asCPIM = m.body, a.Message.ContentType == content.TypeCPIM
+		})
 		answer, err := ticket.Accepted(alive)
 		if err != nil {
 			continue
 		}
-		names, last = append(names, answer.PublicID), answer.ID
+		name := answer.PublicID
+		if asCPIM {
+			name = "of " + m.body
+		}
+		names, last = append(names, name), answer.ID
 		ticket.First(alive)
 	}
 	keepsPromise(alive, door)

@@ -31,6 +31,7 @@ func (p *Pipeline) Replace(ctx context.Context, transport, account, publicID str
 	}
 	a := plugin.Arrival{Message: successor(e, by, now), Account: by.Account}
 	p.meter.doors[transport].received.Inc()
+	examine(a.Message)
 	if f := p.replaceable(e, a, by.From, account, now); f != nil {
 		p.refused(refusedMessages, transport, now, f, "transport", transport, "peer", e.Message.Peer)
 		return f
@@ -80,7 +81,7 @@ func (p *Pipeline) replaceable(e *spool.Entry, a plugin.Arrival, from message.Ad
 		return message.Fail(message.UnknownMessage, "it isn't from %s", from)
 	case !e.Expiry.After(now):
 		return message.Fail(message.Conflict, "its life is over")
-	case classOf(a.Message) == message.Composing:
+	case a.Message.Class == message.Composing:
 		return message.Fail(message.UnsupportedType, "what waits isn't replaced by a typing notice")
 	}
 	return p.admit(a)

@@ -216,6 +216,7 @@ func (p *Pipeline) endHandedOver(ctx context.Context, h *handedOver, x ending, d
 		return nil
 	}
 	x.results = reported(h.it, x)
+	x.unwrapped = h.it.state.tookUnwrapped()
 	x.charge = settlement(h.it, e, x, x.state == spool.StateDelivered)
 	p.end(h.it, e, x, func(err error) {
 		if err == nil {

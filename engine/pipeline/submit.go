@@ -29,6 +29,7 @@ func (p *Pipeline) Submit(transport string, a plugin.Arrival) plugin.Ticket {
 		return p.submitPart(now, transport, a)
 	}
 	p.meter.doors[transport].received.Inc()
+	examine(a.Message)
 	if f := p.admit(a); f != nil {
 		p.refused(refusedMessages, transport, now, f, "transport", transport, "peer", a.Message.Peer)
 		return refused(f)
@@ -72,7 +73,7 @@ func (p *Pipeline) admit(a plugin.Arrival) *message.Failure {
 		return message.FailForNow(message.StorageDown, "the storage fails")
 	case len(m.Body) > MaxBody:
 		return message.Fail(message.TooLarge, "body of %d octets, at most %d", len(m.Body), MaxBody)
-	case len(m.Body) > maxNotice && classOf(m) == message.Composing:
+	case len(m.Body) > maxNotice && m.Class == message.Composing:
 		return message.Fail(message.TooLarge, "typing notice of %d octets, at most %d", len(m.Body), maxNotice)
 	case len(m.Headers) > maxHeaders:
 		return message.Fail(message.TooLarge, "%d header fields, at most %d", len(m.Headers), maxHeaders)
@@ -101,7 +102,6 @@ func (p *Pipeline) receive(now time.Time, transport string, j job) {
 	}
 	m.Received = now
 	m.Transport = transport
-	m.Class = classOf(m)
 	m.Number = numberOf(j.Account)
 	p.tell(plugin.Step{Name: plugin.StepReceived, Message: m, Began: now, Ended: now, Call: j.Call, Transport: transport})
 }
@@ -117,8 +117,21 @@ func numberOf(a plugin.Account) string {
 	return ""
 }
 
-func classOf(m *message.Message) message.Class {
-	return content.ClassOf(content.MediaType(m.ContentType))
+// examine fills in what follows from a message's content. Of what is only a
+// notice nobody is told anything, and one of a message's end waits for as long as
+// we say, since clients let it expire at once.
+func examine(m *message.Message) {
+	facts := content.Examine(m.ContentType, m.Body)
+	m.Class = facts.Class
+	switch {
+	case m.Class != message.Text:
+		m.Report = message.ReportNothing
+	case m.Report == message.ReportNothing:
+		m.Report = facts.Wants
+	}
+	if m.Class == message.Notification {
+		m.Expires = nil
+	}
 }
 
 // decider picks the goroutine that takes all messages of a pair.

@@ -55,6 +55,11 @@ func (r *result) unreachable() bool {
 	return r.failure != nil && r.failure.Temporary && r.failure.Reason == message.Unavailable && len(r.receipt.Progress) == 0
 }
 
+// isOf tells whether a delivery is that of the result's device.
+func (r *result) isOf(d *spool.Delivery) bool {
+	return r.route.Transport == d.Transport && r.device == d.Device
+}
+
 // reason is why the target didn't take the message; empty: it did.
 func (r *result) reason() message.Reason {
 	if r.failure == nil {

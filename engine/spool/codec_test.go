@@ -103,11 +103,15 @@ func TestEveryTruncationIsNoticed(t *testing.T) {
 	}
 }
 
-func TestStateSurvives(t *testing.T) {
-	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
-		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}, {PeerID: "43", Reported: true}}, Delivered: true},
+func sampleState() State {
+	return State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
+		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}, {PeerID: "43", Reported: true}}, Delivered: true, Unwrapped: true},
 		{Transport: "other", Unknown: true, Progress: []byte{1, 0}},
 	}, Fallback: true, Earlier: 2, Hurried: true}
+}
+
+func TestStateSurvives(t *testing.T) {
+	want := sampleState()
 	got, err := decodeState(encodeState(want))
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)

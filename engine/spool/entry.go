@@ -100,6 +100,7 @@ type Delivery struct {
 	Unknown   bool           // the last attempt wasn't answered
 	Parts     []Part         // that the peer has taken and reports, in their order
 	Progress  []byte         // what the transport needs to go on, see plugin.Route; empty: all of it was taken, or nothing
+	Unwrapped bool           // what was sent of a message/cpim is what it holds, see plugin.Receipt
 }
 
 // Part is one of the parts in which a message went to a peer.
@@ -385,8 +386,9 @@ func decodeRecord(r *reader) plugin.Record {
 }
 
 // stateFormat is the version of the rows in table states. Version 1 knew no
-// fallback, version 2 one part of each delivery; their rows are still read.
-const stateFormat = 3
+// fallback, version 2 one part of each delivery, version 3 nothing of unwrapping;
+// their rows are still read.
+const stateFormat = 4
 
 func encodeState(s State) []byte {
 	w := &writer{}
@@ -407,6 +409,7 @@ func encodeState(s State) []byte {
 			w.bool(part.Reported)
 		}
 		w.bytes(d.Progress)
+		w.bool(d.Unwrapped)
 	}
 	w.bool(s.Fallback)
 	w.uint(uint64(s.Earlier))
@@ -443,5 +446,8 @@ func decodeDelivery(r *reader, version uint64) Delivery {
 		d.Parts = append(d.Parts, Part{PeerID: r.string(), Reported: r.bool()})
 	}
 	d.Progress = r.bytes()
+	if version > 3 {
+		d.Unwrapped = r.bool()
+	}
 	return d
 }

@@ -126,7 +126,7 @@ func TestEarlierEntriesAreRead(t *testing.T) {
 }
 
 // TestEarlierStatesAreRead: state-1.hex was written before there was a fallback,
-// state-2.hex before messages went in parts.
+// state-2.hex before messages went in parts, state-3.hex before they were unwrapped.
 func TestEarlierStatesAreRead(t *testing.T) {
 	want := State{Attempts: 3, Quarantined: message.Unbuildable, HandedOver: true, Deliveries: []Delivery{
 		{Device: "d", Transport: "sip", Refused: message.Declined}, {Transport: "smpp", Parts: []Part{{PeerID: "42"}}, Delivered: true},
@@ -137,6 +137,11 @@ func TestEarlierStatesAreRead(t *testing.T) {
 			t.Errorf("%s: got %+v, %v\nwant %+v", name, got, err, want)
 		}
 		want.Fallback, want.Earlier = true, 2
+	}
+	want = sampleState()
+	want.Deliveries[1].Unwrapped = false
+	if got, err := decodeState(golden(t, "state-3.hex")[0]); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 	}
 }
 

@@ -31,8 +31,9 @@ func (none) Validate() error { return nil }
 // vendor is a transport that speaks SMPP as far as the engine can tell: it keeps
 // what it is to send.
 type vendor struct {
-	gate chan plugin.Gate
-	sent chan *message.Message
+	gate    chan plugin.Gate
+	sent    chan *message.Message
+	receipt plugin.Receipt // that it gives; set before anything is sent
 }
 
 func (v *vendor) Serve(ctx context.Context, gate plugin.Gate) error {
@@ -44,7 +45,7 @@ func (v *vendor) Serve(ctx context.Context, gate plugin.Gate) error {
 
 func (v *vendor) Send(_ context.Context, m *message.Message, _ plugin.Route) (plugin.Receipt, error) {
 	v.sent <- m
-	return plugin.Receipt{}, nil
+	return v.receipt, nil
 }
 
 // trustful are accounts of people whose passwords nobody checks.

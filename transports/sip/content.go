@@ -1,12 +1,14 @@
 package sip
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/imgate/imgate/engine/content"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/transports/sip/wire"
 )
@@ -41,9 +43,32 @@ func isAbout(date string, now time.Time) bool {
 // recipient that may sit behind another protocol.
 var dispositions = []string{"render", "inline", "attachment", "notification"}
 
+// encodings are those that we undo: what is kept and sent on has none, for those
+// who don't know them, and so that a policy can look into it.
+const encodings = "gzip, deflate, identity"
+
+// bodyOf is the body of a message as it was before it was encoded (RFC 3261
+// §20.12), at most max octets; the reply is the answer if there is none.
+func bodyOf(x *wire.Exchange, max int) ([]byte, *wire.Reply) {
+	encoded := x.All("Content-Encoding")
+	if len(encoded) == 0 || len(x.Body) == 0 {
+		return x.Body, nil
+	}
+	body, err := content.Decode(strings.Join(encoded, ","), x.Body, max)
+	switch {
+	case errors.Is(err, content.ErrEncoding):
+		return nil, &wire.Reply{Status: 415, Headers: []wire.Header{{Name: "Accept-Encoding", Value: encodings}}}
+	case errors.Is(err, content.ErrTooLarge):
+		return nil, &wire.Reply{Status: 413}
+	case err != nil:
+		return nil, bad("Bad Content-Encoding")
+	}
+	return body, nil
+}
+
 // contentRefusal is the answer to a body of a kind that we can't carry (RFC 3261
-// §8.2.3); nil: we can. Encodings would have to be undone for those who don't
-// know them, and a policy can't look into them.
+// §8.2.3); nil: we can. A transfer encoding is MIME's, and SIP has none (§20): who
+// gets the message would take what was encoded for the text.
 func contentRefusal(x *wire.Exchange) *wire.Reply {
 	for _, h := range x.Headers() {
 		switch h.Name {
@@ -51,18 +76,21 @@ func contentRefusal(x *wire.Exchange) *wire.Reply {
 			if !isMediaType(h.Value) {
 				return bad("Bad Content-Type")
 			}
-		case "Content-Encoding":
-			if h.Value != "" && !strings.EqualFold(h.Value, "identity") {
-				return &wire.Reply{Status: 415, Headers: []wire.Header{{Name: "Accept-Encoding", Value: "identity"}}}
-			}
 		case "Content-Disposition":
 			if !isKnownDisposition(h.Value) {
 				return &wire.Reply{Status: 415, Phrase: "Unsupported Content-Disposition"}
+			}
+		default:
+			if strings.EqualFold(h.Name, "Content-Transfer-Encoding") && !slices.Contains(transfers, strings.ToLower(h.Value)) {
+				return &wire.Reply{Status: 415, Phrase: "Unsupported Content-Transfer-Encoding"}
 			}
 		}
 	}
 	return nil
 }
+
+// transfers are the transfer encodings that leave a body as it is (RFC 2045 §6.2).
+var transfers = []string{"", "7bit", "8bit", "binary"}
 
 // isKnownDisposition also takes one that isn't known if it is optional.
 func isKnownDisposition(value string) bool {

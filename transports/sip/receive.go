@@ -33,7 +33,12 @@ func (d *Door) message(ctx context.Context, x *wire.Exchange, peer *Peer) {
 		d.answer(x, *refusal)
 		return
 	}
-	m, failure := d.read(x, who.account, now)
+	body, refusal := bodyOf(x, d.config.Limits.Body)
+	if refusal != nil {
+		d.answer(x, *refusal)
+		return
+	}
+	m, failure := d.read(x, body, who.account, now)
 	if failure != nil {
 		d.refuse(x, failure)
 		return
@@ -108,12 +113,12 @@ func (d *Door) refuseMessage(x *wire.Exchange, failure *message.Failure) {
 }
 
 // read makes a message of the request.
-func (d *Door) read(x *wire.Exchange, account plugin.Account, now time.Time) (*message.Message, *message.Failure) {
+func (d *Door) read(x *wire.Exchange, body []byte, account plugin.Account, now time.Time) (*message.Message, *message.Failure) {
 	m := &message.Message{
 		Received:    now,
 		DisplayName: displayName(x),
 		ContentType: x.Get("Content-Type"),
-		Body:        x.Body,
+		Body:        body,
 		Headers:     headersOf(x, now),
 		Hops:        x.MaxForwards - 1,
 		Transport:   d.instance,

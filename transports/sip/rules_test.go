@@ -290,8 +290,12 @@ func TestRules(t *testing.T) {
 		{"Max-Forwards: 70", "c: text/plain;charset=\"a", "400 Bad Content-Type"},
 		{"Max-Forwards: 70", "c: text/plain;charset=\"\xff\"", "400 Bad Content-Type"},
 		{"\"Ann\" <sip:1001@", "<sip:%ff@", "403 Forbidden"},
-		{"Max-Forwards: 70", "Content-Encoding: gzip", "415 Unsupported Media Type"},
+		{"Max-Forwards: 70", "Content-Encoding: br", "415 Unsupported Media Type"},
+		{"Max-Forwards: 70", "Content-Encoding: gzip", "400 Bad Content-Encoding"},
+		{"Max-Forwards: 70", "Content-Encoding: gzip,gzip\r\ne: gzip, gzip", "415 Unsupported Media Type"},
 		{"Max-Forwards: 70", "e: Identity", "202 Accepted"},
+		{"Max-Forwards: 70", "Content-Transfer-Encoding: 8Bit", "202 Accepted"},
+		{"Max-Forwards: 70", "Content-Transfer-Encoding: base64", "415 Unsupported Content-Transfer-Encoding"},
 		{"Max-Forwards: 70", "Content-Disposition: render", "202 Accepted"},
 		{"Max-Forwards: 70", "Content-Disposition: Attachment; filename=\"a;b\"", "202 Accepted"},
 		{"Max-Forwards: 70", "Content-Disposition: recipient-list", "415 Unsupported Content-Disposition"},
@@ -305,7 +309,7 @@ func TestRules(t *testing.T) {
 		c.send(strings.Replace(request, test.old, test.new, 1))
 		got := c.receive()
 		want(t, got, test.status)
-		if strings.Contains(got, "Accept-Encoding: identity\r\n") != strings.HasPrefix(test.status, "415 Unsupported Media") {
+		if strings.Contains(got, "Accept-Encoding: gzip, deflate, identity\r\n") != strings.HasPrefix(test.status, "415 Unsupported Media") {
 			t.Error(got)
 		}
 	}

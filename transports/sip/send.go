@@ -16,7 +16,8 @@ import (
 
 // Send makes one attempt to deliver a message to a binding, over the flow on
 // which it was registered. A repeat has the same Call-ID, CSeq and From tag, so
-// that the device can tell.
+// that the device can tell. One that doesn't know envelopes is asked a second time
+// at once, with what is in it.
 func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route) (plugin.Receipt, error) {
 	endpoint := d.endpoint.Load()
 	if endpoint == nil {
@@ -25,23 +26,40 @@ func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route)
 	if route.Binding == nil {
 		return plugin.Receipt{}, message.Fail(message.Unbuildable, "sip needs a binding to send to")
 	}
+	response, err := d.ask(ctx, endpoint, m, route, 1)
+	var receipt plugin.Receipt
+	if err == nil && response.Status == 415 {
+		if inner := unwrapped(m, accepted(response)); inner != nil {
+			receipt.Unwrapped = true
+			response, err = d.ask(ctx, endpoint, inner, route, 2)
+		}
+	}
+	if err != nil {
+		return receipt, err
+	}
+	if response.Status >= 300 {
+		return receipt, failureOf(response)
+	}
+	receipt.Final = true
+	return receipt, nil
+}
+
+// ask sends a message to a binding and returns the final response.
+func (d *Door) ask(ctx context.Context, endpoint *wire.Endpoint, m *message.Message, route plugin.Route, cseq uint32) (*wire.Response, error) {
 	way, err := parseWay(route.Binding.Flow)
 	if err != nil {
-		return plugin.Receipt{}, message.FailForNow(message.Unavailable, "binding: %w", err)
+		return nil, message.FailForNow(message.Unavailable, "binding: %w", err)
 	}
 	request, err := d.request(m, route, time.Now())
 	if err != nil {
-		return plugin.Receipt{}, message.Fail(message.Unbuildable, "%w", err)
+		return nil, message.Fail(message.Unbuildable, "%w", err)
 	}
-	request.Route = way.route
+	request.Route, request.CSeq = way.route, cseq
 	response, err := d.exchange(ctx, endpoint, route.Binding, way.flow, request)
 	if err != nil {
-		return plugin.Receipt{}, undelivered(err)
+		return nil, undelivered(err)
 	}
-	if response.Status >= 300 {
-		return plugin.Receipt{}, failureOf(response)
-	}
-	return plugin.Receipt{Final: true}, nil
+	return response, nil
 }
 
 // exchange sends a request on a binding's flow. What leads through a proxy may
@@ -136,7 +154,6 @@ func (d *Door) request(m *message.Message, route plugin.Route, now time.Time) (w
 		From:        d.party(m.DisplayName, m.From, route.Reference),
 		To:          d.party("", m.Recipient, ""),
 		CallID:      route.Reference,
-		CSeq:        1,
 		MaxForwards: m.Hops,
 		Headers:     outgoingHeaders(m, now),
 		Body:        m.Body,

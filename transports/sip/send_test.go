@@ -33,7 +33,8 @@ func route(d *Door, c *client) plugin.Route {
 func answer(request, line string) string {
 	var b strings.Builder
 	b.WriteString("SIP/2.0 " + line + "\r\n")
-	for _, l := range strings.Split(request, "\r\n") {
+	head, _, _ := strings.Cut(request, "\r\n\r\n")
+	for _, l := range strings.Split(head, "\r\n") {
 		name, _, _ := strings.Cut(l, ":")
 		switch name {
 		case "Via", "From", "To", "Call-ID", "CSeq":

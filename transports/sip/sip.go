@@ -204,7 +204,7 @@ const allow = "MESSAGE, OPTIONS, REGISTER"
 // capabilities are what OPTIONS tells (RFC 3261 §11). Which types pass, the
 // policy says, for each message.
 var capabilities = []wire.Header{
-	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: "identity"}, {Name: "Supported", Value: "path"},
+	{Name: "Allow", Value: allow}, {Name: "Accept", Value: "*/*"}, {Name: "Accept-Encoding", Value: encodings}, {Name: "Supported", Value: "path"},
 }
 
 // required returns the extensions that a request insists on and that we don't

@@ -63,6 +63,9 @@ type general struct {
 	} `yaml:"limits"`
 	Zone      string        `yaml:"zone" doc:"the operator's time zone, for what policies say of days and hours: a name of the IANA database, such as Europe/Vienna"`
 	Retention time.Duration `yaml:"retention" doc:"how long the record of a message is kept, without its text, from its receipt"`
+	IMDN      struct {
+		TTL time.Duration `yaml:"ttl" doc:"how long a notification of what has become of a message (RFC 5438) waits for whom it is for, whatever its sender or the policy says, from 1m to 720h"`
+	} `yaml:"imdn"`
 }
 
 // Keys whose values are instances, by their names.
@@ -76,6 +79,8 @@ const (
 	maxMessages  = 100_000_000
 	maxContacts  = 1024
 	maxRetention = 10 * 365 * 24 * time.Hour
+	minIMDN      = time.Minute
+	maxIMDN      = 720 * time.Hour
 )
 
 // configuration is what was read, and what is worth a word about it.
@@ -194,19 +199,20 @@ func (l *loader) config() engine.Config {
 	}
 	settings := l.general(own)
 	c := engine.Config{
-		Node:        settings.Node,
-		DataDir:     settings.DataDir,
-		AdminListen: settings.Admin.Listen,
-		Limits:      engine.Limits(settings.Limits),
-		Retention:   settings.Retention,
-		Zone:        zoneOf(settings.Zone),
-		Storage:     l.single(plugin.KindStorage, sections),
-		Policy:      l.single(plugin.KindPolicy, sections),
-		Accounts:    l.single(plugin.KindAccounts, sections),
-		Charging:    l.single(plugin.KindCharging, sections),
-		Observers:   l.observers(sections[observersKey]),
-		Transports:  l.transports(sections[transportsKey]),
-		Place:       l.place,
+		Node:          settings.Node,
+		DataDir:       settings.DataDir,
+		AdminListen:   settings.Admin.Listen,
+		Limits:        engine.Limits(settings.Limits),
+		Retention:     settings.Retention,
+		Notifications: settings.IMDN.TTL,
+		Zone:          zoneOf(settings.Zone),
+		Storage:       l.single(plugin.KindStorage, sections),
+		Policy:        l.single(plugin.KindPolicy, sections),
+		Accounts:      l.single(plugin.KindAccounts, sections),
+		Charging:      l.single(plugin.KindCharging, sections),
+		Observers:     l.observers(sections[observersKey]),
+		Transports:    l.transports(sections[transportsKey]),
+		Place:         l.place,
 	}
 	l.checkListeners(c)
 	return c
@@ -221,6 +227,7 @@ func isPluginKey(key string) bool {
 func (l *loader) general(own []entry) general {
 	settings := general{Node: hostname(), DataDir: "./imgate-data", Zone: "UTC", Retention: pipeline.DefaultRetention}
 	settings.Admin.Listen = "127.0.0.1:8060"
+	settings.IMDN.TTL = pipeline.DefaultNotifications
 	limits := &settings.Limits
 	limits.Messages, limits.PerRecipient, limits.Contacts = pipeline.DefaultMessages, pipeline.DefaultPerRecipient, pipeline.DefaultContacts
 	values := l.structure("", own, reflect.TypeFor[general](),
@@ -236,6 +243,7 @@ func (l *loader) general(own []entry) general {
 		{within(limits.Messages, maxMessages), "limits.messages", fmt.Sprintf("a number from 1 to %d", maxMessages)},
 		{within(limits.PerRecipient, maxMessages), "limits.per_recipient", fmt.Sprintf("a number from 1 to %d", maxMessages)},
 		{within(limits.Contacts, maxContacts), "limits.contacts", fmt.Sprintf("a number from 1 to %d", maxContacts)},
+		{settings.IMDN.TTL >= minIMDN && settings.IMDN.TTL <= maxIMDN, "imdn.ttl", fmt.Sprintf("a time from %v to %v", minIMDN, maxIMDN)},
 		{zoneOf(settings.Zone) != nil, "zone", `the name of a time zone, such as "Europe/Vienna"`},
 		{settings.Retention >= pipeline.MinRetention && settings.Retention <= maxRetention, "retention",
 			fmt.Sprintf("a time from %v to %v", pipeline.MinRetention, maxRetention)},

@@ -194,7 +194,7 @@ func TestMistakes(t *testing.T) {
 		{"merged", "transports:\n  sip:\n    <<: {a: b}\n    domains: [a]\n", "f:3: transports.sip: expected plain words as keys"},
 		{"a control character", "\"no\\x1fde\": a\n", "f:1: expected plain words as keys"},
 		{"a key that is a list", "? [a]\n: b\n", "f:1: expected plain words as keys; found a list"},
-		{"upper case", "Node: gw1\n", "f:1: Node: unknown key; did you mean node? expected one of node, data_dir, admin, limits, zone, retention, storage"},
+		{"upper case", "Node: gw1\n", "f:1: Node: unknown key; did you mean node? expected one of node, data_dir, admin, limits, zone, retention, imdn, storage"},
 		{"exact duplicate", "node: a\nnode: b\n", "f:2: node: given twice; the first is in line 1"},
 		{"bad node", "node: a b\n", "f:1: node: expected a name"},
 		{"null", "node:\n", "f:1: node: expected a text, in quotes if it looks like something else; found nothing"},

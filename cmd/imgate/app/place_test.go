@@ -148,18 +148,26 @@ func TestObservers(t *testing.T) {
 
 func TestLimitsAndRetention(t *testing.T) {
 	config := parse(t, issueYAML)
-	if l := config.Limits; l.Messages != 1_000_000 || l.PerRecipient != 10_000 || l.Contacts != 64 || config.Retention != 168*time.Hour {
-		t.Errorf("%+v, %v", l, config.Retention)
+	if l := config.Limits; l.Messages != 1_000_000 || l.PerRecipient != 10_000 || l.Contacts != 64 {
+		t.Errorf("%+v", l)
 	}
-	config = parse(t, issueYAML+"limits: {messages: 7, per_recipient: 3, contacts: 2}\nretention: 1h\n")
-	if l := config.Limits; l.Messages != 7 || l.PerRecipient != 3 || l.Contacts != 2 || config.Retention != time.Hour {
-		t.Errorf("%+v, %v", l, config.Retention)
+	if config.Retention != 168*time.Hour || config.Notifications != 168*time.Hour {
+		t.Errorf("%v, %v", config.Retention, config.Notifications)
+	}
+	config = parse(t, issueYAML+"limits: {messages: 7, per_recipient: 3, contacts: 2}\nretention: 1h\nimdn: {ttl: 2h}\n")
+	if l := config.Limits; l.Messages != 7 || l.PerRecipient != 3 || l.Contacts != 2 {
+		t.Errorf("%+v", l)
+	}
+	if config.Retention != time.Hour || config.Notifications != 2*time.Hour {
+		t.Errorf("%v, %v", config.Retention, config.Notifications)
 	}
 	for text, want := range map[string]string{
 		"limits: {messages: 0}":       "limits.messages: expected a number from 1 to 100000000",
 		"limits: {per_recipient: -1}": "limits.per_recipient: expected a number from 1 to",
 		"limits: {contacts: 1025}":    "limits.contacts: expected a number from 1 to 1024",
 		"retention: 59s":              "retention: expected a time from 15m0s to 87600h0m0s",
+		"imdn: {ttl: 59s}":            "imdn.ttl: expected a time from 1m0s to 720h0m0s",
+		"imdn: {ttl: 721h}":           "imdn.ttl: expected a time from 1m0s to 720h0m0s",
 	} {
 		_, err := parseConfig("f", []byte(issueYAML+text), tinyPlugins())
 		if err == nil || !strings.HasPrefix(err.Error(), "f:14: "+want) {

@@ -65,6 +65,7 @@ var wholeInput = group("input",
 		textLeaf("id", func(m *matter) string { return m.Message.ID }),
 		wordLeaf("type", func(m *matter) string { return m.Message.Type }),
 		wordLeaf("class", func(m *matter) string { return m.Message.Class }),
+		wordLeaf("inner", func(m *matter) string { return m.Message.Inner }),
 		intLeaf("size", func(m *matter) int { return m.Message.Size }),
 		intLeaf("segments", func(m *matter) int { return m.Message.Segments }),
 		leaf("expires", func(m *matter) *ast.Term {

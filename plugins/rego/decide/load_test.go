@@ -99,7 +99,7 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		"a misspelt name deeper down": {
 			map[string]string{"a": regotest.Header + "plan.store := \"1h\" if input.message.typ == \"text/plain\"\n"},
-			[]string{"dir/a.rego:5: ", "there is no \"typ\", expected one of class, expires, id, missing, segments, size, text, type"},
+			[]string{"dir/a.rego:5: ", "there is no \"typ\", expected one of class, expires, id, inner, missing, segments, size, text, type"},
 		},
 		"a misspelt part of the row": {
 			map[string]string{"a": regotest.Header + "plan.labels.x := input.match.atributes.x\n"},

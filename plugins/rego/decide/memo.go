@@ -22,6 +22,7 @@ const (
 var facts = map[string]func(*matter) string{
 	"message.class":        func(m *matter) string { return m.Message.Class },
 	"message.type":         func(m *matter) string { return m.Message.Type },
+	"message.inner":        func(m *matter) string { return m.Message.Inner },
 	"message.segments":     func(m *matter) string { return strconv.Itoa(m.Message.Segments) },
 	"message.missing":      func(m *matter) string { return strconv.Itoa(m.Message.Missing) },
 	"sender.domain":        func(m *matter) string { return m.Sender.Domain },

@@ -160,7 +160,8 @@ func TestShippedPlan(t *testing.T) {
 	want.MIME = map[string][]string{
 		"sip": {
 			"text/plain", "message/cpim", "text/html",
-			"application/im-iscomposing+xml", "application/x-acro-filetransfer+json",
+			"application/im-iscomposing+xml", "message/imdn+xml", "multipart/mixed", "multipart/alternative", "multipart/related",
+			"application/x-acro-filetransfer+json",
 		},
 		"smpp": {"text/plain", "message/cpim"},
 	}
@@ -170,9 +171,11 @@ func TestShippedPlan(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", plan, want)
 	}
 	q := regotest.Typical()
-	q.Message.Class = "composing"
-	if plan, err := p.Decide(t.Context(), q, plugin.Given{}); err != nil || plan.Charging.Mode != plugin.ChargeNone {
-		t.Errorf("composing: got %+v, %v, want it free", plan.Charging, err)
+	for _, class := range []string{"composing", "notification"} {
+		q.Message.Class = class
+		if plan, err := p.Decide(t.Context(), q, plugin.Given{}); err != nil || plan.Charging.Mode != plugin.ChargeNone {
+			t.Errorf("%s: got %+v, %v, want it free", class, plan.Charging, err)
+		}
 	}
 	q = regotest.Typical()
 	q.Sender.Local = false

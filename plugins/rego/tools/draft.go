@@ -110,7 +110,7 @@ func parent(path string) string { return path[:max(strings.LastIndexByte(path, '
 // command line doesn't mean them any more.
 var followers = map[string][]string{
 	"message.text":         {"message.size", "message.segments"},
-	"message.type":         {"message.class"},
+	"message.type":         {"message.class", "message.inner"},
 	"sender.address":       {"sender.user", "sender.domain"},
 	"sender.user":          {"sender.address"},
 	"sender.domain":        {"sender.address"},
@@ -290,7 +290,9 @@ func (d *draft) readSIP(text []byte) error {
 	d.sayAddress("sender", m.Sender)
 	d.sayAddress("recipient", m.Recipient)
 	d.say("message.type", content.MediaType(m.ContentType))
-	d.say("message.class", content.ClassOf(content.MediaType(m.ContentType)).String())
+	facts := content.Examine(m.ContentType, m.Body)
+	d.say("message.class", facts.Class.String())
+	d.say("message.inner", facts.Inner)
 	d.say("message.size", len(m.Body))
 	words, readable := content.Text(m.ContentType, m.Body)
 	segments := 0

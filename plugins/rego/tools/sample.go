@@ -67,6 +67,7 @@ func (d *draft) completeMessage() {
 	d.assume("message.id", sampleID)
 	d.assume("message.type", "text/plain")
 	d.derive("message.class", content.ClassOf(m.Type).String())
+	d.derive("message.inner", "")
 	if m.Class == message.Text.String() {
 		d.assume("message.text", sampleText)
 	}

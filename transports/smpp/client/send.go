@@ -29,7 +29,7 @@ const maxRetry = 30 * time.Second
 // taken: so no throttling lets one overtake another, and what was taken of a
 // message is always its first so many parts. Windows are for different messages.
 func (c *Client) Send(ctx context.Context, m *message.Message, route plugin.Route) (plugin.Receipt, error) {
-	d := delivery{client: c, mark: marking(route.Reference), reference: route.Reference}
+	d := delivery{client: c, mark: marking(route.Reference), reference: route.Reference, unwraps: translate.Unwraps(m)}
 	if !d.change() {
 		return plugin.Receipt{Progress: route.Progress}, message.FailForNow(message.Unavailable, "no bind that can send is up")
 	}
@@ -50,7 +50,7 @@ func (c *Client) Send(ctx context.Context, m *message.Message, route plugin.Rout
 			return d.incomplete(), failure
 		}
 	}
-	return plugin.Receipt{PeerIDs: d.ids}, nil
+	return plugin.Receipt{PeerIDs: d.ids, Unwrapped: d.unwraps}, nil
 }
 
 // name gives the parts the reference of their delivery, by which the SMSC could
@@ -81,6 +81,7 @@ type delivery struct {
 	client    *Client
 	mark      uint16 // its user_message_reference
 	reference string
+	unwraps   bool // what is in an envelope goes without it
 	bind      *bind
 	watched   bool // on this bind
 	parts     []translate.Outgoing
@@ -90,10 +91,11 @@ type delivery struct {
 
 // incomplete says how far it came.
 func (d *delivery) incomplete() plugin.Receipt {
-	if d.taken == 0 {
-		return plugin.Receipt{}
+	receipt := plugin.Receipt{Unwrapped: d.unwraps}
+	if d.taken > 0 {
+		receipt.PeerIDs, receipt.Progress = d.ids, progress(d.taken, d.parts)
 	}
-	return plugin.Receipt{PeerIDs: d.ids, Progress: progress(d.taken, d.parts)}
+	return receipt
 }
 
 // submit sends the next part until the SMSC says anything but that it comes too

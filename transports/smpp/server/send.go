@@ -38,6 +38,7 @@ func (d *Door) Send(ctx context.Context, m *message.Message, route plugin.Route)
 		receipt, err := s.send(ctx, m, route)
 		s.sending.Add(-1)
 		if !errors.Is(err, errLeft) || ctx.Err() != nil {
+			receipt.Unwrapped = translate.Unwraps(m)
 			return receipt, err
 		}
 		route.Progress = receipt.Progress

@@ -85,6 +85,24 @@ func TestDeliver(t *testing.T) {
 	}
 }
 
+// TestDeliverUnwrapped: an ESME gets the text alone, and who notifies the sender
+// knows it.
+func TestDeliverUnwrapped(t *testing.T) {
+	d := serve(t, newGate(), nil)
+	e := listening(t, d, pdu.BindReceiverID, "", 0x34)
+	m := outgoing("")
+	m.ContentType, m.Body = "message/cpim", []byte("From: <im:a@example.com>\r\n\r\nContent-Type: text/plain\r\n\r\nhello")
+	done := sendLater(t.Context(), d, m, toAcme())
+	q := e.next()
+	if short, ok := q.Body.(*wire.Short); !ok || string(short.Text) != "hello" {
+		t.Errorf("%+v", q.Body)
+	}
+	e.answer(q, wire.ROK)
+	if got := <-done; got.err != nil || !got.receipt.Final || !got.receipt.Unwrapped {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestNobodyThere: a transmitter gets nothing, nor does who serves other numbers.
 func TestNobodyThere(t *testing.T) {
 	d := serve(t, newGate(), nil)

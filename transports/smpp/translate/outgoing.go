@@ -172,6 +172,10 @@ func (d *Dialect) segments(m *message.Message, r plugin.Route) ([]text.Segment, 
 	return segments, unwritable(err)
 }
 
+// Unwraps tells whether only the text of a message goes, without the envelope in
+// which its sender may ask to be notified.
+func Unwraps(m *message.Message) bool { return content.MediaType(m.ContentType) == content.TypeCPIM }
+
 // unwritable says why a text can't be written; nil: it was.
 func unwritable(err error) *message.Failure {
 	switch {
