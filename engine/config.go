@@ -17,6 +17,7 @@ type Config struct {
 	Policy      Instance
 	Accounts    Instance
 	Charging    Instance
+	Push        Instance // zero: apps that sleep aren't woken
 	Observers   []Instance
 	Transports  []Instance
 	AdminListen string

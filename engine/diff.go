@@ -9,6 +9,7 @@ import (
 type difference struct {
 	transports, observers exchange
 	policy                bool // its source is opened anew
+	push                  bool // it is opened anew, or ends
 	// term: something that the pipeline or the books are made of.
 	term bool
 	keys []string // all that changes, as it stands in the configuration
@@ -41,6 +42,8 @@ func compare(from, to Config) (difference, error) {
 	d.policy = !from.Policy.same(to.Policy)
 	d.note("policy", d.policy)
 	d.policy = d.policy || !slices.Equal(from.TransportNames(), to.TransportNames()) // it warns of names that no transport has
+	d.push = !from.Push.same(to.Push)
+	d.note("push", d.push)
 	d.note("zone", from.Zone.String() != to.Zone.String())
 	d.term = d.term || from.Zone.String() != to.Zone.String()
 	for _, books := range []struct {

@@ -178,12 +178,12 @@ func (d *door) Submit(a plugin.Arrival) plugin.Ticket {
 }
 
 // Lost is plugin.Gate.
-func (d *door) Lost(context.Context, string) error {
-	_, failure := d.engine.active()
+func (d *door) Lost(ctx context.Context, flow string) error {
+	t, failure := d.engine.active()
 	if failure != nil {
 		return failure
 	}
-	return nil
+	return t.pipeline.Lost(ctx, d.instance.Name, flow)
 }
 
 // Reachable is plugin.Gate.

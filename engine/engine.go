@@ -52,6 +52,7 @@ type Engine struct {
 	storage   *watchedStorage
 	book      *revisions.Book
 	observers plugin.Observers
+	pusher    pusher
 	seen      *spool.SeenTable
 	unfollow  func() // ends what follow began
 
@@ -171,6 +172,12 @@ func (e *Engine) openAll(ctx context.Context) (closers []func() error, err error
 	if err := e.book.Start(ctx, e.source); err != nil {
 		return closers, c.wrong(c.Policy.Key(), err)
 	}
+	closers = append(closers, e.pusher.Close)
+	o, err := e.openPusher(ctx, c)
+	if err != nil {
+		return closers, err
+	}
+	e.pusher.current.Store(o)
 	if err := e.openSlots(ctx, c); err != nil {
 		return closers, err
 	}

@@ -67,7 +67,7 @@ func (e *Engine) reload(ctx context.Context, next Config) ([]string, error) {
 	}
 	r := &reload{engine: e, from: e.config, to: next, difference: d}
 	for _, step := range []func(context.Context) error{
-		r.openNew, r.takeTurn, r.pauseTerm, r.closeDoors, r.openDoors, r.exchangePolicy, r.exchangeWatchers, r.resumeTerm,
+		r.openNew, r.takeTurn, r.pauseTerm, r.closeDoors, r.openDoors, r.exchangePolicy, r.exchangeWatchers, r.exchangePusher, r.resumeTerm,
 	} {
 		if err := step(ctx); err != nil {
 			r.takeBack()
@@ -91,6 +91,7 @@ type reload struct {
 	found    *revisions.Found
 	source   *revisions.Source // nil: it stays
 	watchers []*watcher
+	pusher   *openPusher
 	doors    []*door
 	pause    *pause // nil: this node isn't the active one, or needn't pause
 
@@ -132,6 +133,9 @@ func (r *reload) openNew(ctx context.Context) error {
 		}
 		r.onFailure(w.Close)
 		r.watchers = append(r.watchers, w)
+	}
+	if err := r.openPusher(ctx); err != nil {
+		return err
 	}
 	for _, i := range r.transports.in {
 		d, err := e.openDoor(ctx, r.to, i)
@@ -322,6 +326,38 @@ func (r *reload) exchangeWatchers(context.Context) error {
 		for _, w := range gone {
 			e.admin.Close(w.routes, drainWait)
 			r.closed(w.instance, w.Close())
+		}
+	})
+	return nil
+}
+
+// openPusher opens who is to wake apps, if that is somebody new.
+func (r *reload) openPusher(ctx context.Context) (err error) {
+	if !r.push {
+		return nil
+	}
+	r.pusher, err = r.engine.openPusher(ctx, r.to)
+	if err == nil {
+		r.onFailure(r.pusher.close)
+	}
+	return err
+}
+
+// exchangePusher lets the new one wake apps instead of the old one. A term that
+// goes on learns of it with its other bounds.
+func (r *reload) exchangePusher(context.Context) error {
+	if !r.push {
+		return nil
+	}
+	current := &r.engine.pusher.current
+	before := current.Swap(r.pusher)
+	r.onFailure(func() error {
+		current.Store(before)
+		return nil
+	})
+	r.onSuccess(func() {
+		if before != nil {
+			r.closed(before.instance, before.close())
 		}
 	})
 	return nil

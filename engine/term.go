@@ -282,7 +282,7 @@ func (e *Engine) newPipeline(ctx context.Context, t *term) *pipeline.Pipeline {
 	}
 	t.gauges = e.options.Metrics.Scope()
 	return pipeline.New(ctx, pipeline.Parts{
-		Policy: e.book, Zone: e.config.Zone, Accounts: t.accounts, Charging: t.charging,
+		Policy: e.book, Zone: e.config.Zone, Accounts: t.accounts, Charging: t.charging, Pusher: &e.pusher,
 		Tables: spool.NewTables(e.config.Charging.Plugin.Name, e.storage, t.committer),
 		Doors:  doors,
 		Spool:  spool.New(e.storage, t.committer), Seen: e.seen,

@@ -70,7 +70,9 @@ type item struct {
 	onDisk   bool
 	// transient: it goes at once or not at all.
 	transient bool
-	state     deliveries
+	// wakes: apps are woken for it.
+	wakes bool
+	state deliveries
 	// mayRepeat: a device may have it already. An attempt wasn't answered, or it was
 	// found on disk, and whoever had it before may have sent it.
 	mayRepeat bool
@@ -97,6 +99,7 @@ func (p *Pipeline) newItem(e *spool.Entry, t *ticket, state spool.State) *item {
 		id: m.ID, pair: p.pairOf(e, wayOf(e, state.Fallback)), expiry: e.Expiry, state: deliveries{state},
 		public: m.PublicID, received: m.Received, payload: e, size: 1024 + len(m.Body), onDisk: t == nil, transient: t != nil && e.Transient(), ticket: t,
 	}
+	it.wakes = m.Class == message.Text && m.Receipt == nil
 	it.conversation = conversationOf(m.From, m.Recipient)
 	if m.NotBefore.After(m.Received) && m.Class != message.Composing && !state.Hurried {
 		it.notBefore, it.transient = m.NotBefore, e.Expiry.Equal(m.NotBefore)

@@ -91,6 +91,7 @@ func (ls *lanes) queueBehind(l *lane, it *item) (rests bool) {
 	}
 	ls.waits(it)
 	ls.unload(it)
+	ls.p.awaken(it)
 	if it.expiry.Before(l.wakeAt) {
 		ls.rest(l)
 	}
@@ -124,6 +125,7 @@ func (ls *lanes) start() {
 		case l.active:
 		case l.offline, l.timed:
 			ls.rest(l)
+			ls.p.awakenFor(l)
 		default:
 			ls.activate(l)
 		}
@@ -383,6 +385,7 @@ func (ls *lanes) offline(l *lane, t turn) {
 	defer ls.mu.Unlock()
 	if l.recipient.wakes == t.wakes {
 		l.sleep()
+		ls.p.awaken(t.it)
 	}
 }
 
@@ -487,13 +490,4 @@ func (ls *lanes) running() int {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	return ls.active
-}
-
-// laneCounts is how much is in the lanes.
-type laneCounts struct{ messages, quarantined, lanes, asleep int }
-
-func (ls *lanes) counts() laneCounts {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	return laneCounts{messages: ls.count, quarantined: len(ls.quarantined), lanes: len(ls.byPair), asleep: len(ls.asleep)}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/push"
 	"github.com/imgate/imgate/engine/spool"
 )
 
@@ -41,6 +42,8 @@ type Meter struct {
 	parts, assembled, incomplete *plugin.Counter
 
 	policy, charging, whole *plugin.Histogram
+
+	wakes *push.Measures
 }
 
 // meter is a Meter as one pipeline uses it, which finds its doors without a lock.
@@ -101,6 +104,7 @@ func NewMeter(m *plugin.Metrics) *Meter {
 		policy:       m.Histogram("policy_decision_seconds", "How long the policy took to decide.", timeBounds),
 		charging:     m.Histogram("charging_authorize_seconds", "How long charging took to authorise.", timeBounds),
 		whole:        m.Histogram("message_seconds", "From a message's receipt until it was delivered.", timeBounds),
+		wakes:        push.NewMeasures(m),
 		instances:    newVector(func(instance string) *doorMeter { return newDoorMeter(m, instance) }),
 		refused: newVector(func(l refusalLabels) *plugin.Counter {
 			return m.Counter(l.what+"_refused_total", "What was refused, by the reason.",
@@ -201,7 +205,8 @@ func (p *Pipeline) gauges(m *plugin.Metrics) {
 	gauge("spool_handed_over", "Messages whose next hop has yet to report.", func() int { return int(p.reports.held.Load()) })
 	gauge("lanes", "Pairs of a sender and a recipient that have messages waiting.", func() int { return p.lanes.counts().lanes })
 	gauge("lanes_asleep", "Lanes at rest: their recipient isn't there, or a pause is due.", func() int { return p.lanes.counts().asleep })
-	gauge("bindings", "Contacts that are registered.", p.Locations.Count)
+	gauge("bindings", "Contacts that are registered.", func() int { awake, _ := p.Locations.Count(); return awake })
+	gauge("bindings_asleep", "Contacts whose app sleeps and can be woken.", func() int { _, asleep := p.Locations.Count(); return asleep })
 	gauge("rate_limit_windows", "Windows of rate limits that are open, or were a moment ago.", p.limiter.Windows)
 	gauge("parts_waiting_messages", "Messages of which parts are here and others awaited.", p.sets.Count)
 	gauge("settle_queue", "Records that wait to be settled, in memory.", p.settler.queueLength)

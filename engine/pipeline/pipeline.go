@@ -21,6 +21,7 @@ import (
 	"github.com/imgate/imgate/engine/joining"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/engine/push"
 	"github.com/imgate/imgate/engine/ratelimit"
 	"github.com/imgate/imgate/engine/spool"
 )
@@ -57,6 +58,7 @@ type Parts struct {
 	Seen      *spool.SeenTable
 	Locations *spool.Locations
 	Log       *slog.Logger
+	Pusher    plugin.Pusher  // nil: nobody wakes apps that sleep
 	Zone      *time.Location // the operator's; nil: UTC
 
 	// Meter counts for this pipeline and those after it. Nil: it counts alone, in
@@ -114,6 +116,7 @@ type Pipeline struct {
 	reports reports
 	notices notices
 	limiter *ratelimit.Limiter
+	waker   *push.Waker
 
 	lastClock atomic.Pointer[reading]
 
@@ -155,12 +158,13 @@ func New(ctx context.Context, parts Parts) *Pipeline {
 	p.lanes.init(p)
 	p.settler.init(p)
 	p.reports.init()
-	p.notices = notices{log: parts.Log, pending: map[notice]*pendingNotice{}}
-	p.Bound(parts.Limits, parts.Retention, parts.Notifications)
 	if parts.Meter == nil {
 		parts.Meter = NewMeter(parts.Metrics)
 	}
 	p.meter = parts.Meter.of(p.instances)
+	p.waker = push.New(parts.Pusher, p.sleeps, p.meter.wakes, parts.Log)
+	p.notices = notices{log: parts.Log, pending: map[notice]*pendingNotice{}}
+	p.Bound(parts.Limits, parts.Retention, parts.Notifications)
 	p.gauges(parts.Metrics)
 	return p
 }
@@ -172,13 +176,15 @@ type bounds struct {
 }
 
 // Bound sets other limits, another retention and another life of notifications than
-// those of Parts. What is kept already stays. It may be called while the pipeline works.
+// those of Parts, and asks the pusher anew for how long bindings sleep. What is kept
+// already stays. It may be called while the pipeline works.
 func (p *Pipeline) Bound(l Limits, retention, notifications time.Duration) {
 	l.Messages = cmp.Or(l.Messages, DefaultMessages)
 	l.PerRecipient = cmp.Or(l.PerRecipient, DefaultPerRecipient)
 	l.Contacts = cmp.Or(l.Contacts, DefaultContacts)
 	p.bounds.Store(&bounds{l, max(MinRetention, cmp.Or(retention, DefaultRetention)), cmp.Or(notifications, DefaultNotifications)})
 	p.Locations.Limit(l.Contacts)
+	p.Locations.Keep(p.keep())
 }
 
 // Restore rebuilds memory from the disk, except Seen, which the caller keeps. It
@@ -237,6 +243,7 @@ func (p *Pipeline) Run() {
 	}
 	all.Go(p.lanes.schedule)
 	all.Go(p.settler.run)
+	all.Go(func() { p.waker.Run(p.ctx) })
 	all.Go(p.assembleOverdue)
 	all.Go(func() { p.every(sweepEvery, p.sweep) })
 	all.Go(func() { p.every(sweepEvery, p.forgetHistory) })
@@ -297,6 +304,7 @@ func (p *Pipeline) register(ctx context.Context, transport string, r plugin.Regi
 	err := written(ctx, func(done func(error)) (err error) {
 		bindings, err = p.Locations.Register(transport, r, now, func(err error) {
 			if err == nil && len(r.Bindings) > 0 {
+				p.awake(r)
 				p.wake(r) // also if nobody waits any more
 			}
 			done(err)

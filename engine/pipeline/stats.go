@@ -40,6 +40,16 @@ func (c *Meter) Counts() map[string]int64 {
 // Snapshot is Counts, and what is in memory now.
 func (p *Pipeline) Snapshot() map[string]int64 {
 	counts := p.meter.Counts()
-	counts["waiting"], counts["bindings"] = int64(p.held()), int64(p.Locations.Count())
+	awake, asleep := p.Locations.Count()
+	counts["waiting"], counts["bindings"], counts["bindings_asleep"] = int64(p.held()), int64(awake), int64(asleep)
 	return counts
+}
+
+// laneCounts is how much is in the lanes.
+type laneCounts struct{ messages, quarantined, lanes, asleep int }
+
+func (ls *lanes) counts() laneCounts {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return laneCounts{messages: ls.count, quarantined: len(ls.quarantined), lanes: len(ls.byPair), asleep: len(ls.asleep)}
 }

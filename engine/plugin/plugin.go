@@ -1,6 +1,6 @@
 // Package plugin is the contract between the engine and everything that can be
-// exchanged: transports, storages, accounts, charging, policies and observers. An
-// integrator imports this package and message, nothing else of ours.
+// exchanged: transports, storages, accounts, charging, policies, push servers and
+// observers. An integrator imports this package and message, nothing else of ours.
 //
 // A plugin is a value, not a side effect of an import:
 //

@@ -196,29 +196,40 @@ func FuzzDecode(f *testing.F) {
 }
 
 // TestBindingOfEarlierFormats: the first had no reg-id of its own, the second no
-// window.
+// window, the third no push.
 func TestBindingOfEarlierFormats(t *testing.T) {
 	want := plugin.Binding{
 		Account: "a", AOR: message.Address{User: "a", Host: "b"}, Transport: "sip", Contact: "sip:a@b", Flow: "udp;x",
 		Device: "<urn:uuid:1>", Q: 1000, Expires: time.Unix(1, 0).UTC(), CallID: "c", CSeq: 7,
 	}
 	row := encodeBinding(want)
-	length := 2 + len(want.Device) // the reg-id follows the device: one octet, its length
-	at := bytes.Index(row, []byte(want.Device)) - 1 + length - 1
-	second := bytes.Clone(row[:len(row)-1])
+	third := bytes.Clone(row[:len(row)-4])
+	third[0] = 3
+	second := bytes.Clone(third[:len(third)-1])
 	second[0] = 2
-	if got, err := decodeBinding(golden(t, "binding-2.hex")[0]); err != nil || got.RegID != "1" || got.CSeq != want.CSeq || got.Window != 0 {
-		t.Errorf("%+v, %v", got, err)
-	}
+	at := bytes.Index(second, []byte(want.Device)) + len(want.Device) // the reg-id follows: one octet, its length
 	first := append(bytes.Clone(second[:at]), second[at+1:]...)
 	first[0] = 1
-	for _, b := range [][]byte{row, second, first} {
+	for _, b := range [][]byte{row, third, second, first} {
 		if got, err := decodeBinding(b); err != nil || got != want {
 			t.Errorf("%x: %+v, %v\nwant %+v", b, got, err, want)
 		}
 	}
-	want.RegID, want.Window = "1", 500
-	if got, err := decodeBinding(encodeBinding(want)); err != nil || got != want {
-		t.Errorf("%+v, %v\nwant %+v", got, err, want)
+	want.RegID = "1"
+	for _, step := range []struct {
+		file   string
+		change func()
+	}{
+		{"binding-2.hex", func() { want.RegID = "1" }},
+		{"binding-3.hex", func() { want.Window = 50 }},
+		{"binding-4.hex", func() { want.Push, want.Asleep = plugin.Push{Provider: "fcm", Param: "app", ID: "token"}, true }},
+	} {
+		step.change()
+		if got, err := decodeBinding(golden(t, step.file)[0]); err != nil || got != want {
+			t.Errorf("%s: %+v, %v\nwant %+v", step.file, got, err, want)
+		}
+	}
+	if got := encodeBinding(want); !bytes.Equal(got, golden(t, "binding-4.hex")[0]) {
+		t.Errorf("it is written as %x", got)
 	}
 }

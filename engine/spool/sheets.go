@@ -177,6 +177,8 @@ func bindingsSheet() plugin.Sheet {
 	q          number its preference, in thousandths
 	expires    moment when it does
 	window     number how many messages it takes at once; 0: it doesn't say
+	push       text   the service that can wake its app (RFC 8599); NULL: none
+	asleep     flag   whether it is there only to be woken
 	`)
 	read := func(row plugin.Change) ([]any, error) {
 		b, err := decodeBinding(row.Value)
@@ -186,9 +188,10 @@ func bindingsSheet() plugin.Sheet {
 		return []any{
 			text(b.Account), text(b.AOR.String()), text(b.Transport), text(b.Contact), text(b.Flow), text(b.Device),
 			int64(b.Q), moment(b.Expires), int64(b.Window),
+			text(b.Push.Provider), b.Asleep,
 		}, nil
 	}
-	const doc = "a contact that is registered, until a moment after it expires"
+	const doc = "a contact that is registered, or whose app sleeps, until a moment after it expires"
 	return plugin.Sheet{Table: tableBindings, Name: "bindings", Doc: doc, Columns: columns, Read: read}
 }
 

@@ -43,6 +43,7 @@ func sheetRows() map[string]plugin.Change {
 	b := plugin.Binding{
 		Account: "1001", AOR: e.Message.From, Transport: "sip", Contact: "sip:1001@192.0.2.1", Flow: "udp 192.0.2.1:5060",
 		Device: "<urn:uuid:1>", Q: 1000, Window: 50, Expires: e.Expiry, CallID: "c", CSeq: 1,
+		Push: plugin.Push{Provider: "fcm", Param: "app", ID: secretText}, Asleep: true,
 	}
 	id := e.Message.ID
 	part := samplePart()

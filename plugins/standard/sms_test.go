@@ -77,7 +77,8 @@ type gateway struct {
 	sip    string
 }
 
-func open(t *testing.T) *gateway {
+// open runs one; change may change its configuration.
+func open(t *testing.T, change ...func(*engine.Config)) *gateway {
 	t.Helper()
 	g := &gateway{
 		vendor: &vendor{gate: make(chan plugin.Gate, 1), sent: make(chan *message.Message, 10)},
@@ -97,6 +98,9 @@ func open(t *testing.T) *gateway {
 		Transports: []engine.Instance{
 			{Name: "sip", Plugin: sip.Plugin, Settings: listen}, instance("smpp", smpp),
 		},
+	}
+	for _, f := range change {
+		f(&config)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	up, done := make(chan struct{}), make(chan error, 1)

@@ -13,6 +13,7 @@ import (
 	"github.com/imgate/imgate/plugins/pebble"
 	"github.com/imgate/imgate/plugins/postgres"
 	"github.com/imgate/imgate/plugins/rego"
+	"github.com/imgate/imgate/plugins/webhook"
 	"github.com/imgate/imgate/transports/loop"
 	"github.com/imgate/imgate/transports/sip"
 	"github.com/imgate/imgate/transports/sip/ua"
@@ -38,6 +39,8 @@ var Plugins = []plugin.Definition{
 	ledger.Accounts,
 	ledger.Charging,
 	free.Charging,
+	// Who wakes apps that sleep.
+	webhook.Plugin,
 	// Who watches.
 	ladder.Plugin,
 	hep.Plugin,

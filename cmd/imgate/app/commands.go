@@ -61,7 +61,7 @@ func pluginsCommand(plugins []plugin.Definition) *cobra.Command {
 // kinds is the order in which plugins are listed.
 var kinds = [...]plugin.Kind{
 	plugin.KindTransport, plugin.KindStorage, plugin.KindAccounts, plugin.KindCharging, plugin.KindPolicy,
-	plugin.KindObserver,
+	plugin.KindPush, plugin.KindObserver,
 }
 
 func printPlugins(out io.Writer, plugins []plugin.Definition) error {
@@ -195,7 +195,7 @@ func protocolsOf(config engine.Config, plugins []plugin.Definition) map[string]s
 // settingsOf returns the settings of the first instance of a plugin, or its
 // defaults.
 func settingsOf(config engine.Config, d plugin.Definition) plugin.Config {
-	single := []engine.Instance{config.Storage, config.Policy, config.Accounts, config.Charging}
+	single := []engine.Instance{config.Storage, config.Policy, config.Accounts, config.Charging, config.Push}
 	for _, instance := range slices.Concat(single, config.Observers, config.Transports) {
 		if instance.Plugin.Kind == d.Kind && instance.Plugin.Name == d.Name {
 			return instance.Settings

@@ -44,10 +44,8 @@ var usualPlugin = map[plugin.Kind]string{
 	plugin.KindPolicy:   "rego",
 	plugin.KindAccounts: "ledger",
 	plugin.KindCharging: "ledger",
+	plugin.KindPush:     "webhook", // if there is such a section
 }
-
-// usualObserver keeps what `imgate trace` shows.
-const usualObserver = "ladder"
 
 // general is what the configuration says besides the plugins.
 type general struct {
@@ -210,6 +208,7 @@ func (l *loader) config() engine.Config {
 		Policy:        l.single(plugin.KindPolicy, sections),
 		Accounts:      l.single(plugin.KindAccounts, sections),
 		Charging:      l.single(plugin.KindCharging, sections),
+		Push:          l.push(sections),
 		Observers:     l.observers(sections[observersKey]),
 		Transports:    l.transports(sections[transportsKey]),
 		Place:         l.place,
@@ -231,7 +230,7 @@ func (l *loader) general(own []entry) general {
 	limits := &settings.Limits
 	limits.Messages, limits.PerRecipient, limits.Contacts = pipeline.DefaultMessages, pipeline.DefaultPerRecipient, pipeline.DefaultContacts
 	values := l.structure("", own, reflect.TypeFor[general](),
-		"storage", "policy", "accounts", "charging", observersKey, transportsKey)
+		"storage", "policy", "accounts", "charging", "push", observersKey, transportsKey)
 	l.overlay("", values, &settings)
 	for _, rule := range []struct {
 		ok            bool
@@ -292,20 +291,6 @@ func (l *loader) transports(section *yaml.Node) []engine.Instance {
 		return nil
 	}
 	return l.instances(plugin.KindTransport, transportsKey, section)
-}
-
-// observers reads the observers; if the file has no such key, there is the
-// usual one, in a build that has it.
-func (l *loader) observers(section *yaml.Node) []engine.Instance {
-	if section != nil {
-		return l.instances(plugin.KindObserver, observersKey, section)
-	}
-	if !slices.ContainsFunc(l.plugins, func(d plugin.Definition) bool {
-		return d.Kind == plugin.KindObserver && d.Name == usualObserver
-	}) {
-		return nil
-	}
-	return []engine.Instance{l.instance(plugin.KindObserver, "trace", join(observersKey, "trace"), nil, usualObserver)}
 }
 
 // instances reads the instances of a kind, in the order of their names.

@@ -146,6 +146,54 @@ func TestObservers(t *testing.T) {
 	}
 }
 
+// pushSettings are those of a pusher.
+type pushSettings struct {
+	URL string `yaml:"url"`
+}
+
+// Validate is plugin.Config.
+func (s pushSettings) Validate() error {
+	if s.URL == "" {
+		return &plugin.InvalidKey{Key: "url", Expected: "a URL"}
+	}
+	return nil
+}
+
+// TestPush: nobody wakes apps unless the file or the environment says who.
+func TestPush(t *testing.T) {
+	open := func(context.Context, plugin.Env, pushSettings) (plugin.Pusher, error) { return nil, nil }
+	plugins := append(tinyPlugins(), plugin.DefinePush("webhook", "", pushSettings{}, open), plugin.DefinePush("other", "", pushSettings{URL: "u"}, open))
+	for _, c := range []struct {
+		text, variable, want string
+	}{
+		{"", "", " "},
+		{"push: {url: a}", "", "webhook a"},
+		{"push: {plugin: webhook, url: a}", "", "webhook a"},
+		{"push: {plugin: other}", "", "other u"},
+		{"", "other", "other u"},
+		{"push: {url: a}", "other", "other a"},
+		{"push: {}", "", "f:14: push.url: expected a URL"},
+		{"push:", "", "f:14: push.url: expected a URL"},
+		{"push: {plugin: sip}", "", `f:14: push.plugin: unknown push plugin "sip"; expected one of other, webhook`},
+		{"push: {url: a, keys: 1}", "", `f:14: push.keys: unknown key; expected one of url, plugin`},
+	} {
+		t.Run(c.text+" "+c.variable, func(t *testing.T) {
+			t.Setenv("IMGATE_PUSH_PLUGIN", c.variable)
+			config, err := parseConfig("f", []byte(issueYAML+c.text), plugins)
+			got := config.Push.Plugin.Name + " "
+			if settings, ok := config.Push.Settings.(*pushSettings); ok {
+				got += settings.URL
+			}
+			if err != nil {
+				got = err.Error()
+			}
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestLimitsAndRetention(t *testing.T) {
 	config := parse(t, issueYAML)
 	if l := config.Limits; l.Messages != 1_000_000 || l.PerRecipient != 10_000 || l.Contacts != 64 {

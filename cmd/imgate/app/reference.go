@@ -37,7 +37,7 @@ What the file leaves out is as said here. Paths are relative to the working dire
 
 Durations have a unit: 500ms, 30s, 5m, 24h. Amounts of money have a point and at most nine digits behind it.
 
-storage, policy, accounts and charging exist once each; below transports and observers there is one section for
+storage, policy, accounts and charging exist once each, push once or not at all; below transports and observers there is one section for
 each instance, under a name of its own. The key plugin says which plugin it is; without it, it is the one that the
 section is named after.
 

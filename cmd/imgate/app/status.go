@@ -13,21 +13,22 @@ import (
 
 // nodeStatus is what `imgate status` prints.
 type nodeStatus struct {
-	Node          string           `json:"node"`
-	Version       string           `json:"version"`
-	Ready         bool             `json:"ready"`
-	Reasons       []string         `json:"reasons,omitempty"`
-	Remarks       []string         `json:"remarks,omitempty"` // what is wrong and keeps it from nothing
-	Active        string           `json:"active,omitempty"`  // which node is, if that is known
-	UptimeSeconds int64            `json:"uptime_seconds"`
-	Spool         spoolStatus      `json:"spool"`
-	Lanes         int64            `json:"lanes"`
-	LanesAsleep   int64            `json:"lanes_asleep"`
-	Bindings      int64            `json:"bindings"`
-	Received      int64            `json:"received"`
-	Accepted      int64            `json:"accepted"`
-	Refused       map[string]int64 `json:"refused"` // by reason
-	Ended         map[string]int64 `json:"ended"`   // by outcome
+	Node           string           `json:"node"`
+	Version        string           `json:"version"`
+	Ready          bool             `json:"ready"`
+	Reasons        []string         `json:"reasons,omitempty"`
+	Remarks        []string         `json:"remarks,omitempty"` // what is wrong and keeps it from nothing
+	Active         string           `json:"active,omitempty"`  // which node is, if that is known
+	UptimeSeconds  int64            `json:"uptime_seconds"`
+	Spool          spoolStatus      `json:"spool"`
+	Lanes          int64            `json:"lanes"`
+	LanesAsleep    int64            `json:"lanes_asleep"`
+	Bindings       int64            `json:"bindings"`
+	BindingsAsleep int64            `json:"bindings_asleep"` // besides
+	Received       int64            `json:"received"`
+	Accepted       int64            `json:"accepted"`
+	Refused        map[string]int64 `json:"refused"` // by reason
+	Ended          map[string]int64 `json:"ended"`   // by outcome
 }
 
 type spoolStatus struct {
@@ -68,7 +69,7 @@ func statusOf(s *sight) nodeStatus {
 		Spool: spoolStatus{
 			Messages: s.total("spool_messages"), OldestAgeSeconds: int64(s.oldest().Seconds()), Quarantined: s.total("spool_quarantined"),
 		},
-		Lanes: s.total("lanes"), LanesAsleep: s.total("lanes_asleep"), Bindings: s.total("bindings"),
+		Lanes: s.total("lanes"), LanesAsleep: s.total("lanes_asleep"), Bindings: s.total("bindings"), BindingsAsleep: s.total("bindings_asleep"),
 		Received: s.total("messages_received_total"), Accepted: s.total("messages_accepted_total"),
 		Refused: s.totals("messages_refused_total", "reason"), Ended: s.totals("messages_ended_total", "outcome"),
 	}
@@ -93,11 +94,15 @@ func printStatus(out io.Writer, seen *sight) error {
 }
 
 func countFields(s nodeStatus, seen *sight) [][2]string {
+	bindings := grouped(s.Bindings)
+	if s.BindingsAsleep > 0 {
+		bindings += fmt.Sprintf(", and %s asleep", grouped(s.BindingsAsleep))
+	}
 	return [][2]string{
 		{"spooled messages", grouped(s.Spool.Messages)}, {"oldest has waited", seen.oldest().String()},
 		{"in quarantine", grouped(s.Spool.Quarantined)},
 		{"lanes", fmt.Sprintf("%s, %s of them asleep", grouped(s.Lanes), grouped(s.LanesAsleep))},
-		{"bindings", grouped(s.Bindings)},
+		{"bindings", bindings},
 		{"received", grouped(s.Received)}, {"accepted", grouped(s.Accepted)},
 		{"refused", listed(s.Refused)}, {"ended", listed(s.Ended)},
 	}

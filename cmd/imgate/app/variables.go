@@ -18,7 +18,7 @@ const maxMisspelt = 2
 
 // sections are the keys whose variables have more words behind them.
 var sections = [...]string{
-	"admin", "limits", "storage", "policy", "accounts", "charging", observersKey, transportsKey,
+	"admin", "limits", "storage", "policy", "accounts", "charging", "push", observersKey, transportsKey,
 }
 
 // environment returns the value of the variable of a key. An empty one counts

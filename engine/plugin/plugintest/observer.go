@@ -280,6 +280,12 @@ func observerLeavesNothing(t T, h ObserverHarness) {
 	if err, _ := b.close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
+	expectNoneSince(t, before)
+}
+
+// expectNoneSince waits until all goroutines have ended that weren't there before.
+func expectNoneSince(t T, before map[string]string) {
+	t.Helper()
 	left, end := startedSince(before), time.Now().Add(soon)
 	for len(left) > 0 && time.Now().Before(end) {
 		time.Sleep(time.Millisecond) // the last of them may be between its last word and its end
