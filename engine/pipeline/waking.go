@@ -26,8 +26,9 @@ func (p *Pipeline) awaken(it *item) {
 		return
 	}
 	now := time.Now()
-	instances, device, _ := strings.Cut(it.pair.via, "\x00") // see viaOf
-	for _, b := range p.Locations.Sleeping(it.pair.to, now) {
+	account, device, _ := strings.Cut(it.pair.to, "\x00") // see deviceName
+	instances := it.pair.via
+	for _, b := range p.Locations.Sleeping(account, now) {
 		if (instances == "" || slices.Contains(strings.Fields(instances), b.Transport)) && (device == "" || device == b.Device) {
 			p.waker.Wake(now, plugin.Sleeper{Push: b.Push, Account: b.Account, AOR: b.AOR, Device: b.Device})
 		}
