@@ -50,6 +50,8 @@ func TestMatrix(t *testing.T) {
 		"1003": startSippPhone(t, "1003"),
 		"1004": startBrowser(t, s, "1004"),
 	}
+	// Whoever takes an envelope shows what is in it or the envelope, as it likes.
+	phones["1002"].(linphonePhone).tell(event{"do": "plain"})
 	for _, from := range users {
 		for _, to := range users {
 			if from == to {
@@ -197,7 +199,7 @@ func (p sippPhone) send(to, text string) {
 		p.t.Fatal(err)
 	}
 	file := filepath.Join(p.dir, "text.xml")
-	own := strings.NewReplacer("number=[call_number];", "[field3]", "[answer]", "200").Replace(string(scenario))
+	own := strings.NewReplacer("number=[call_number];\n    ]]>", "[field3]]]>", "[answer]", "200").Replace(string(scenario))
 	if err := os.WriteFile(file, []byte(own), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
