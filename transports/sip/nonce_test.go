@@ -16,7 +16,7 @@ var testTenure = plugin.Tenure{Fence: 1, Key: [32]byte{1}}
 func TestNonce(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	n := newNonces(time.Minute, testTenure, time.Time{})
-	nonce := n.make("r", "source", "home", now)
+	nonce := n.make("r", "address", "source", now)
 	changed := []byte(nonce)
 	changed[5] ^= 1
 	tests := []struct {
@@ -29,7 +29,7 @@ func TestNonce(t *testing.T) {
 		{"too old", nonce, "r", time.Minute + time.Second, errStaleNonce},
 		{"from the future", nonce, "r", -2 * time.Minute, errStaleNonce},
 		{"of another realm", nonce, "x", 0, errForeignNonce},
-		{"of another installation", newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("r", "source", "home", now), "r", 0, errForeignNonce},
+		{"of another installation", newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("r", "address", "source", now), "r", 0, errForeignNonce},
 		{"changed", string(changed), "r", 0, errForeignNonce},
 		{"not base64", nonce[:47] + "!", "r", 0, errForeignNonce},
 		{"empty", "", "r", 0, errForeignNonce},
@@ -39,7 +39,7 @@ func TestNonce(t *testing.T) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
-	if nonce == n.make("r", "source", "home", now) {
+	if nonce == n.make("r", "address", "source", now) {
 		t.Error("twice the same nonce")
 	}
 }
@@ -76,7 +76,7 @@ func TestAnAccountCrowdsOutOnlyItself(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	n := newNonces(time.Minute, testTenure, now)
 	fresh := func() nonceID {
-		id, err := n.check(n.make("r", "source", "home", now), "r", now)
+		id, err := n.check(n.make("r", "address", "source", now), "r", now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -44,8 +44,9 @@ func originOf(x *wire.Exchange, peer *Peer) origin {
 // else.
 func (o *origin) isPeer() bool { return o.peer != nil && !o.isClients }
 
-// home are the octets of the source, as a nonce knows it.
-func (o *origin) home() [16]byte { return o.source.As16() }
+// sourceOctets are those by which nonces, the guard and the rates know the
+// source.
+func (o *origin) sourceOctets() [16]byte { return o.source.As16() }
 
 // sharer is whom the defence takes for one: an IPv4 address, or the /64 of an
 // IPv6 address.

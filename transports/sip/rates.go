@@ -90,8 +90,8 @@ func newRates(l Limits, m *plugin.Metrics) *rates {
 }
 
 func (r *rates) sourceKey(o *origin) uint64 {
-	home := o.home()
-	return keyOf(maphash.Bytes(r.seed, home[:]))
+	source := o.sourceOctets()
+	return keyOf(maphash.Bytes(r.seed, source[:]))
 }
 
 // request counts a request of a source. While there are more than the rate, a
