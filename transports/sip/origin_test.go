@@ -116,13 +116,3 @@ func TestPeerIsExempt(t *testing.T) {
 		}
 	}
 }
-
-func TestSharer(t *testing.T) {
-	for address, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::", "fe80::1%eth0": "fe80::", "::1": "::",
-	} {
-		if got := sharer(netip.MustParseAddr(address)); got.String() != want {
-			t.Errorf("%s: %s", address, got)
-		}
-	}
-}
