@@ -361,7 +361,7 @@ func TestOurselves(t *testing.T) {
 	route.Address = trunk.Addrs()[0].String()
 	_, err := trunk.Send(t.Context(), testMessage(), route)
 	fails(t, "our own address", err, message.Unavailable, true)
-	own := listeningOn([]netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:5080")})
+	own := wire.Reachable([]netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:5080")})
 	if !(&work{own: own}).isOurs(wire.Target{Address: netip.MustParseAddrPort("127.0.0.1:5080")}) {
 		t.Errorf("127.0.0.1 isn't among %v", own)
 	}
