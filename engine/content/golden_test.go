@@ -101,7 +101,7 @@ func TestGoldenNotifications(t *testing.T) {
 		"delivered": message.ReceiptDelivered, "failed": message.ReceiptFailed, "unknown": message.ReceiptUnknown,
 	} {
 		t.Run(name, func(t *testing.T) {
-			contentType, body, ok := Notify(sample(t, "linphone-text.cpim"), state, message.Declined, done)
+			contentType, body, ok := Notify(sample(t, "linphone-text.cpim"), state, done)
 			if !ok || contentType != TypeCPIM || bytes.Count(body, []byte("\n")) != bytes.Count(body, []byte("\r\n")) {
 				t.Fatalf("%q %q, %t", contentType, body, ok)
 			}

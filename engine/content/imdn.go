@@ -113,7 +113,7 @@ func statusIn(elements []elementXML) string {
 }
 
 // Append writes the message/imdn+xml. Whatever its fields hold, what comes out is
-// one: a status that can't be one is an error.
+// one: a status that none of the constants names is written as StatusError.
 func (m *IMDN) Append(b []byte) []byte {
 	w := bytes.NewBuffer(b)
 	w.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\r\n" + `<imdn xmlns="` + namespaceXML + `">` + crlf)

@@ -17,7 +17,7 @@ import (
 // done is when it ended. The same arguments give the same notification, under the
 // same name. ok is false for what has no sender, recipient or name, and for what
 // nobody is notified of: IMDNs, and notices of typing.
-func Notify(original []byte, state message.ReceiptState, _ message.Reason, done time.Time) (contentType string, body []byte, ok bool) {
+func Notify(original []byte, state message.ReceiptState, done time.Time) (contentType string, body []byte, ok bool) {
 	c, err := ParseCPIM(original)
 	if err != nil || c.From.URI == "" || len(c.To) == 0 || c.To[0].URI == "" || c.messageID() == "" {
 		return "", nil, false

@@ -88,9 +88,9 @@ func TestExamineIsFreeForText(t *testing.T) {
 
 func TestNotify(t *testing.T) {
 	done := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	one, first, ok := Notify([]byte(asks+"\r\nx"), message.ReceiptDelivered, "", done)
-	_, same, _ := Notify([]byte(asks+"\r\nx"), message.ReceiptDelivered, "", done)
-	_, other, _ := Notify([]byte(asks+"\r\ny"), message.ReceiptDelivered, "", done)
+	one, first, ok := Notify([]byte(asks+"\r\nx"), message.ReceiptDelivered, done)
+	_, same, _ := Notify([]byte(asks+"\r\nx"), message.ReceiptDelivered, done)
+	_, other, _ := Notify([]byte(asks+"\r\ny"), message.ReceiptDelivered, done)
 	if !ok || one != TypeCPIM || !bytes.Equal(first, same) || parsed(t, first).messageID() == parsed(t, other).messageID() || len(parsed(t, first).messageID()) != 32 {
 		t.Errorf("%t %q\n%q\n%q", ok, first, same, other)
 	}
@@ -103,7 +103,7 @@ func TestNotify(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(told, want) || c.From.URI != "im:bob@example.com" || !reflect.DeepEqual(c.To, []Party{{"Alice", "im:alice@example.com"}}) {
 		t.Errorf("%+v %+v, %v", c, told, err)
 	}
-	if _, _, ok := Notify(first, message.ReceiptFailed, message.Expired, done); ok {
+	if _, _, ok := Notify(first, message.ReceiptFailed, done); ok {
 		t.Error("a notification of a notification")
 	}
 }
@@ -127,7 +127,7 @@ func TestNotifyNobody(t *testing.T) {
 		"an IMDN":         asks + "Content-Type: message/imdn+xml\r\n\r\n" + imdn,
 		"typing":          asks + "Content-Type: application/im-iscomposing+xml\r\n\r\n<x/>",
 	} {
-		if _, b, ok := Notify([]byte(body), message.ReceiptFailed, message.Expired, time.Unix(0, 0)); ok || b != nil {
+		if _, b, ok := Notify([]byte(body), message.ReceiptFailed, time.Unix(0, 0)); ok || b != nil {
 			t.Errorf("%s: %q", name, b)
 		}
 	}
@@ -216,7 +216,7 @@ func FuzzExamine(f *testing.F) {
 		if facts.Class != message.Text && facts.Wants != message.ReportNothing {
 			t.Errorf("%+v", facts)
 		}
-		_, b, ok := Notify(body, message.ReceiptFailed, message.Expired, time.Unix(0, 0))
+		_, b, ok := Notify(body, message.ReceiptFailed, time.Unix(0, 0))
 		if ok && Examine(TypeCPIM, b) != (Facts{Class: message.Notification, Inner: TypeIMDN}) && len(b) < maxHead {
 			t.Errorf("%q", b)
 		}

@@ -88,7 +88,7 @@ func (p *Pipeline) notify(back *spool.Entry, it *item, e *spool.Entry, state mes
 			return false
 		}
 	}
-	r.ContentType, r.Body, ok = content.Notify(e.Message.Body, state, x.reason(), x.at)
+	r.ContentType, r.Body, ok = content.Notify(e.Message.Body, state, x.at)
 	r.Class, r.Hops = message.Notification, firstHops
 	back.Expiry, back.Plan.Transports = x.at.Add(p.bounds.Load().notifications), p.likeDoor(from)
 	return ok

@@ -21,20 +21,17 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/imgate/imgate/engine/certificates"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 )
@@ -50,8 +47,7 @@ const (
 	maxAnswer     = 64 << 10 // octets of an answer that are read, so that its connection can be used again
 	maxRedirects  = 3
 	maxRetryAfter = 5 * time.Minute
-	maxCA         = 1 << 20 // octets of the file
-	idleConns     = 8       // that stay open, for so many calls at once
+	idleConns     = 8 // that stay open, for so many calls at once
 	idleFor       = 90 * time.Second
 )
 
@@ -64,43 +60,18 @@ type webhook struct {
 }
 
 func open(_ context.Context, env plugin.Env, c Config) (plugin.Pusher, error) {
-	roots, err := c.roots()
+	dialer, err := certificates.OpenDialer(certificates.DialFiles{CA: c.CA}, env.Log)
 	if err != nil {
 		return nil, err
 	}
 	// Its own, so that Close can let go of the connections.
 	conns := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
-		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: c.Timeout,
+		TLSClientConfig: dialer.Config(""), TLSHandshakeTimeout: c.Timeout,
 		MaxIdleConns: idleConns, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleFor, MaxResponseHeaderBytes: maxAnswer,
 	}
 	client := &http.Client{Transport: conns, Timeout: c.Timeout, CheckRedirect: redirect}
 	return &webhook{config: c, node: env.Node, client: client, conns: conns}, nil
-}
-
-// roots are the authorities that the server's certificate may come from; nil: those
-// of the system.
-func (c Config) roots() (*x509.CertPool, error) {
-	if c.CA == "" {
-		return nil, nil
-	}
-	wrong := func(err error) error {
-		return fmt.Errorf("%w: %w", &plugin.InvalidKey{Key: "ca", Expected: "a file of certificates in PEM"}, err)
-	}
-	file, err := os.Open(c.CA)
-	if err != nil {
-		return nil, wrong(err)
-	}
-	defer file.Close()
-	pem, err := io.ReadAll(io.LimitReader(file, maxCA))
-	if err != nil {
-		return nil, wrong(err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, wrong(errors.New("it has none"))
-	}
-	return roots, nil
 }
 
 // redirect lets a server send us with the same request to another of its pages, and

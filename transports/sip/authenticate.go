@@ -175,8 +175,8 @@ func (d *Door) challenge(x *wire.Exchange, realm string, stale bool, now time.Ti
 		return
 	}
 	o := originOf(x, d.peerOf(x))
-	home := o.home()
-	nonce := d.tenures.under(tenure).make(realm, o.address.String(), string(home[:]), now)
+	source := o.sourceOctets()
+	nonce := d.tenures.under(tenure).make(realm, o.address.String(), string(source[:]), now)
 	algorithms := offered(d.config.Algorithms, x.Get("User-Agent"), x.Flow.Network)
 	d.answer(x, wire.Reply{Status: 401, Headers: challenges(algorithms, realm, nonce, stale)})
 }

@@ -103,7 +103,7 @@ func TestReplay(t *testing.T) {
 func TestStaleNonce(t *testing.T) {
 	g := &gate{}
 	c := newClient(t, openDoor(t, g, nil))
-	c.nonce = newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("sip.example.com", "source", "home", time.Now()) // of another installation
+	c.nonce = newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("sip.example.com", "address", "source", time.Now()) // of another installation
 	want(t, c.message("", "x"), "401 Unauthorized", "stale=true")
 	c.nonce = "made-up"
 	want(t, c.message("", "x"), "401 Unauthorized", "stale=true")

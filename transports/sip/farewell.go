@@ -8,9 +8,9 @@ import (
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
-// A client with a connection whose node is no longer the active one hears of nothing
-// until it registers again, an hour later. So the connection is closed: the
-// client notices, connects anew and finds who is active.
+// A client with a connection whose node is no longer the active one hears of
+// nothing until it registers again, an hour later. So the connection is closed:
+// the client notices, connects anew and finds who is active.
 const (
 	// watchEvery is how often the door looks whether its node is active.
 	watchEvery = 250 * time.Millisecond

@@ -1,8 +1,6 @@
 package sip
 
 import (
-	"time"
-
 	"github.com/emiago/sipgo/sip"
 
 	"github.com/imgate/imgate/engine/plugin"
@@ -56,47 +54,4 @@ func edgeOf(path string) (sip.Uri, bool) {
 		return sip.Uri{}, false
 	}
 	return routeURI(proxies[len(proxies)-1])
-}
-
-// ended notes that a connection is gone, and has the gate told if bindings were
-// on it.
-func (d *Door) ended(flow wire.Flow) {
-	if d.streams.closed(flow) {
-		d.lost(flow.String())
-	}
-}
-
-// lost has the gate told that a flow is gone, so that nothing more is tried over
-// it. A node that isn't the active one says nothing: clients leave it to find
-// who is, and their bindings are his. Nor is it tried again: whoever finds the
-// flow gone when he would send over it says so anew.
-func (d *Door) lost(flow string) {
-	if d.gate.Active() == nil {
-		d.losses.add(flow)
-	}
-}
-
-func (d *Door) lose(flow string) {
-	if err := d.gate.Lost(d.accepting.Context(time.Now()), flow); err != nil {
-		d.log.Debug("flow that is gone isn't noted", "error", err)
-	}
-}
-
-// lostBehind does what lost does for a binding that couldn't be sent to since
-// its connection is gone. What leads through a proxy may go over another
-// connection of that proxy, and over UDP there is nothing that could be gone.
-func (d *Door) lostBehind(b *plugin.Binding, w way) {
-	if w.route == "" && w.flow.ID != "" {
-		d.lost(b.Flow)
-	}
-}
-
-// failedBehind does what lost does for a device whose proxy answers that its flow
-// has failed (RFC 5626 §5.3.1). One that doesn't name the flow in its URI (§5.2) may
-// have others behind the same.
-func (d *Door) failedBehind(b *plugin.Binding, w way) {
-	edge, ok := edgeOf(w.route)
-	if ok && edge.User != "" && edge.UriParams.Has("ob") {
-		d.lost(b.Flow)
-	}
 }

@@ -208,6 +208,27 @@ func TestFlowsOfBefore(t *testing.T) {
 	}
 }
 
+// TestUDPIsNeverLost: over UDP there is nothing that could be gone, if the door has
+// no socket of that family now: it may have one again.
+func TestUDPIsNeverLost(t *testing.T) {
+	g := &gate{}
+	d := openDoor(t, g, func(c *Config) { c.Listen = []string{"tcp://127.0.0.1:0"} })
+	over := func(flow string) plugin.Binding {
+		return plugin.Binding{Account: account1001.ID, AOR: account1001.Identities[0], Transport: "sip", Contact: "sip:a@192.0.2.9", Flow: flow}
+	}
+	const connection = "tcp;127.0.0.1:5060;127.0.0.1:1;gone"
+	for _, b := range []plugin.Binding{over("udp;127.0.0.1:5060;127.0.0.1:1"), over(connection)} {
+		if _, err := d.Send(t.Context(), testMessage(), plugin.Route{Reference: "ref", Binding: &b}); !isFailure(err, message.Unavailable, true) {
+			t.Errorf("%s: %v", b.Flow, err)
+		}
+	}
+	waitFor(t, func() bool { return slices.Contains(g.lostFlows(), connection) })
+	d.losses.close()
+	if got := g.lostFlows(); len(got) != 1 {
+		t.Errorf("%v", got)
+	}
+}
+
 // TestStandbyLosesNothing: whoever leaves it registers with the active node, and
 // until then his bindings are that node's.
 func TestStandbyLosesNothing(t *testing.T) {

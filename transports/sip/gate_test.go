@@ -365,6 +365,25 @@ func (c *client) receive() string {
 	return packet
 }
 
+// insist asks until there is an answer: over UDP the door drops what comes for a
+// worker that has too much to do, and clients repeat it (RFC 3261 §17.1.2.2).
+func (c *client) insist(request string) string {
+	c.t.Helper()
+	for range 20 {
+		c.send(request)
+		if c.conn.network != "udp" {
+			break
+		}
+		_ = c.conn.SetReadDeadline(time.Now().Add(wire.T1))
+		for packet, err := c.conn.next(); err == nil; packet, err = c.conn.next() {
+			if fieldOf(packet, "CSeq") == fieldOf(request, "CSeq") {
+				return packet
+			}
+		}
+	}
+	return c.receive()
+}
+
 // request writes a request of 1001's; headers end in CRLF each.
 func (c *client) request(method, uri, headers, body string) string {
 	c.cseq++
@@ -381,8 +400,7 @@ var nonceIn = regexp.MustCompile(`nonce="([^"]+)"`)
 // login fetches a nonce.
 func (c *client) login() {
 	c.t.Helper()
-	c.send(c.request("REGISTER", "sip:sip.example.com", "", ""))
-	got := c.receive()
+	got := c.insist(c.request("REGISTER", "sip:sip.example.com", "", ""))
 	found := nonceIn.FindStringSubmatch(got)
 	if !strings.HasPrefix(got, "SIP/2.0 401 ") || found == nil {
 		c.t.Fatalf("no challenge: %s", got)

@@ -99,14 +99,14 @@ func (g *guard) try(d *plugin.Digest, o *origin) try {
 	if user, domain, found := strings.Cut(name, "@"); found && strings.EqualFold(domain, d.Realm) {
 		name = user
 	}
-	home := o.home()
+	source := o.sourceOctets()
 	t := try{name: name, origin: o}
 	var h maphash.Hash
 	h.SetSeed(g.seed)
 	writeField(&h, name)
 	writeField(&h, d.Realm)
 	t.everywhere = keyOf(h.Sum64())
-	h.Write(home[:])
+	h.Write(source[:])
 	t.pair = keyOf(h.Sum64())
 	address, port := o.address.Addr().As16(), o.address.Port()
 	h.Write(address[:])
@@ -114,7 +114,7 @@ func (g *guard) try(d *plugin.Digest, o *origin) try {
 	h.WriteByte(byte(port))
 	h.WriteString(o.flow)
 	t.flow = keyOf(h.Sum64())
-	t.source = keyOf(maphash.Bytes(g.seed, home[:]))
+	t.source = keyOf(maphash.Bytes(g.seed, source[:]))
 	return t
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
 )
 
 var guardNow = time.Unix(1_800_000_000, 0)
@@ -19,7 +20,7 @@ func testGuard() *guard { return newGuard(time.Hour, nil, slog.New(slog.DiscardH
 // stranger is a client at an address of its own.
 func stranger(address string) *origin {
 	a := netip.MustParseAddrPort(address)
-	return &origin{source: sharer(a.Addr()), address: a, isClients: true, mayBeForged: true}
+	return &origin{source: wire.Sharer(a.Addr()).Addr(), address: a, isClients: true, mayBeForged: true}
 }
 
 func named(name string) *plugin.Digest {

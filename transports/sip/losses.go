@@ -1,6 +1,12 @@
 package sip
 
-import "sync"
+import (
+	"sync"
+	"time"
+
+	"github.com/imgate/imgate/engine/plugin"
+	"github.com/imgate/imgate/transports/sip/wire"
+)
 
 // maxLosing is how many flows are told of at once: each waits for the disk, which
 // takes several as fast as one.
@@ -9,7 +15,7 @@ const maxLosing = 16
 // losses tells the gate of flows that are gone, without holding up whoever finds
 // that out.
 type losses struct {
-	lose func(flow string)
+	tell func(flow string)
 	most int // that wait; those beyond are found when something is to be sent on them
 
 	mu      sync.Mutex
@@ -20,8 +26,8 @@ type losses struct {
 	running sync.WaitGroup
 }
 
-func newLosses(most int, lose func(flow string)) *losses {
-	return &losses{lose: lose, most: most, pending: map[string]struct{}{}}
+func newLosses(most int, tell func(flow string)) *losses {
+	return &losses{tell: tell, most: most, pending: map[string]struct{}{}}
 }
 
 // add has the gate told of a flow, unless it is about to be. It never blocks.
@@ -41,7 +47,7 @@ func (l *losses) add(flow string) {
 
 func (l *losses) work() {
 	for flow, ok := l.next(); ok; flow, ok = l.next() {
-		l.lose(flow)
+		l.tell(flow)
 		l.done(flow)
 	}
 }
@@ -74,4 +80,48 @@ func (l *losses) close() {
 	l.closed = true
 	l.mu.Unlock()
 	l.running.Wait()
+}
+
+// ended notes that a connection is gone, and has the gate told if bindings were
+// on it.
+func (d *Door) ended(flow wire.Flow) {
+	if d.streams.closed(flow) {
+		d.lost(flow.String())
+	}
+}
+
+// lost has the gate told that a flow is gone, so that nothing more is tried over
+// it. A node that isn't the active one says nothing: clients leave it to find
+// who is, and their bindings are his. Nor is it tried again: whoever finds the
+// flow gone when he would send over it says so anew.
+func (d *Door) lost(flow string) {
+	if d.gate.Active() == nil {
+		d.losses.add(flow)
+	}
+}
+
+// tellLost tells the gate, and waits until it is on disk.
+func (d *Door) tellLost(flow string) {
+	if err := d.gate.Lost(d.accepting.Context(time.Now()), flow); err != nil {
+		d.log.Debug("flow that is gone isn't noted", "error", err)
+	}
+}
+
+// lostBehind does what lost does for a binding that couldn't be sent to since
+// its connection is gone. What leads through a proxy may go over another
+// connection of that proxy, and over UDP there is nothing that could be gone.
+func (d *Door) lostBehind(b *plugin.Binding, w way) {
+	if w.route == "" && w.flow.ID != "" {
+		d.lost(b.Flow)
+	}
+}
+
+// failedBehind does what lost does for a device whose proxy answers that its flow
+// has failed (RFC 5626 §5.3.1). One that doesn't name the flow in its URI (§5.2) may
+// have others behind the same.
+func (d *Door) failedBehind(b *plugin.Binding, w way) {
+	edge, ok := edgeOf(w.route)
+	if ok && edge.User != "" && edge.UriParams.Has("ob") {
+		d.lost(b.Flow)
+	}
 }

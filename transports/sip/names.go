@@ -1,7 +1,6 @@
 package sip
 
 import (
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,31 +17,9 @@ type names struct {
 	addresses []netip.AddrPort
 }
 
-// newNames adds where we listen to our names. A socket on all addresses goes by
-// each that this machine has.
+// newNames adds where we listen to our names.
 func newNames(domains, aliases []string, listening []netip.AddrPort) names {
-	n := names{domains: domains, aliases: aliases}
-	for _, a := range listening {
-		if !a.Addr().IsUnspecified() {
-			n.addresses = append(n.addresses, a)
-			continue
-		}
-		for _, own := range ownAddresses() {
-			n.addresses = append(n.addresses, netip.AddrPortFrom(own, a.Port()))
-		}
-	}
-	return n
-}
-
-func ownAddresses() []netip.Addr {
-	var own []netip.Addr
-	addresses, _ := net.InterfaceAddrs() // none: there are still the domains
-	for _, a := range addresses {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
-			own = append(own, prefix.Addr().Unmap())
-		}
-	}
-	return own
+	return names{domains: domains, aliases: aliases, addresses: wire.Reachable(listening)}
 }
 
 // hasDomain tells whether a domain is ours, by any port.

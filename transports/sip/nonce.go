@@ -126,14 +126,14 @@ func newNonces(lifetime time.Duration, tenure plugin.Tenure, opened time.Time) *
 }
 
 // make returns a new nonce for a realm, for who sends from an address and port
-// (source) that belong to a home: 48 characters.
-func (n *nonces) make(realm, source, home string, now time.Time) string {
+// that belong to a source: 48 characters.
+func (n *nonces) make(realm, address, source string, now time.Time) string {
 	var id nonceID
 	binary.BigEndian.PutUint64(id[:], uint64(n.tick(now.UnixMicro())))
 	copy(id[8:], n.mark[:])
-	tag := n.mac(nonceID{}, source)
+	tag := n.mac(nonceID{}, address)
 	copy(id[12:16], tag[:])
-	tag = n.mac(nonceID{}, home)
+	tag = n.mac(nonceID{}, source)
 	copy(id[16:], tag[:])
 	mac := n.mac(id, realm)
 	return base64.RawURLEncoding.EncodeToString(append(id[:], mac[:]...))
@@ -189,9 +189,9 @@ func (n *nonces) check(nonce, realm string, now time.Time) (nonceID, error) {
 	return id, nil
 }
 
-// isOf tells whether a nonce, which is ours, was made for a home.
-func (n *nonces) isOf(id nonceID, home string) bool {
-	tag := n.mac(nonceID{}, home)
+// isOf tells whether a nonce, which is ours, was made for a source.
+func (n *nonces) isOf(id nonceID, source string) bool {
+	tag := n.mac(nonceID{}, source)
 	return hmac.Equal(tag[:4], id[16:])
 }
 
@@ -206,7 +206,7 @@ func (n *nonces) isOf(id nonceID, home string) bool {
 // test a password.
 func (n *nonces) checkFrom(o *origin, digest *plugin.Digest, now time.Time) (nonceID, error) {
 	id, err := n.check(digest.Nonce, digest.Realm, now)
-	if home := o.home(); err != errForeignNonce && o.mayBeForged && !n.isOf(id, string(home[:])) {
+	if source := o.sourceOctets(); err != errForeignNonce && o.mayBeForged && !n.isOf(id, string(source[:])) {
 		return id, errForeignNonce
 	}
 	return id, err
@@ -216,12 +216,12 @@ func (n *nonces) checkFrom(o *origin, digest *plugin.Digest, now time.Time) (non
 // node or another, and if so whether it is still good. Which of its counts were
 // used isn't known, and a digest doesn't cover the body. So it is good only for
 // as long as a request may be repeated that was under way at the change, and
-// only from the source that it was made for.
-func (n *nonces) inherited(id nonceID, source string, now time.Time) (inherited, good bool) {
+// only from the address and port that it was made for.
+func (n *nonces) inherited(id nonceID, address string, now time.Time) (inherited, good bool) {
 	if [4]byte(id[8:12]) == n.mark {
 		return false, true
 	}
-	tag := n.mac(nonceID{}, source)
+	tag := n.mac(nonceID{}, address)
 	return true, now.Sub(n.began) <= inheritedFor && hmac.Equal(tag[:4], id[12:16])
 }
 

@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -15,7 +16,7 @@ var testTenure = plugin.Tenure{Fence: 1, Key: [32]byte{1}}
 func TestNonce(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	n := newNonces(time.Minute, testTenure, time.Time{})
-	nonce := n.make("r", "source", "home", now)
+	nonce := n.make("r", "address", "source", now)
 	changed := []byte(nonce)
 	changed[5] ^= 1
 	tests := []struct {
@@ -28,7 +29,7 @@ func TestNonce(t *testing.T) {
 		{"too old", nonce, "r", time.Minute + time.Second, errStaleNonce},
 		{"from the future", nonce, "r", -2 * time.Minute, errStaleNonce},
 		{"of another realm", nonce, "x", 0, errForeignNonce},
-		{"of another installation", newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("r", "source", "home", now), "r", 0, errForeignNonce},
+		{"of another installation", newNonces(time.Minute, plugin.Tenure{Fence: 1, Key: [32]byte{2}}, time.Time{}).make("r", "address", "source", now), "r", 0, errForeignNonce},
 		{"changed", string(changed), "r", 0, errForeignNonce},
 		{"not base64", nonce[:47] + "!", "r", 0, errForeignNonce},
 		{"empty", "", "r", 0, errForeignNonce},
@@ -38,7 +39,7 @@ func TestNonce(t *testing.T) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
-	if nonce == n.make("r", "source", "home", now) {
+	if nonce == n.make("r", "address", "source", now) {
 		t.Error("twice the same nonce")
 	}
 }
@@ -75,7 +76,7 @@ func TestAnAccountCrowdsOutOnlyItself(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	n := newNonces(time.Minute, testTenure, now)
 	fresh := func() nonceID {
-		id, err := n.check(n.make("r", "source", "home", now), "r", now)
+		id, err := n.check(n.make("r", "address", "source", now), "r", now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,32 +111,31 @@ func TestAnAccountCrowdsOutOnlyItself(t *testing.T) {
 func TestNoncesAreBounded(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	n := newNonces(time.Minute, testTenure, now)
-	for i := range maxWindows {
-		id, _ := n.check(n.make("r", "source", "home", now), "r", now)
-		if err := n.use(fmt.Sprint(i), id, 1, now); err != nil {
-			t.Fatalf("%d: %v", i, err)
+	use := func(account string, now time.Time) {
+		var id nonceID // what MACs it has is no matter: they would take long to make
+		binary.BigEndian.PutUint64(id[:], uint64(n.tick(now.UnixMicro())))
+		if err := n.use(account, id, 1, now); err != nil {
+			t.Fatalf("%s: %v", account, err)
 		}
 	}
-	windows := 0
-	for i := range n.shards {
-		windows += len(n.shards[i].windows)
+	windows := func() (all int) {
+		for i := range n.shards {
+			all += len(n.shards[i].windows)
+		}
+		return all
 	}
-	if windows > maxWindows {
-		t.Errorf("%d windows", windows)
+	for i := range maxWindows {
+		use(fmt.Sprint(i), now)
+	}
+	if got := windows(); got > maxWindows {
+		t.Errorf("%d windows", got)
 	}
 	later := now.Add(2 * time.Minute)
 	for i := range 1000 { // reaches every shard
-		id, _ := n.check(n.make("r", "source", "home", later), "r", later)
-		if err := n.use(fmt.Sprint("later", i), id, 1, later); err != nil {
-			t.Fatal(err)
-		}
+		use(fmt.Sprint("later", i), later)
 	}
-	windows = 0
-	for i := range n.shards {
-		windows += len(n.shards[i].windows)
-	}
-	if windows != 1000 {
-		t.Errorf("%d windows are left of those that are too old", windows-1000)
+	if got := windows(); got != 1000 {
+		t.Errorf("%d windows are left of those that are too old", got-1000)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // peer says that it got it.
 type origin struct {
 	peer    *Peer
-	source  netip.Addr     // an IPv4 address, or the first one of an IPv6 /64: what one customer has at least
+	source  netip.Addr     // an IPv4 address, or the first one of an IPv6 /64: see wire.Sharer
 	address netip.AddrPort // of whoever sent it to us, or to the dispatching peer
 	flow    string         // the ID of the client's own connection; empty: none, or not its own
 	// isClients tells that nobody but one client sends from the address, or over
@@ -36,7 +36,7 @@ func originOf(x *wire.Exchange, peer *Peer) origin {
 			o.address, o.isClients, o.mayBeForged = hop.Address, true, strings.EqualFold(hop.Transport, "UDP")
 		}
 	}
-	o.source = sharer(o.address.Addr())
+	o.source = wire.Sharer(o.address.Addr()).Addr()
 	return o
 }
 
@@ -44,16 +44,6 @@ func originOf(x *wire.Exchange, peer *Peer) origin {
 // else.
 func (o *origin) isPeer() bool { return o.peer != nil && !o.isClients }
 
-// home are the octets of the source, as a nonce knows it.
-func (o *origin) home() [16]byte { return o.source.As16() }
-
-// sharer is whom the defence takes for one: an IPv4 address, or the /64 of an
-// IPv6 address.
-func sharer(address netip.Addr) netip.Addr {
-	address = address.Unmap().WithZone("")
-	if address.Is4() {
-		return address
-	}
-	prefix, _ := address.Prefix(64) // there are that many bits
-	return prefix.Addr()
-}
+// sourceOctets are those by which nonces, the guard and the rates know the
+// source.
+func (o *origin) sourceOctets() [16]byte { return o.source.As16() }

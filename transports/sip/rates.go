@@ -9,30 +9,6 @@ import (
 	"github.com/imgate/imgate/transports/sip/wire"
 )
 
-// bucket is a token bucket as one number: the time, in Unix nanoseconds, at
-// which all tokens that were taken are there again. Its zero value is full.
-type bucket int64
-
-// take takes a token. It returns 0, or how long it takes until there is one, and
-// takes none. A token comes back after each pause, up to burst of them.
-func (b *bucket) take(now time.Time, pause time.Duration, burst int) time.Duration {
-	wait := b.wait(now, pause, burst)
-	if wait == 0 {
-		*b = max(*b, bucket(now.UnixNano())) + bucket(pause)
-	}
-	return wait
-}
-
-// wait returns how long it takes until there is a token; 0: there is one.
-func (b *bucket) wait(now time.Time, pause time.Duration, burst int) time.Duration {
-	empty := pause * time.Duration(burst)
-	taken := min(time.Duration(*b-bucket(now.UnixNano())), empty) // it is more when a clock was put back
-	return max(0, taken+pause-empty)
-}
-
-// give puts a token back.
-func (b *bucket) give(pause time.Duration) { *b -= bucket(pause) }
-
 // burstFor is how many seconds' requests may come at once: when a network is
 // back, all of its phones come.
 const burstFor = 2
@@ -46,13 +22,13 @@ const (
 // rates bound how many requests a second come from one source, as long as it
 // hasn't proved who it is, and how many from one account.
 type rates struct {
-	seed      maphash.Seed
-	perSource int // a second
-	perOne    int // account, a second
-	sources   *table[allowance]
-	flows     *table[bucket] // of sources that ask too much: by address and port
-	accounts  *table[bucket]
-	limited   [verdicts]*plugin.Counter
+	seed       maphash.Seed
+	perSource  int // a second
+	perAccount int // a second
+	sources    *table[allowance]
+	flows      *table[bucket] // of sources that ask too much: by address and port
+	accounts   *table[bucket]
+	limited    [verdicts]*plugin.Counter
 }
 
 // What each port of a source, or each client behind a dispatching peer, may ask
@@ -80,7 +56,14 @@ const (
 var verdictNames = [verdicts]string{refused: "source", dropped: "source_dropped", overAccount: "account"}
 
 func newRates(l Limits, m *plugin.Metrics) *rates {
-	r := &rates{seed: maphash.MakeSeed(), perSource: l.RequestsPerSource, perOne: l.RequestsPerAccount, sources: newTable[allowance](maxSources), flows: newTable[bucket](maxSources), accounts: newTable[bucket](maxAccounts)}
+	r := &rates{
+		seed:       maphash.MakeSeed(),
+		perSource:  l.RequestsPerSource,
+		perAccount: l.RequestsPerAccount,
+		sources:    newTable[allowance](maxSources),
+		flows:      newTable[bucket](maxSources),
+		accounts:   newTable[bucket](maxAccounts),
+	}
 	for v, name := range verdictNames {
 		if name != "" {
 			r.limited[v] = m.Counter("sip_limited_requests_total", "Requests over a limit of rate, by which; those of source_dropped weren't answered.", plugin.Label{Name: "limit", Value: name})
@@ -90,8 +73,8 @@ func newRates(l Limits, m *plugin.Metrics) *rates {
 }
 
 func (r *rates) sourceKey(o *origin) uint64 {
-	home := o.home()
-	return keyOf(maphash.Bytes(r.seed, home[:]))
+	source := o.sourceOctets()
+	return keyOf(maphash.Bytes(r.seed, source[:]))
 }
 
 // request counts a request of a source. While there are more than the rate, a
@@ -120,7 +103,7 @@ func (r *rates) request(o *origin, now time.Time) (verdict, time.Duration) {
 }
 
 // isNewcomer tells whether an address and port has hardly asked anything since
-// its source asks too much.
+// its source asks too much, and counts that it asks now.
 func (r *rates) isNewcomer(o *origin, now time.Time) bool {
 	key := keyOf(maphash.Comparable(r.seed, o.address))
 	s, places := r.flows.lock(key)
@@ -147,7 +130,7 @@ func (r *rates) ofAccount(id string, now time.Time) time.Duration {
 	key := keyOf(maphash.String(r.seed, id))
 	s, places := r.accounts.lock(key)
 	defer s.mu.Unlock()
-	return opened(places, key, now).value.take(now, time.Second/time.Duration(r.perOne), r.perOne*burstFor)
+	return opened(places, key, now).value.take(now, time.Second/time.Duration(r.perAccount), r.perAccount*burstFor)
 }
 
 // isAdmitted tells whether a request may be looked at; if not it has been

@@ -104,13 +104,17 @@ func (i *issuer) client(name string) *tls.Config {
 	return config
 }
 
+// promptly is five times what a client may have to wait for the door, whatever
+// else goes on: the machine may be busy.
+const promptly = 5 * time.Second
+
 // dial connects over any network.
 func (i *issuer) dial(d *Door, network, address, username string, config *tls.Config) *client {
 	i.t.Helper()
 	if network == "udp" || network == "tcp" {
 		return at(i.t, d, network, address, username)
 	}
-	ctx, cancel := context.WithTimeout(i.t.Context(), time.Second) // nobody waits longer for a handshake
+	ctx, cancel := context.WithTimeout(i.t.Context(), promptly)
 	defer cancel()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 	server := addressOf(d, network).String()

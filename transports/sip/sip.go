@@ -1,10 +1,12 @@
-// Package sip is the door for SIP: registrations (RFC 3261 §10), page-mode
-// messages in both directions (RFC 3428) and digest authentication (RFC 8760).
-// It translates between SIP and the words of engine/message and hands
-// everything to the gate.
+// Package sip is the door for SIP: registrations (RFC 3261 §10) with the flows
+// and the push parameters of clients (RFC 5626, RFC 8599), page-mode messages in
+// both directions (RFC 3428) and digest authentication (RFC 8760). It hands
+// everything to the gate, and defends itself: against who guesses passwords, asks
+// too much, or says that he is somebody else.
 //
 // It must not know what happens behind the gate: no policy, no storage, no
-// money. Sockets and transactions are the business of its wire.
+// money. Sockets and transactions are the business of its wire, what a message is
+// in SIP that of translate, and other servers that of trunk.
 package sip
 
 import (
@@ -99,7 +101,7 @@ func New(_ context.Context, env plugin.Env, config Config) (*Door, error) {
 		complaints: newComplaints(m, log),
 		log:        log,
 	}
-	d.losses = newLosses(config.Limits.Connections, d.lose)
+	d.losses = newLosses(config.Limits.Connections, d.tellLost)
 	d.wire = wire.Config{
 		MaxBody:   config.Limits.Body,
 		MaxUDP:    udpAnyway,
@@ -182,32 +184,11 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 		d.refuse(x, failure) // OPTIONS too: by it others learn who is active
 		return
 	}
-	if wire.IsSecure(x.URI) && !x.Flow.IsSecure() {
-		// What sips promises was broken on the way here already (RFC 3261 §26.2.2):
-		// over such a flow this isn't a scheme that we know.
-		d.answer(x, wire.Reply{Status: 416, Phrase: "Unsupported URI Scheme"})
-		return
+	refusal := requestRefusal(x)
+	if refusal == nil {
+		refusal = d.followRoute(x, o.peer)
 	}
-	switch x.Method {
-	case "MESSAGE", "REGISTER", "OPTIONS":
-	case "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "NOTIFY":
-		// There is nothing that it could belong to. A CANCEL has no effect on a
-		// MESSAGE anyway (RFC 3261 §9.2).
-		d.answer(x, wire.Reply{Status: 481})
-		return
-	default:
-		d.answer(x, wire.Reply{Status: 405, Headers: []wire.Header{{Name: "Allow", Value: allow}}})
-		return
-	}
-	if unsupported := required(x); unsupported != "" {
-		d.answer(x, wire.Reply{Status: 420, Headers: []wire.Header{{Name: "Unsupported", Value: unsupported}}})
-		return
-	}
-	if x.ToTag != "" && x.Method != "REGISTER" {
-		d.answer(x, wire.Reply{Status: 481}) // of a dialog, and we have none (RFC 3261 §12.2.2)
-		return
-	}
-	if refusal := d.followRoute(x, o.peer); refusal != nil {
+	if refusal != nil {
 		d.answer(x, *refusal)
 		return
 	}
@@ -219,6 +200,32 @@ func (d *Door) handle(ctx context.Context, x *wire.Exchange) {
 	case "REGISTER":
 		d.register(ctx, x, &o)
 	}
+}
+
+// requestRefusal is the answer to a request that isn't one for us, whoever sends
+// it and whomever it is for; nil: it is.
+func requestRefusal(x *wire.Exchange) *wire.Reply {
+	if wire.IsSecure(x.URI) && !x.Flow.IsSecure() {
+		// What sips promises was broken on the way here already (RFC 3261 §26.2.2):
+		// over such a flow this isn't a scheme that we know.
+		return &wire.Reply{Status: 416, Phrase: "Unsupported URI Scheme"}
+	}
+	switch x.Method {
+	case "MESSAGE", "REGISTER", "OPTIONS":
+	case "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "NOTIFY":
+		// There is nothing that it could belong to. A CANCEL has no effect on a
+		// MESSAGE anyway (RFC 3261 §9.2).
+		return &wire.Reply{Status: 481}
+	default:
+		return &wire.Reply{Status: 405, Headers: []wire.Header{{Name: "Allow", Value: allow}}}
+	}
+	if unsupported := required(x); unsupported != "" {
+		return &wire.Reply{Status: 420, Headers: []wire.Header{{Name: "Unsupported", Value: unsupported}}}
+	}
+	if x.ToTag != "" && x.Method != "REGISTER" {
+		return &wire.Reply{Status: 481} // of a dialog, and we have none (RFC 3261 §12.2.2)
+	}
+	return nil
 }
 
 const allow = "MESSAGE, OPTIONS, REGISTER"

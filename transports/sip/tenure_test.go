@@ -24,7 +24,7 @@ func TestInheritedNonces(t *testing.T) {
 		"a node that takes over, and started long ago": newNonces(time.Hour, since, now.Add(-time.Hour)),
 		"a node that took over long ago, and reloads":  newNonces(time.Hour, reloaded, now),
 	} {
-		id, err := after.check(before.make("r", "here", "home", now), "r", now)
+		id, err := after.check(before.make("r", "here", "source", now), "r", now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +39,7 @@ func TestInheritedNonces(t *testing.T) {
 				t.Errorf("%s: from %s after %s: inherited %t, good %t", name, c.source, c.after, inherited, good)
 			}
 		}
-		id, err = after.check(after.make("r", "here", "home", now), "r", now)
+		id, err = after.check(after.make("r", "here", "source", now), "r", now)
 		if inherited, good := after.inherited(id, "elsewhere", now.Add(time.Hour)); err != nil || inherited || !good {
 			t.Errorf("%s: its own: inherited %t, good %t, %v", name, inherited, good, err)
 		}
@@ -52,7 +52,7 @@ func TestTenuresForgetAtAChange(t *testing.T) {
 	now := time.Now()
 	all := tenures{lifetime: time.Hour, opened: now.Add(-time.Hour)}
 	first := all.under(plugin.Tenure{Fence: 1, Since: now.Add(-time.Hour)})
-	id, err := first.check(first.make("r", "here", "home", now), "r", now)
+	id, err := first.check(first.make("r", "here", "source", now), "r", now)
 	if err != nil || first.use("a", id, 1, now) != nil || first.use("a", id, 1, now) != errReplay {
 		t.Fatalf("a count is used once: %v", err)
 	}

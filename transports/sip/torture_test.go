@@ -199,7 +199,7 @@ func (t *tortured) isAlive(network, after string) {
 	c := newClientOver(t.T, t.door, network)
 	defer c.conn.Close()
 	c.send(c.request("OPTIONS", bob, "", ""))
-	if got := status(c.receive()); got != "200 OK" || time.Since(began) > time.Second {
+	if got := status(c.receive()); got != "200 OK" || time.Since(began) > promptly {
 		t.Errorf("after %s over %s, OPTIONS is answered %s in %v", after, network, got, time.Since(began))
 	}
 }

@@ -57,6 +57,21 @@ func (i *inquiry) isGood(now time.Time) bool {
 	}
 }
 
+// wait returns the answer once it is there.
+func (i *inquiry) wait(ctx context.Context) (answer, error) {
+	select {
+	case <-i.done:
+		return i.answer, i.err
+	default:
+	}
+	select {
+	case <-i.done:
+		return i.answer, i.err
+	case <-ctx.Done():
+		return answer{}, fmt.Errorf("waited for a name server: %w", ctx.Err())
+	}
+}
+
 // ask finds the inquiry to a question, or begins one.
 func (r *Resolver) ask(q question) *inquiry {
 	now := r.now()
@@ -79,6 +94,12 @@ func (r *Resolver) ask(q question) *inquiry {
 	r.flights.Go(func() { r.inquire(i, q, last) })
 	return i
 }
+
+// errBusy and errClosed are those of a look-up that isn't made.
+var (
+	errBusy   = errors.New("too many look-ups at once")
+	errClosed = errors.New("resolver is closed")
+)
 
 // failed is an inquiry that isn't made, and not kept.
 func failed(err error) *inquiry {
@@ -250,7 +271,7 @@ func (a *answer) limit(ttl uint32) {
 // none to any, such as those of IPv6 where there is none, they stay, and it is
 // noted: that may change.
 func (r *Resolver) leaveUnrouted(a *answer) {
-	routed := slices.DeleteFunc(slices.Clone(a.addresses), func(a netip.Addr) bool { return !r.routed(a) })
+	routed := slices.DeleteFunc(slices.Clone(a.addresses), func(address netip.Addr) bool { return !r.routed(address) })
 	if a.unrouted = len(routed) == 0; !a.unrouted {
 		a.addresses = routed
 	}

@@ -47,10 +47,10 @@ func (r *Resolver) exchange(ctx context.Context, q question) (*dns.Msg, error) {
 	return nil, errors.Join(failed...)
 }
 
-// errRefused is that of a name server that doesn't answer the question.
-type errRefused int
+// refusedError is the RCODE of a name server that doesn't answer the question.
+type refusedError int
 
-func (e errRefused) Error() string { return "answered " + dns.RcodeToString[int(e)] }
+func (e refusedError) Error() string { return "answered " + dns.RcodeToString[int(e)] }
 
 // query asks one name server: over UDP, over TCP what UDP has no room for, and
 // without EDNS0 one that doesn't know it (RFC 6891 §7).
@@ -71,7 +71,7 @@ func (r *Resolver) query(ctx context.Context, server netip.AddrPort, q question)
 	case reply.Truncated:
 		return nil, errStray
 	case reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError:
-		return nil, errRefused(reply.Rcode)
+		return nil, refusedError(reply.Rcode)
 	}
 	return reply, nil
 }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -54,7 +53,7 @@ type work struct {
 	endpoint *wire.Endpoint
 	resolver *resolve.Resolver
 	gate     plugin.Gate
-	own      []netip.AddrPort // where we listen
+	own      []netip.AddrPort // where we listen, also on all addresses
 }
 
 // New opens an instance. Its sockets are opened by Serve.
@@ -108,7 +107,7 @@ func (t *Trunk) Serve(ctx context.Context, gate plugin.Gate) error {
 	defer endpoint.Close()
 	resolver := resolve.New(ctx, resolve.Config{Servers: t.servers, Metrics: t.registry})
 	defer resolver.Close()
-	w := &work{endpoint: endpoint, resolver: resolver, gate: gate, own: listeningOn(endpoint.Addrs())}
+	w := &work{endpoint: endpoint, resolver: resolver, gate: gate, own: append(endpoint.Addrs(), wire.Reachable(endpoint.Addrs())...)}
 	t.work.Store(w)
 	defer t.work.Store(nil)
 	gate.Ready()
@@ -134,21 +133,6 @@ func (t *Trunk) bind() (*wire.Endpoint, error) {
 		}
 	}
 	return nil, err
-}
-
-// listeningOn are all addresses of this machine in the place of none.
-func listeningOn(addresses []netip.AddrPort) []netip.AddrPort {
-	machine, _ := net.InterfaceAddrs() // none: there are still those that are configured
-	var own []netip.AddrPort
-	for _, a := range addresses {
-		own = append(own, a)
-		for _, m := range machine {
-			if prefix, err := netip.ParsePrefix(m.String()); err == nil && a.Addr().IsUnspecified() {
-				own = append(own, netip.AddrPortFrom(prefix.Addr().Unmap(), a.Port()))
-			}
-		}
-	}
-	return own
 }
 
 // isOurs tells whether a hop would lead a message back to us.

@@ -1,5 +1,5 @@
-// Package ua is a small SIP user agent over UDP, TCP, TLS and WebSocket, and the commands with
-// which a person tries the gateway: send, listen and bench.
+// Package ua is a small SIP user agent over UDP, TCP, TLS and WebSockets, and the
+// commands with which a person tries the gateway: send, listen and bench.
 //
 // It is the other side of the wire and the yardstick, so it shares no code
 // with our server: it must not know the transport nor its wire, the engine, or

@@ -44,10 +44,11 @@ type Config struct {
 	DialTLS   *tls.Config
 	WebSocket WebSocket // of listeners for "ws" and "wss"
 
-	// Closed is told of each connection that ends while Serve runs, unless that is
-	// in its handshake, once, by the connection's own goroutine, which Serve waits for; it must not wait for
-	// long. Requests that came on the connection may still be on their way to the
-	// handler: whoever binds something to a flow asks Connected afterwards.
+	// Closed is told of each connection that ends while Serve runs, once, unless it
+	// ends in its handshake. The connection's own goroutine calls it, which Serve
+	// waits for; it must not wait for long. Requests that came on the connection may
+	// still be on their way to the handler: whoever binds something to a flow asks
+	// Connected afterwards.
 	Closed func(Flow)
 
 	Instance  string // what observers are told

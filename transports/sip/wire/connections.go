@@ -44,14 +44,15 @@ func newConnections(limits Limits) *connections {
 	return &connections{limits: limits, byID: map[string]*connection{}, perAddress: map[netip.Prefix]int{}}
 }
 
-// sharer is whom the limit per address counts: an IPv4 address, or the /64 of
+// Sharer is whom limits per address take for one: an IPv4 address, or the /64 of
 // an IPv6 address, which is what one customer has at least.
-func sharer(address netip.Addr) netip.Prefix {
+func Sharer(address netip.Addr) netip.Prefix {
+	address = address.Unmap().WithZone("")
 	bits := 32
 	if address.Is6() {
 		bits = 64
 	}
-	prefix, _ := address.WithZone("").Prefix(bits) // there are that many bits
+	prefix, _ := address.Prefix(bits) // there are that many bits
 	return prefix
 }
 
@@ -61,14 +62,14 @@ func sharer(address netip.Addr) netip.Prefix {
 func (t *connections) add(c *connection) (displaced *connection, why pressureKind, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	address := sharer(c.flow.Remote.Addr())
+	address := Sharer(c.flow.Remote.Addr())
 	anybody := func(*connection) bool { return true }
 	switch {
 	case t.closed:
 		return nil, pressureConnections, false
 	case t.perAddress[address] >= t.limits.MaxPerAddress:
 		why = pressureAddress
-		displaced = t.oldestOpening(func(o *connection) bool { return sharer(o.flow.Remote.Addr()) == address })
+		displaced = t.oldestOpening(func(o *connection) bool { return Sharer(o.flow.Remote.Addr()) == address })
 	case len(t.byID) >= t.limits.MaxConnections:
 		why = pressureConnections
 		displaced = t.oldestOpening(anybody)
@@ -145,7 +146,7 @@ func (t *connections) take(c *connection) {
 	if c.dialled != nil {
 		return
 	}
-	address := sharer(c.flow.Remote.Addr())
+	address := Sharer(c.flow.Remote.Addr())
 	if t.perAddress[address]--; t.perAddress[address] == 0 {
 		delete(t.perAddress, address)
 	}

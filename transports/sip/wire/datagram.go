@@ -43,17 +43,43 @@ func sentBy(local netip.AddrPort) string {
 	if !local.Addr().IsUnspecified() {
 		return netip.AddrPortFrom(local.Addr().WithZone(""), local.Port()).String() // the zone is ours alone
 	}
-	addresses, _ := net.InterfaceAddrs() // none: loopback it is
-	for _, a := range addresses {
-		prefix, err := netip.ParsePrefix(a.String())
-		if err == nil && prefix.Addr().Is4() == local.Addr().Is4() && prefix.Addr().IsGlobalUnicast() {
-			return netip.AddrPortFrom(prefix.Addr(), local.Port()).String()
+	for _, own := range ownAddresses() {
+		if own.Is4() == local.Addr().Is4() && own.IsGlobalUnicast() {
+			return netip.AddrPortFrom(own, local.Port()).String()
 		}
 	}
 	if local.Addr().Is4() {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), local.Port()).String()
 	}
 	return netip.AddrPortFrom(netip.IPv6Loopback(), local.Port()).String()
+}
+
+// Reachable returns where others reach listeners: at their addresses and, in the
+// place of one on all addresses, at each that this machine has.
+func Reachable(listening []netip.AddrPort) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, a := range listening {
+		if !a.Addr().IsUnspecified() {
+			all = append(all, a)
+			continue
+		}
+		for _, own := range ownAddresses() {
+			all = append(all, netip.AddrPortFrom(own, a.Port()))
+		}
+	}
+	return all
+}
+
+// ownAddresses are those of this machine; none if the system doesn't tell.
+func ownAddresses() []netip.Addr {
+	addresses, _ := net.InterfaceAddrs()
+	var own []netip.Addr
+	for _, a := range addresses {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, prefix.Addr().Unmap())
+		}
+	}
+	return own
 }
 
 func (s *socket) send(packet []byte, to netip.AddrPort) error {

@@ -25,7 +25,7 @@ func (f *Flow) IsSecure() bool { return f.Network == "tls" || f.Network == "wss"
 // another port, and from another IPv6 address of the same /64, since a host that
 // changes its temporary addresses (RFC 8981) answers from the newest.
 func (f *Flow) leadsTo(o Flow) bool {
-	return f.Network == o.Network && f.ID == o.ID && (f.ID != "" || sharer(f.Remote.Addr()) == sharer(o.Remote.Addr()))
+	return f.Network == o.Network && f.ID == o.ID && (f.ID != "" || Sharer(f.Remote.Addr()) == Sharer(o.Remote.Addr()))
 }
 
 // ErrBadFlow is what ParseFlow returns.

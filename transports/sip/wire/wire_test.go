@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -25,4 +26,14 @@ func mustBeAddress(user string) message.Address {
 		return message.Address{}
 	}
 	return a
+}
+
+func TestSharer(t *testing.T) {
+	for address, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64", "::1": "::/64",
+	} {
+		if got := Sharer(netip.MustParseAddr(address)); got.String() != want {
+			t.Errorf("%s: %s", address, got)
+		}
+	}
 }
