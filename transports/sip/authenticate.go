@@ -90,6 +90,7 @@ func (d *Door) authenticate(ctx context.Context, x *wire.Exchange, o *origin, di
 	}
 	d.guard.right(&try, now) // not before: somebody else's request may come again
 	d.rates.excuse(o)
+	x.Keep() // also if it never registers: it doesn't give way to strangers
 	if wait := d.rates.ofAccount(account.ID, now); wait > 0 {
 		d.rates.limited[overAccount].Inc()
 		who.mayRepeat(x)

@@ -132,6 +132,17 @@ type caller struct {
 	t *testing.T
 }
 
+// known makes a call of a client that we know.
+func (b *bubble) known(from string) *caller {
+	b.t.Helper()
+	c := b.call(from)
+	c.say(hello("keep"))
+	if got := c.hear(); got != "200 OK" {
+		b.t.Error(got)
+	}
+	return c
+}
+
 func (b *bubble) call(from string) *caller {
 	b.t.Helper()
 	ours, theirs := net.Pipe()

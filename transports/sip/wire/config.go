@@ -59,6 +59,8 @@ type Config struct {
 
 // Limits bound what connections may take. Zero values take the defaults.
 type Limits struct {
+	// Above these two the oldest connection that nobody has marked with Keep gives
+	// way to who comes.
 	MaxConnections int // in all; default 10,000
 	MaxPerAddress  int // from one address, an IPv6 /64 counting as one; default 256
 	// MaxBuffered is how many octets all connections together may hold of
@@ -67,8 +69,7 @@ type Limits struct {
 	MaxBuffered int
 
 	// MaxHandshakes is how many connections may be in a handshake, of TLS or of a
-	// WebSocket; default 1,000. Above that, and above the other limits, the oldest
-	// handshake gives way to who comes.
+	// WebSocket; default 1,000. Above that the oldest handshake gives way to who comes.
 	MaxHandshakes int
 	// HandshakeTimeout is how long those handshakes may take together; default 5 s.
 	HandshakeTimeout time.Duration

@@ -27,7 +27,7 @@ const (
 	causeShutdown                // we are going
 	causeDismissed               // its peer is better off elsewhere
 	causeHandshake               // its handshake failed, or took too long
-	causeDisplaced               // others needed the room that its handshake took
+	causeDisplaced               // others needed the room, and nobody had proved anything on it
 	causes
 )
 
@@ -59,8 +59,10 @@ type connection struct {
 	dismissed atomic.Bool   // see Endpoint.Dismiss
 	done      chan struct{} // closed when requests can't be sent on it any more
 
-	opening     *list.Element     // in connections, until the handshake is over
-	certificate *x509.Certificate // of the peer, checked; set by the handshake
+	opening      *list.Element     // in connections, until the handshake is over
+	stranger     *list.Element     // in connections, until it is kept
+	strangerHere *list.Element     // likewise, among those from its address
+	certificate  *x509.Certificate // of the peer, checked; set by the handshake
 
 	mu      sync.Mutex
 	open    bool    // there is no handshake, or it is over

@@ -35,13 +35,20 @@ type connections struct {
 	limits     Limits
 	mu         sync.RWMutex
 	byID       map[string]*connection
-	perAddress map[netip.Prefix]int
+	perAddress map[netip.Prefix]*neighbours
 	opening    list.List // of *connection: those in a handshake, the oldest first
+	strangers  list.List // of *connection: those that nobody has marked with Keep, the oldest first
 	closed     bool
 }
 
+// neighbours are the connections from one address.
+type neighbours struct {
+	count     int
+	strangers list.List // as in connections
+}
+
 func newConnections(limits Limits) *connections {
-	return &connections{limits: limits, byID: map[string]*connection{}, perAddress: map[netip.Prefix]int{}}
+	return &connections{limits: limits, byID: map[string]*connection{}, perAddress: map[netip.Prefix]*neighbours{}}
 }
 
 // Sharer is whom limits per address take for one: an IPv4 address, or the /64 of
@@ -57,24 +64,23 @@ func Sharer(address netip.Addr) netip.Prefix {
 }
 
 // add lets a connection in, or says which pressure keeps it out. One that is
-// still in its handshake gives way if need be, and is to be closed: so whoever
-// opens connections and says nothing keeps nobody else out.
+// still in its handshake, or that nobody has marked with Keep, gives way if need
+// be, and is to be closed: so whoever opens connections and proves nothing keeps
+// nobody else out. It is the oldest one, which has had the most time for that.
 func (t *connections) add(c *connection) (displaced *connection, why pressureKind, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	address := Sharer(c.flow.Remote.Addr())
-	anybody := func(*connection) bool { return true }
+	here := t.perAddress[address]
 	switch {
 	case t.closed:
 		return nil, pressureConnections, false
-	case t.perAddress[address] >= t.limits.MaxPerAddress:
-		why = pressureAddress
-		displaced = t.oldestOpening(func(o *connection) bool { return Sharer(o.flow.Remote.Addr()) == address })
+	case here != nil && here.count >= t.limits.MaxPerAddress:
+		why, displaced = pressureAddress, oldest(&here.strangers)
 	case len(t.byID) >= t.limits.MaxConnections:
-		why = pressureConnections
-		displaced = t.oldestOpening(anybody)
+		why, displaced = pressureConnections, oldest(&t.strangers)
 	case !c.open && t.opening.Len() >= t.limits.MaxHandshakes:
-		displaced = t.oldestOpening(anybody)
+		displaced = oldest(&t.opening)
 	default:
 		ok = true
 	}
@@ -82,24 +88,49 @@ func (t *connections) add(c *connection) (displaced *connection, why pressureKin
 		t.take(displaced)
 		why, ok = pressureHandshakes, true
 	}
-	if !ok {
-		return nil, why, false
+	if ok {
+		t.put(c, address)
 	}
+	return displaced, why, ok
+}
+
+// oldest returns the first one of a list, nil if there is none.
+func oldest(list *list.List) *connection {
+	if list.Len() == 0 {
+		return nil
+	}
+	return list.Front().Value.(*connection)
+}
+
+func (t *connections) put(c *connection, address netip.Prefix) {
+	here := t.perAddress[address]
+	if here == nil {
+		here = &neighbours{}
+		t.perAddress[address] = here
+	}
+	here.count++
 	t.byID[c.flow.ID] = c
-	t.perAddress[address]++
+	c.stranger, c.strangerHere = t.strangers.PushBack(c), here.strangers.PushBack(c)
 	if !c.open {
 		c.opening = t.opening.PushBack(c)
 	}
-	return displaced, why, true
 }
 
-func (t *connections) oldestOpening(fits func(*connection) bool) *connection {
-	for o := t.opening.Front(); o != nil; o = o.Next() {
-		if c := o.Value.(*connection); fits(c) {
-			return c
-		}
+// keep notes that a connection doesn't give way any more.
+func (t *connections) keep(c *connection) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if here := t.perAddress[Sharer(c.flow.Remote.Addr())]; here != nil {
+		t.forgetStranger(c, here)
 	}
-	return nil
+}
+
+func (t *connections) forgetStranger(c *connection, here *neighbours) {
+	if c.stranger != nil {
+		t.strangers.Remove(c.stranger)
+		here.strangers.Remove(c.strangerHere)
+		c.stranger, c.strangerHere = nil, nil
+	}
 }
 
 // opened notes that a handshake is over. It returns false if its connection had
@@ -147,7 +178,9 @@ func (t *connections) take(c *connection) {
 		return
 	}
 	address := Sharer(c.flow.Remote.Addr())
-	if t.perAddress[address]--; t.perAddress[address] == 0 {
+	here := t.perAddress[address]
+	t.forgetStranger(c, here)
+	if here.count--; here.count == 0 {
 		delete(t.perAddress, address)
 	}
 }

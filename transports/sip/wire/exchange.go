@@ -67,10 +67,11 @@ func (x *Exchange) owe(n int32) {
 }
 
 // Keep marks the connection on which the request came as one of a client that
-// we know: it may be silent for Limits.Idle. Over UDP it does nothing.
+// we know: it may be silent for Limits.Idle, and doesn't give way where there are
+// too many. Over UDP it does nothing.
 func (x *Exchange) Keep() {
-	if c, ok := x.link.(*connection); ok {
-		c.kept.Store(true)
+	if c, ok := x.link.(*connection); ok && c.kept.CompareAndSwap(false, true) {
+		x.endpoint.connections.keep(c)
 	}
 }
 

@@ -225,7 +225,7 @@ func TestSlowReadersOfEach(t *testing.T) {
 }
 
 // TestHandshakesGiveWay: the oldest handshake, of the same address if that has
-// too many, gives way to who comes; what is open doesn't.
+// too many, gives way to who comes; a client that we know doesn't.
 func TestHandshakesGiveWay(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -239,6 +239,8 @@ func TestHandshakesGiveWay(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inBubbleOf(t, "ws", Config{Limits: test.limits}, func(t *testing.T, b *bubble) {
 				served := b.openedSocket()
+				served.say(hello("keep"))
+				served.hear()
 				synctest.Wait() // the server knows that too
 				first, second := b.call(somewhere), b.call(somewhere)
 				synctest.Wait()

@@ -14,7 +14,7 @@ const (
 	pressureBusy                            // too many requests were being handled
 	pressureConnections                     // there were too many connections
 	pressureAddress                         // there were too many of one address
-	pressureHandshakes                      // there were too many, or not enough room for them
+	pressureHandshakes                      // there were too many, or no room for strangers
 	pressureMemory                          // connections held too much
 	pressureSlow                            // peers didn't take what we wrote
 	pressureAccept                          // the system had no connection for us
@@ -27,7 +27,7 @@ var pressures = [pressureKinds]struct{ name, line string }{
 	{"busy", "requests refused: too many are being handled"},
 	{"connections", "connections refused: there are too many"},
 	{"address", "connections refused: one address has too many"},
-	{"handshakes", "connections closed in their handshake: others need the room"},
+	{"handshakes", "connections closed in their handshake, or before anybody was known on them: others need the room"},
 	{"memory", "connections closed: all together hold too much"},
 	{"slow", "connections closed: their peers don't read"},
 	{"accept", "connections can't be accepted"},

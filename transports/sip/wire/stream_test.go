@@ -243,15 +243,15 @@ func TestConnectionLimits(t *testing.T) {
 	limits := Limits{MaxConnections: 5, MaxPerAddress: 2}
 	config := Config{Limits: limits, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	inBubble(t, config, func(t *testing.T, b *bubble) {
-		b.call("198.51.100.1:1")
-		first := b.call("198.51.100.1:2")
+		b.known("198.51.100.1:1")
+		first := b.known("198.51.100.1:2")
 		for port := range 100 {
 			b.call(netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), uint16(port+3)).String()).ends()
 		}
-		b.call("[2001:db8::1]:1")
-		b.call("[2001:db8::2]:2")
+		b.known("[2001:db8::1]:1")
+		b.known("[2001:db8::2]:2")
 		b.call("[2001:db8::ffff:1]:3").ends() // the same /64
-		b.call("[2001:db8:0:1::1]:4")         // another
+		b.known("[2001:db8:0:1::1]:4")        // another
 		b.call("[2001:db8:0:2::1]:5").ends()  // there are five
 		synctest.Wait()
 		if n := b.Counts(); n.TooManyOfOne != 101 || n.TooMany != 1 || n.Accepted != 5 || n.Connections != 5 {
@@ -262,9 +262,7 @@ func TestConnectionLimits(t *testing.T) {
 		}
 		first.Close()
 		<-b.closed
-		if c := b.call("198.51.100.1:200"); !c.isOpen() {
-			t.Error("there is room again")
-		}
+		b.known("198.51.100.1:200") // there is room again
 		time.Sleep(quiet)
 		b.call("198.51.100.1:201").ends()
 		synctest.Wait()
@@ -272,6 +270,47 @@ func TestConnectionLimits(t *testing.T) {
 			t.Errorf("no second line:\n%s", &log)
 		}
 	})
+}
+
+// TestStrangersGiveWay: whoever opens connections on which nobody proves to be a
+// client, even if he asks something now and then, keeps nobody else out: neither
+// from another address nor, in a NAT, from his own.
+func TestStrangersGiveWay(t *testing.T) {
+	tests := []struct {
+		name   string
+		limits Limits
+		from   string // of the stranger number %d
+	}{
+		{"too many in all", Limits{MaxConnections: 3}, "198.51.100.%d:1"},
+		{"too many of one address", Limits{MaxPerAddress: 3}, "198.51.100.1:%d"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, Config{Limits: test.limits}, func(t *testing.T, b *bubble) {
+				known := b.known("198.51.100.1:200")
+				first := b.call(fmt.Sprintf(test.from, 1))
+				asking := b.call(fmt.Sprintf(test.from, 2))
+				asking.say(hello("a"))
+				asking.hear()
+				later := b.known("198.51.100.1:201")
+				first.ends()
+				last := b.call(fmt.Sprintf(test.from, 3))
+				asking.ends()
+				last.say(hello("b"))
+				if got := last.hear(); got != "200 OK" {
+					t.Error(got)
+				}
+				for _, c := range []*caller{known, later} {
+					if !c.isOpen() {
+						t.Error("a client that we know had to give way")
+					}
+				}
+				if n := b.Counts(); n.EndedDisplaced != 2 || n.TooMany+n.TooManyOfOne != 0 || n.Connections != 3 {
+					t.Errorf("%+v", n)
+				}
+			})
+		})
+	}
 }
 
 func TestAcceptBacksOff(t *testing.T) {
