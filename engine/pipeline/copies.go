@@ -15,6 +15,10 @@ import (
 // still on their way to its only devices.
 const copyPause = 200 * time.Millisecond
 
+// maxCopied is how many octets of copies one message is followed by, and one copy:
+// they go on disk at once.
+const maxCopied = plugin.MaxApply / 2
+
 // isForAll tells whether each of the recipient's devices is to have a message.
 func isForAll(e *spool.Entry) bool { return e.Plan.Devices == plugin.AllDevices && e.Copy.IsZero() }
 
@@ -24,6 +28,7 @@ func isForAll(e *spool.Entry) bool { return e.Plan.Devices == plugin.AllDevices 
 // done then sends them on their way.
 func (p *Pipeline) copies(t turn, e *spool.Entry, x ending) (rows []plugin.Change, done func(error)) {
 	var items []*item
+	size := 0
 	owing := map[string]*item{}
 	instances := p.registrars(e.Plan.Transports)
 	room := p.roomForCopies(e.Account)
@@ -36,11 +41,12 @@ func (p *Pipeline) copies(t turn, e *spool.Entry, x ending) (rows []plugin.Chang
 		if x.unwrapped && e.Message.Report.Wants(message.ReceiptDelivered) && asks(e.Message) { // we notify its sender, so no client is to
 			c.Message.ContentType, c.Message.Body, _ = content.Unwrap(e.Message.Body)
 		}
-		row, err := p.copyRow(c, len(items) < room)
+		row, err := p.copyRow(c, len(items) < room && size < maxCopied)
 		if err != nil {
 			p.refused(refusedCopies, c.Message.Transport, x.at, message.AsFailure(err), "transport", c.Message.Transport, "id", e.Message.ID)
 			continue
 		}
+		size += len(row[0].Value)
 		it := p.newItem(c, nil, spool.State{})
 		if t.fork.owes(device) {
 			it.owed, it.next = true, x.at.Add(attemptLimit)

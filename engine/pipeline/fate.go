@@ -38,7 +38,7 @@ func (p *Pipeline) judge(l *lane, t turn, e *spool.Entry, results []result) {
 		if partly {
 			p.Spool.Move(spool.Fate{ID: it.id, State: it.state.State}, nil)
 		}
-	case pending == nil && p.nextRoute(l, e, it, results):
+	case pending == nil && p.othersLeft(l, e, it, results):
 		p.lanes.retry(l, t, time.Now(), time.Time{})
 	case pending == nil:
 		p.giveUp(l, t, e, gravest(results), results)
@@ -92,15 +92,19 @@ func repeatsUnknown(plan *plugin.PlanRetry) bool {
 // unanswered tells whether a device may have the message all the same.
 func unanswered(r result) bool { return r.failure != nil && r.failure.Reason == message.NoAnswer }
 
-// nextRoute tells whether charging has named another route than those that have
-// just refused for good.
-func (p *Pipeline) nextRoute(l *lane, e *spool.Entry, it *item, results []result) bool {
-	way := wayOf(e, it.state.Fallback)
-	if len(way.routes) < 2 || !repeatsUnknown(&e.Plan.Retry) && slices.ContainsFunc(results, unanswered) {
+// othersLeft tells whether there are others than those that have just refused for
+// good: a route that charging named, or devices that were left out. If so, who has
+// refused is noted.
+func (p *Pipeline) othersLeft(l *lane, e *spool.Entry, it *item, results []result) bool {
+	if !repeatsUnknown(&e.Plan.Retry) && slices.ContainsFunc(results, unanswered) {
 		return false
 	}
+	before := slices.Clone(it.state.Deliveries)
 	it.state.note(results)
-	targets, _ := p.targets(l, e, it, way, time.Now())
+	targets, _ := p.targets(l, e, it, wayOf(e, it.state.Fallback), time.Now())
+	if len(targets) == 0 {
+		it.state.Deliveries = before
+	}
 	return len(targets) > 0
 }
 

@@ -125,7 +125,9 @@ func (ls *lanes) start() {
 		case l.active:
 		case l.offline, l.timed:
 			ls.rest(l)
-			ls.p.awakenFor(l)
+			if l.offline {
+				ls.p.awakenFor(l)
+			}
 		default:
 			ls.activate(l)
 		}
@@ -385,7 +387,7 @@ func (ls *lanes) offline(l *lane, t turn) {
 	defer ls.mu.Unlock()
 	if l.recipient.wakes == t.wakes {
 		l.sleep()
-		ls.p.awaken(t.it)
+		ls.p.awakenFor(l)
 	}
 }
 

@@ -305,7 +305,7 @@ func (p *Pipeline) register(ctx context.Context, transport string, r plugin.Regi
 		bindings, err = p.Locations.Register(transport, r, now, func(err error) {
 			if err == nil && len(r.Bindings) > 0 {
 				p.awake(r)
-				p.wake(r) // also if nobody waits any more
+				p.wake(r.Account.ID, r.Bindings) // also if nobody waits any more
 			}
 			done(err)
 		})
@@ -317,13 +317,13 @@ func (p *Pipeline) register(ctx context.Context, transport string, r plugin.Regi
 	return bindings, nil
 }
 
-// wake sets to work what waits for an account, and the copies for its devices that
-// have registered.
-func (p *Pipeline) wake(r plugin.Registration) {
-	p.lanes.wake(r.Account.ID)
-	for i := range r.Bindings {
-		if device := r.Bindings[i].Device; device != "" {
-			p.lanes.wake(deviceName(r.Account.ID, device))
+// wake sets to work what waits for an account, and the copies for its devices whose
+// bindings have changed.
+func (p *Pipeline) wake(account string, changed []plugin.Binding) {
+	p.lanes.wake(account)
+	for i := range changed {
+		if device := changed[i].Device; device != "" {
+			p.lanes.wake(deviceName(account, device))
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (ls *lanes) later(l *lane, t turn, last result, now, next time.Time) {
 		return
 	}
 	l.hold(t.it, now, next)
-	ls.p.awaken(t.it)
+	ls.p.awakenFor(l)
 }
 
 // list notes at which instances a message's last attempt found no way, if its lane

@@ -52,10 +52,8 @@ func (p *Pipeline) sweepSeen(now time.Time) {
 	})
 }
 
-// forgetHistory deletes the records of messages that were received too long ago, and
-// of devices that weren't seen for too long.
+// forgetHistory deletes the records of messages that were received too long ago.
 func (p *Pipeline) forgetHistory(now time.Time) {
-	p.Locations.SweepDevices(now)
 	var last message.ID
 	p.inPages(func() (n int, err error) {
 		n, last, err = p.Spool.Forget(p.ctx, p.names, last, now.Add(-p.bounds.Load().retention), deletePage)

@@ -35,9 +35,13 @@ func (p *Pipeline) awaken(it *item) {
 	}
 }
 
-// awakenFor has apps woken for a lane that was found asleep. The lanes' lock is held.
+// awakenFor has apps woken for what waits in a lane, whichever of it is at work. The
+// lanes' lock is held.
 func (p *Pipeline) awakenFor(l *lane) {
-	if it := l.find(func(it *item) bool { return it.wakes }); it != nil && l.offline {
+	if p.keep() == 0 {
+		return
+	}
+	if it := l.find(func(it *item) bool { return it.wakes && !it.transient }); it != nil {
 		p.awaken(it)
 	}
 }
@@ -65,7 +69,7 @@ func (p *Pipeline) Lost(ctx context.Context, transport, flow string) error {
 	if p.Spool.Failing() {
 		return message.FailForNow(message.StorageDown, "the storage fails")
 	}
-	var asleep []string
+	var asleep []plugin.Binding
 	err := written(ctx, func(done func(error)) error {
 		asleep = p.Locations.Lost(transport, flow, done)
 		return nil
@@ -73,8 +77,8 @@ func (p *Pipeline) Lost(ctx context.Context, transport, flow string) error {
 	if err != nil {
 		return err
 	}
-	for _, account := range asleep {
-		p.lanes.wake(account)
+	for i := range asleep {
+		p.wake(asleep[i].Account, asleep[i:i+1])
 	}
 	return nil
 }

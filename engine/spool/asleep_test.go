@@ -72,15 +72,18 @@ func (s *site) register(user string, bindings ...plugin.Binding) []plugin.Bindin
 	return now
 }
 
-// lose loses a flow and waits until that is on disk.
-func (s *site) lose(flow string) []string {
+// lose loses a flow, waits until that is on disk, and tells whose bindings sleep.
+func (s *site) lose(flow string) (accounts []string) {
 	s.t.Helper()
 	done := make(chan error, 1)
 	asleep := s.Lost("sip", flow, func(err error) { done <- err })
 	if err := <-done; err != nil {
 		s.t.Fatal(err)
 	}
-	return asleep
+	for _, b := range asleep {
+		accounts = append(accounts, b.Account)
+	}
+	return accounts
 }
 
 // expect checks which devices of an account are awake and which sleep.

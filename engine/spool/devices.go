@@ -84,8 +84,11 @@ func (l *Locations) forgetDevice(account, name string) []plugin.Change {
 	return []plugin.Change{{Table: tableDevices, Key: known[i].key()}}
 }
 
-// restoreDevices fills in the devices that are on disk. The lock is held.
+// restoreDevices fills in the devices that are on disk, and those of bindings that
+// were written before devices were. It comes after restoreBindings.
 func (l *Locations) restoreDevices(ctx context.Context, now time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	err := scan(ctx, l.storage, tableDevices, nil, func(_, value []byte) error {
 		d, err := decodeDevice(value)
 		if err == nil {
@@ -93,10 +96,25 @@ func (l *Locations) restoreDevices(ctx context.Context, now time.Time) error {
 		}
 		return err
 	})
-	if err == nil {
-		l.sweepDevices(now)
+	if err != nil {
+		return err
 	}
-	return err
+	l.sweepDevices(now)
+	for account, bindings := range l.accounts {
+		for i := range bindings {
+			l.adoptDevice(account, &bindings[i], now)
+		}
+	}
+	return nil
+}
+
+// adoptDevice notes the device of a binding, if it isn't known and there is room.
+func (l *Locations) adoptDevice(account string, b *plugin.Binding, now time.Time) {
+	known := l.devices[account]
+	same := func(d Device) bool { return d.Name == b.Device }
+	if b.Device != "" && len(known) < maxDevices && !slices.ContainsFunc(known, same) {
+		l.committer.Move(l.noteDevice(Device{b.Device, b.Transport, account, now}), nil)
+	}
 }
 
 // SweepDevices forgets those that haven't registered for 30 days.

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -167,5 +168,28 @@ func TestDevicesAreForgotten(t *testing.T) {
 	again := NewLocations(k.storage, k.committer)
 	if err := again.Restore(t.Context(), k.now); err != nil || len(again.Devices("bob")) != 9 {
 		t.Errorf("%d are restored, %v", len(again.Devices("bob")), err)
+	}
+}
+
+// TestDevicesOfOlderBindings: devices are known whose bindings were written before
+// there was a table of devices, also once these have expired.
+func TestDevicesOfOlderBindings(t *testing.T) {
+	k := newDeviceKit(t)
+	k.register(t, time.Hour, "x=phone", "y=pad", "z=")
+	devices, err := k.storage.Scan(t.Context(), tableDevices, nil, nil, 10)
+	if err != nil || len(devices) != 2 {
+		t.Fatal(devices, err)
+	}
+	if err := k.committer.wait(t.Context(), deletions(devices)); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []time.Time{k.now, k.now.Add(2 * time.Hour)} {
+		k.Locations = NewLocations(k.storage, k.committer)
+		if err := errors.Join(k.Restore(t.Context(), at), k.committer.wait(t.Context(), nil)); err != nil {
+			t.Fatal(err)
+		}
+		if got := k.known(t); got != "pad phone" {
+			t.Errorf("at %s %q are known", at, got)
+		}
 	}
 }

@@ -210,18 +210,15 @@ func within(bindings []plugin.Binding, aor message.Address, most int) (_ []plugi
 }
 
 // Lost ends the bindings of a transport instance over a flow; those whose app can
-// be woken fall asleep. It returns the accounts that have such; done gets nil when
-// all is on disk.
-func (l *Locations) Lost(transport, flow string, done func(error)) (asleep []string) {
+// be woken fall asleep. It returns these; done gets nil when all is on disk.
+func (l *Locations) Lost(transport, flow string, done func(error)) (asleep []plugin.Binding) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var changes []plugin.Change
 	for _, account := range l.flows.accounts(flowName{transport, flow}) {
 		before := l.accounts[account]
-		after, sleeps := l.without(flowName{transport, flow}, before)
-		if sleeps {
-			asleep = append(asleep, account)
-		}
+		after, fallen := l.without(flowName{transport, flow}, before)
+		asleep = append(asleep, fallen...)
 		l.set(account, after)
 		changes = append(changes, difference(before, after)...)
 	}
@@ -237,19 +234,20 @@ func (l *Locations) Lost(transport, flow string, done func(error)) (asleep []str
 	return asleep
 }
 
-// without returns what is left of an account's bindings when a flow is gone.
-func (l *Locations) without(gone flowName, bindings []plugin.Binding) (left []plugin.Binding, sleeps bool) {
+// without returns what is left of an account's bindings when a flow is gone, and
+// which of these have fallen asleep.
+func (l *Locations) without(gone flowName, bindings []plugin.Binding) (left, asleep []plugin.Binding) {
 	left = make([]plugin.Binding, 0, len(bindings))
 	for _, b := range bindings {
 		if flowOf(&b) == gone {
 			if b = l.fallAsleep(b); !b.Asleep {
 				continue
 			}
-			sleeps = true
+			asleep = append(asleep, b)
 		}
 		left = append(left, b)
 	}
-	return left, sleeps
+	return left, asleep
 }
 
 // concerns tells whether a registration changes a binding that exists.
