@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
-	"time"
 
 	"github.com/imgate/imgate/transports/sip/ua/internal/process"
 )
@@ -37,7 +36,7 @@ func costOf(before, registered, after process.Usage, clients int) cost {
 	return cost{
 		Before: before.Resident, Resident: after.Resident,
 		PerClient: float64(after.Resident-before.Resident) / float64(clients),
-		Micros:    float64((registered.CPU - before.CPU) / time.Microsecond / time.Duration(clients)),
+		Micros:    float64((registered.CPU - before.CPU).Microseconds()) / float64(clients),
 	}
 }
 
