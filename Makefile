@@ -4,7 +4,7 @@
 #              programs of others
 # make soak    the same pressure, and chaos among nodes, for longer
 # make bench   measures, and writes the table of docs/performance.md; only one
-#              storage with BENCH_STORAGE=pebble or postgres
+#              storage with BENCH_STORAGE=pebble or postgres, or idle
 # make deb     the Debian package, as dist/imgate_VERSION_ARCH.deb
 # make docs    writes what is generated: docs/reference, NOTICE.txt, the metrics
 

@@ -106,6 +106,13 @@ func section(results, old string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	idle, err := idleRows(results)
+	if errors.Is(err, fs.ErrNotExist) {
+		idle, err = idleOf(old), nil
+	}
+	if err != nil {
+		return "", err
+	}
 	conditions, err := conditions(results)
 	if errors.Is(err, fs.ErrNotExist) {
 		conditions, err = linesOf(old, "PostgreSQL "), nil
@@ -118,6 +125,9 @@ func section(results, old string) (string, error) {
 	}
 	if smpp != "" {
 		b.WriteString("\n" + smppHead + smpp)
+	}
+	if idle != "" {
+		b.WriteString("\n" + idle)
 	}
 	micro, err := os.ReadFile(filepath.Join(results, "micro.txt"))
 	switch {

@@ -278,6 +278,28 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// TestSharedConfig: connections have one configuration in common until files change.
+func TestSharedConfig(t *testing.T) {
+	a := newAuthority(t)
+	f := a.sign(t, later()).files(t, nil)
+	s, err := Open(f, tls.NoClientCert, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	before := s.config(now)
+	if again := s.config(now.Add(lookEvery)); again != before {
+		t.Error("two for the same files")
+	}
+	second := a.sign(t, later())
+	write(t, f.Certificate, second.chain)
+	write(t, f.Key, second.key)
+	after := s.config(now.Add(2 * lookEvery))
+	if after == before || after.Certificates[0].Leaf.SerialNumber.Int64() != 3 {
+		t.Errorf("still certificate %d", after.Certificates[0].Leaf.SerialNumber)
+	}
+}
+
 func TestClients(t *testing.T) {
 	ours, theirs := newAuthority(t), newAuthority(t)
 	f := ours.sign(t, later()).files(t, ours.pem())

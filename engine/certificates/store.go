@@ -14,6 +14,14 @@ import (
 type Store struct {
 	keeper  *keeper
 	clients tls.ClientAuthType
+	current atomic.Pointer[serving]
+}
+
+// serving is the configuration that belongs to what files hold. Connections keep
+// theirs for as long as they last: so they share it.
+type serving struct {
+	contents *contents
+	config   *tls.Config
 }
 
 // Open reads a server's files. clients says whether a client has to show a
@@ -40,12 +48,17 @@ func (s *Store) Config() *tls.Config {
 
 func (s *Store) config(now time.Time) *tls.Config {
 	c := s.keeper.look(now)
-	return &tls.Config{
+	if current := s.current.Load(); current != nil && current.contents == c {
+		return current.config
+	}
+	config := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		Certificates: c.certificates(),
 		ClientCAs:    c.authorities,
 		ClientAuth:   s.clients,
 	}
+	s.current.Store(&serving{c, config}) // who is late is put right by the next
+	return config
 }
 
 // Dialer has the certificate of a client, and those that it trusts.

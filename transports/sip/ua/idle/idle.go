@@ -1,6 +1,7 @@
 // Package idle is behind `imgate bench idle`: it registers many users, each over a
-// connection of its own, says nothing more, and tells what they cost the server in
-// memory. It must not know how the gateway works inside.
+// connection of its own, says nothing more for a while, and tells what they cost the
+// server in memory, and whether they can still be reached. It must not know how the
+// gateway works inside.
 package idle
 
 import (
@@ -12,7 +13,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/imgate/imgate/engine/message"
@@ -26,54 +26,45 @@ import (
 var Command = plugin.Command{
 	Path:  "bench idle",
 	Short: "register many users over connections of their own and measure what they cost in memory",
-	Long: "Creates users on the running server, which stay there, registers each over a connection of its own, and says how much more memory the server " +
-		"has afterwards, for each of them. The server's limits of connections must allow for that many from one address. " +
-		"The exit status is 1 if one couldn't be registered, or lost its connection.",
+	Long: "Creates users on the running server, which stay there, registers each over a connection of its own, and says nothing more for --hold. " +
+		"Then it says how much more memory the server has, for each of them, and sends a message to some of them. " +
+		"The server's limits of connections must allow for that many from one address, and so must the limit of open files of both. " +
+		"The exit status is 1 if one couldn't be registered or lost its connection, or if a message didn't arrive.",
 	Setup: setup,
 }
 
+// Limits of the flags.
 const (
 	maxClients = 50_000
-	expires    = time.Hour
-	// settle is how long the server may rest before its memory is read.
-	settle = 5 * time.Second
-	// atOnce is how many connections are made at the same time.
-	atOnce = 64
+	// maxHold is less than the 15 minutes after which the server ends a connection
+	// on which nothing comes.
+	maxHold = 10 * time.Minute
 )
 
 // bench is a call of the command.
 type bench struct {
-	clients int
-	domain  string
-	network string
-	server  string
-	hold    time.Duration
-	pid     int
+	clients  int
+	domain   string
+	network  string
+	server   string
+	hold     time.Duration
+	settle   time.Duration // how long the server rests before its memory is read
+	messages int
+	pid      int
+	asJSON   bool
 }
 
 func setup(flags *flag.FlagSet) plugin.Run {
-	var b bench
-	flags.IntVar(&b.clients, "clients", 1000, "how many users, at most "+strconv.Itoa(maxClients))
+	b := bench{settle: 5 * time.Second}
+	flags.IntVar(&b.clients, "clients", 1000, "how many users")
 	flags.StringVar(&b.domain, "domain", "sip.example.com", "the domain of the users that are created")
 	flags.StringVar(&b.network, "transport", "tcp", "over which `network`: tcp, tls, ws or wss; certificates aren't checked")
 	flags.StringVar(&b.server, "server", "", target.Usage)
-	flags.DurationVar(&b.hold, "hold", 30*time.Second, "how long they stay before the memory is read")
-	flags.IntVar(&b.pid, "pid", 0, "the server's process `id`")
+	flags.DurationVar(&b.hold, "hold", 30*time.Second, "how long they say nothing before the memory is read")
+	flags.IntVar(&b.messages, "messages", 100, "how many of them are sent a message afterwards")
+	flags.IntVar(&b.pid, "pid", 0, "the server's process `id`, to measure what it uses")
+	flags.BoolVar(&b.asJSON, "json", false, "report as JSON")
 	return b.run
-}
-
-func (b *bench) check() error {
-	switch {
-	case b.clients < 1 || b.clients > maxClients:
-		return plugin.Usage("--clients: expected 1 to %d", maxClients)
-	case b.network == "udp":
-		return plugin.Usage("--transport: expected tcp, tls, ws or wss")
-	case b.hold < 0 || b.hold > expires/2:
-		return plugin.Usage("--hold: expected at most %s", expires/2)
-	case b.pid <= 0:
-		return plugin.Usage("--pid: expected the server's process id")
-	}
-	return nil
 }
 
 func (b *bench) run(ctx context.Context, in plugin.Invocation) error {
@@ -87,123 +78,118 @@ func (b *bench) run(ctx context.Context, in plugin.Invocation) error {
 	if err != nil {
 		return err
 	}
-	configs, err := b.users(ctx, in.Admin, ua.Trusting(at))
+	if _, err := b.usage(); err != nil {
+		return err
+	}
+	c, err := b.create(ctx, in, ua.Trusting(at))
 	if err != nil {
 		return err
 	}
-	before, err := b.memory(ctx)
+	defer c.close(ctx, closeWithin)
+	result, err := b.measure(ctx, c)
 	if err != nil {
 		return err
 	}
-	agents, took, err := register(ctx, configs)
-	defer closeAll(agents)
-	if err != nil {
+	if err := b.write(result, in.Out); err != nil {
 		return err
 	}
-	wait(ctx, b.hold)
-	after, err := b.memory(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(in.Out, "%d clients over %s registered in %.1f s\n", len(agents), b.network, took.Seconds())
-	fmt.Fprintf(in.Out, "memory of the server: %d MB before, %d MB after, %.1f KB for each\n",
-		before>>20, after>>20, float64(after-before)/1024/float64(len(agents)))
-	return connected(agents)
+	return result.verdict()
 }
 
-// users makes accounts whose names are new in every run.
-func (b *bench) users(ctx context.Context, admin plugin.AdminClient, config ua.Config) ([]ua.Config, error) {
+// check says everything that is wrong with the flags.
+func (b *bench) check() error {
+	var wrong []error
+	expect := func(ok bool, format string, args ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf(format, args...))
+		}
+	}
+	expect(b.clients >= 2 && b.clients <= maxClients, "--clients: expected 2 to %d", maxClients)
+	_, err := message.ParseAddress("user@" + b.domain)
+	expect(err == nil, "--domain: expected a domain such as sip.example.com")
+	expect(b.network != "udp", "--transport: expected tcp, tls, ws or wss")
+	expect(b.hold >= 0 && b.hold <= maxHold, "--hold: expected at most %s", maxHold)
+	expect(b.messages >= 0 && b.messages <= b.clients, "--messages: expected at most as many as there are --clients")
+	expect(b.pid > 0, "--pid: expected the server's process id")
+	if len(wrong) == 0 {
+		return nil
+	}
+	return plugin.Usage("%w", errors.Join(wrong...))
+}
+
+// create makes accounts whose names are new in every run.
+func (b *bench) create(ctx context.Context, in plugin.Invocation, config ua.Config) (*crowd, error) {
 	name := strings.ToLower(rand.Text()[:8])
 	config.Password = rand.Text()
 	var rows strings.Builder
 	rows.WriteString("aor,password,balance\n")
-	configs := make([]ua.Config, b.clients)
-	for i := range configs {
+	c := &crowd{notes: in.Err}
+	for i := range b.clients {
 		config.Address = message.Address{User: fmt.Sprintf("idle-%s-%d", name, i+1), Host: b.domain}
-		configs[i] = config
-		fmt.Fprintf(&rows, "%s,%s,0.00\n", config.Address, config.Password)
+		c.members = append(c.members, newMember(config))
+		fmt.Fprintf(&rows, "%s,%s,1000.00\n", config.Address, config.Password)
 	}
-	if err := admin.Stream(ctx, "POST", "/v1/accounts/import", "text/csv", strings.NewReader(rows.String()), io.Discard); err != nil {
+	if err := in.Admin.Stream(ctx, "POST", "/v1/accounts/import", "text/csv", strings.NewReader(rows.String()), io.Discard); err != nil {
 		return nil, fmt.Errorf("create %d accounts: %w", b.clients, err)
 	}
-	return configs, nil
+	return c, nil
 }
 
-// memory reads the server's, once it has rested.
-func (b *bench) memory(ctx context.Context) (int64, error) {
-	wait(ctx, settle)
-	usage, err := process.UsageOf(strconv.Itoa(b.pid))
-	return usage.Resident, err
+// measure registers all, lets them be, and looks what became of them.
+func (b *bench) measure(ctx context.Context, c *crowd) (*report, error) {
+	before, err := b.rested(ctx)
+	if err != nil {
+		return nil, err
+	}
+	took, err := c.register(ctx)
+	if err != nil {
+		return nil, err
+	}
+	registered, err := b.usage()
+	if err != nil {
+		return nil, err
+	}
+	c.note("%d registered in %.1f s; nothing is said for %s", b.clients, took.Seconds(), b.hold+b.settle)
+	if err := rest(ctx, b.hold); err != nil {
+		return nil, err
+	}
+	after, err := b.rested(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result := &report{
+		Transport: b.network, Clients: b.clients, RegisterSeconds: took.Seconds(), HoldSeconds: (b.hold + b.settle).Seconds(),
+		Connected: c.connected(), Sent: b.messages, Server: costOf(before, registered, after, b.clients),
+	}
+	result.Arrived, result.failed = c.greet(ctx, b.messages)
+	return result, nil
 }
 
-func wait(ctx context.Context, d time.Duration) {
+func (b *bench) usage() (process.Usage, error) { return process.UsageOf(strconv.Itoa(b.pid)) }
+
+// rested reads what the server uses once it has rested.
+func (b *bench) rested(ctx context.Context) (process.Usage, error) {
+	if err := rest(ctx, b.settle); err != nil {
+		return process.Usage{}, err
+	}
+	return b.usage()
+}
+
+// rest waits; an error is why it was cut short.
+func rest(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// register connects and registers all, a few at a time.
-func register(ctx context.Context, configs []ua.Config) ([]*ua.Agent, time.Duration, error) {
-	began := time.Now()
-	agents := make([]*ua.Agent, len(configs))
-	failed := make([]error, len(configs))
-	turns := make(chan struct{}, atOnce)
-	var registering sync.WaitGroup
-	for i, config := range configs {
-		turns <- struct{}{}
-		registering.Go(func() {
-			agents[i], failed[i] = join(ctx, config)
-			<-turns
-		})
-	}
-	registering.Wait()
-	return agents, time.Since(began), first(failed)
-}
-
-func join(ctx context.Context, config ua.Config) (*ua.Agent, error) {
-	agent, err := ua.Dial(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	_, err = agent.Register(ctx, expires)
-	return agent, err
-}
-
-// first is one error for all: they are alike, and may be thousands.
-func first(failed []error) error {
-	n := 0
-	var one error
-	for _, err := range failed {
-		if err != nil {
-			n, one = n+1, err
-		}
-	}
-	if one == nil {
 		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return fmt.Errorf("%d of %d aren't registered: %w", n, len(failed), one)
 }
 
-var errLost = errors.New("lost the connection while it was idle")
-
-// connected tells whether all are still there.
-func connected(agents []*ua.Agent) error {
-	failed := make([]error, len(agents))
-	for i, agent := range agents {
-		if !agent.Connected() {
-			failed[i] = errLost
-		}
+func (b *bench) write(result *report, w io.Writer) error {
+	if b.asJSON {
+		return result.writeJSON(w)
 	}
-	return first(failed)
-}
-
-func closeAll(agents []*ua.Agent) {
-	for _, agent := range agents {
-		if agent != nil {
-			_ = agent.Close() // the process ends
-		}
-	}
+	return result.writeTable(w)
 }
