@@ -18,7 +18,7 @@ func TestIntegrating(t *testing.T) {
 	writeModule(t, dir)
 	page := read(t, "../../docs/integrating.md")
 	files := regexp.MustCompile("(?s)```go\n// (\\S+)\n\n(.*?)```").FindAllStringSubmatch(page, -1)
-	if len(files) != 5 {
+	if len(files) != 7 {
 		t.Fatalf("%d files were found", len(files))
 	}
 	for _, file := range files {
