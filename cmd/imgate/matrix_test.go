@@ -73,7 +73,7 @@ var makes = map[string]string{"1001": "baresip", "1002": "liblinphone", "1003": 
 func newSecureGateway(t *testing.T, users ...string) *server {
 	t.Helper()
 	s := newServer(t, gateway)
-	certificate, key := selfSigned(t)
+	certificate, key := selfSigned(t, host)
 	text, err := os.ReadFile(s.config)
 	if err != nil {
 		t.Fatal(err)
@@ -93,8 +93,8 @@ func newSecureGateway(t *testing.T, users ...string) *server {
 	return s
 }
 
-// selfSigned writes a certificate for the gateway, and its key.
-func selfSigned(t *testing.T) (certificate, key string) {
+// selfSigned writes a certificate for a server at an address, and its key.
+func selfSigned(t *testing.T, address string) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -102,7 +102,7 @@ func selfSigned(t *testing.T) (certificate, key string) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "sip.example.com"},
-		DNSNames: []string{"sip.example.com"}, IPAddresses: []net.IP{net.ParseIP(host)},
+		DNSNames: []string{"sip.example.com"}, IPAddresses: []net.IP{net.ParseIP(address)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
