@@ -92,7 +92,6 @@ func (t *Trunk) ask(ctx context.Context, w *work) error {
 		if err = t.askAt(ctx, w, hop, len(hops)-i); err == nil {
 			return nil
 		}
-		err = fmt.Errorf("%s %s: %w", hop.Network, hop.Address, err)
 	}
 	return err
 }
@@ -113,11 +112,11 @@ func (t *Trunk) askAt(ctx context.Context, w *work, hop wire.Target, left int) e
 	}
 	response, err := w.endpoint.Do(ctx, flow, t.options())
 	if err != nil {
-		return err
+		return fmt.Errorf("%s %s: %w", hop.Network, hop.Address, err)
 	}
 	switch response.Status {
 	case 408, 430, 503:
-		return fmt.Errorf("answered %d", response.Status)
+		return fmt.Errorf("%s %s: answered %d", hop.Network, hop.Address, response.Status)
 	}
 	t.avoided.remove(hop)
 	return nil
