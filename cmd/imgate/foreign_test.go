@@ -4,10 +4,6 @@ package main_test
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -78,24 +74,6 @@ func TestForeignDomain(t *testing.T) {
 			}
 		})
 	}
-}
-
-// givePolicies puts policies in the place of those that are built in, for the
-// next reload.
-func givePolicies(t *testing.T, s *server, files map[string]string) {
-	t.Helper()
-	dir := filepath.Join(filepath.Dir(s.config), "policies")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.reconfigure(func(config string) string {
-		return strings.Replace(config, "{plugin: rego}", fmt.Sprintf("{plugin: rego, dir: %q}", dir), 1)
-	})
 }
 
 // dialOver is dial over UDP or TCP.

@@ -82,20 +82,20 @@ func TestSipp(t *testing.T) {
 
 // TestBaresip: a phone registers, sends and receives.
 func TestBaresip(t *testing.T) {
-	s := newGateway(t, "1001", "1002")
-	for _, network := range []string{"udp", "tcp"} {
+	s := newSecureGateway(t, "1001", "1002")
+	for _, network := range []string{"udp", "tcp", "tls"} {
 		t.Run(network, func(t *testing.T) {
 			b := startBaresip(t, network, "1001", "1002")
 			b.waitFor(`(?m)^SIP/2\.0 200 OK\r$[^~]*?CSeq: \d+ REGISTER`)
 			text := "to the phone over " + network
-			s.imgate("send", "1002@sip.example.com", "1001@sip.example.com", text, "--password", password, "--transport", network)
+			s.imgate("send", "1002@sip.example.com", "1001@sip.example.com", text, "--password", password, "--transport", network, "--insecure")
 			b.waitFor(`(?m)^MESSAGE sip:1001[^~]*?` + text)
 
 			b.send("from the phone over " + network)
 			b.waitFor(`(?m)^SIP/2\.0 202 Accepted\r$[^~]*?CSeq: \d+ MESSAGE`)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			listen := exec.CommandContext(ctx, s.binary, "listen", "1002@sip.example.com", "--count", "1", "--transport", network, "--config", s.config)
+			listen := exec.CommandContext(ctx, s.binary, "listen", "1002@sip.example.com", "--count", "1", "--transport", network, "--insecure", "--config", s.config)
 			listen.Env = append(os.Environ(), "IMGATE_PASSWORD="+password)
 			if out, err := listen.Output(); err != nil || !strings.Contains(string(out), "1001@sip.example.com  from the phone over "+network+"\n") {
 				t.Errorf("%v\n%s", err, out)
@@ -103,11 +103,19 @@ func TestBaresip(t *testing.T) {
 
 			b.stop()
 			b.waitFor(`(?m)expires=0[^~]*^SIP/2\.0 200 OK\r$[^~]*?CSeq: \d+ REGISTER`)
-			if via := "Via: SIP/2.0/" + strings.ToUpper(network) + " " + gateway; !strings.Contains(b.output(), via) {
+			if via := "Via: SIP/2.0/" + strings.ToUpper(network) + " " + at(network); !strings.Contains(b.output(), via) {
 				t.Errorf("nothing came %q:\n%s", via, b.output())
 			}
 		})
 	}
+}
+
+// at is the door of the gateway for a network.
+func at(network string) string {
+	if network == "tls" {
+		return secureGateway
+	}
+	return gateway
 }
 
 // baresip is a phone with an address book.
@@ -130,7 +138,7 @@ func startBaresip(t *testing.T, network, user string, contacts ...string) *bares
 		fmt.Fprintf(&book, "\"%s\" <sip:%[1]s@sip.example.com>\n", contact)
 	}
 	b.write("contacts", book.String())
-	b.write("accounts", fmt.Sprintf("<sip:%[1]s@sip.example.com;transport=%[2]s>;auth_user=%[1]s;auth_pass=%[3]s;outbound=\"sip:%[4]s;transport=%[2]s\";regint=600\n", user, network, password, host))
+	b.write("accounts", fmt.Sprintf("<sip:%[1]s@sip.example.com;transport=%[2]s>;auth_user=%[1]s;auth_pass=%[3]s;outbound=\"sip:%[4]s;transport=%[2]s\";regint=600\n", user, network, password, at(network)))
 	out, err := os.Create(filepath.Join(b.dir, "out"))
 	if err != nil {
 		t.Fatal(err)

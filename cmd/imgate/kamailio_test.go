@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,13 +103,6 @@ func isWell(s *server) bool {
 // waits until it sends to a node.
 func startKamailio(t *testing.T) {
 	t.Helper()
-	program := need(t, "kamailio", "kamailio")
-	dir := t.TempDir()
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
 	list, err := filepath.Abs(filepath.Join(exampleDir, "dispatcher.list"))
 	if err != nil {
 		t.Fatal(err)
@@ -117,21 +111,38 @@ func startKamailio(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := filepath.Join(dir, "kamailio.cfg")
-	if err := os.WriteFile(config, []byte(replaceOnce(t, string(text), "/etc/kamailio/dispatcher.list", list)), 0o600); err != nil {
+	runKamailio(t, replaceOnce(t, string(text), "/etc/kamailio/dispatcher.list", list))
+}
+
+// runKamailio runs a Kamailio at the address of the proxy until stop is called or
+// the test ends, and waits until OPTIONS are answered there.
+func runKamailio(t *testing.T, config string) (stop func()) {
+	t.Helper()
+	program := need(t, "kamailio", "kamailio")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "kamailio.cfg")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
 	// -DD: in the foreground; -n: how many processes read packets; -m: MB that they share.
-	process := exec.Command(program, "-DD", "-E", "-n", "2", "-m", "32", "-f", config, "-Y", dir)
+	process := exec.Command(program, "-DD", "-E", "-n", "2", "-m", "32", "-f", file, "-Y", dir)
 	process.Stdout, process.Stderr = log, log
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = process.Process.Signal(os.Interrupt) // it may have ended
 		late := time.AfterFunc(patience, func() { process.Process.Kill() })
 		process.Wait()
 		late.Stop()
+	})
+	t.Cleanup(func() {
+		stop()
 		if t.Failed() {
 			text, _ := os.ReadFile(log.Name())
 			t.Logf("Kamailio's log ends:\n%s", tail(text, 4000))
@@ -140,6 +151,7 @@ func startKamailio(t *testing.T) {
 	if !until(answersOptions) {
 		t.Fatal("no OPTIONS is answered through Kamailio")
 	}
+	return stop
 }
 
 // answersOptions asks once through the proxy whether a node takes traffic.

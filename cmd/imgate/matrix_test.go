@@ -42,13 +42,13 @@ type handset interface {
 // TestMatrix: phones of every make message each other, each over what it uses most,
 // and every text arrives as it was.
 func TestMatrix(t *testing.T) {
-	s := newSecureGateway(t, "1001", "1002", "1003", "1004")
+	newSecureGateway(t, "1001", "1002", "1003", "1004")
 	users := []string{"1001", "1002", "1003", "1004"}
 	phones := map[string]handset{
 		"1001": baresipPhone{startBaresip(t, "udp", "1001", users[1:]...)},
 		"1002": startLinphone(t, "1002", "tls"),
 		"1003": startSippPhone(t, "1003"),
-		"1004": startBrowser(t, s, "1004"),
+		"1004": startBrowser(t, "phone.js", "1004"),
 	}
 	// Whoever takes an envelope shows what is in it or the envelope, as it likes.
 	phones["1002"].(linphonePhone).tell(event{"do": "plain"})
@@ -73,7 +73,7 @@ var makes = map[string]string{"1001": "baresip", "1002": "liblinphone", "1003": 
 func newSecureGateway(t *testing.T, users ...string) *server {
 	t.Helper()
 	s := newServer(t, gateway)
-	certificate, key := selfSigned(t)
+	certificate, key := selfSigned(t, host)
 	text, err := os.ReadFile(s.config)
 	if err != nil {
 		t.Fatal(err)
@@ -93,8 +93,8 @@ func newSecureGateway(t *testing.T, users ...string) *server {
 	return s
 }
 
-// selfSigned writes a certificate for the gateway, and its key.
-func selfSigned(t *testing.T) (certificate, key string) {
+// selfSigned writes a certificate for a server at an address, and its key.
+func selfSigned(t *testing.T, address string) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -102,7 +102,7 @@ func selfSigned(t *testing.T) (certificate, key string) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "sip.example.com"},
-		DNSNames: []string{"sip.example.com"}, IPAddresses: []net.IP{net.ParseIP(host)},
+		DNSNames: []string{"sip.example.com"}, IPAddresses: []net.IP{net.ParseIP(address)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -146,12 +146,8 @@ type linphonePhone struct{ *script }
 func startLinphone(t *testing.T, user, network string) linphonePhone {
 	t.Helper()
 	need(t, "linphone-daemon", "linphone-cli")
-	at := gateway
-	if network == "tls" {
-		at = secureGateway
-	}
 	p := linphonePhone{run(t, exec.Command(need(t, "python3", "python3"), filepath.Join("testdata", "linphone", "phone.py"),
-		t.TempDir(), "sip:"+at+";transport="+network, user, "sip.example.com", password))}
+		t.TempDir(), "sip:"+at(network)+";transport="+network, user, "sip.example.com", password))}
 	p.wait("registered", 1)
 	return p
 }
@@ -229,15 +225,15 @@ func (p sippPhone) got(from, text string) {
 // browserPhone is a phone in headless Chromium.
 type browserPhone struct{ *script }
 
-// startBrowser starts JsSIP in a page, and waits until it is registered.
-func startBrowser(t *testing.T, s *server, user string) browserPhone {
+// startBrowser starts a phone of testdata/browser in a page, and waits until it is registered.
+func startBrowser(t *testing.T, script, user string) browserPhone {
 	t.Helper()
 	modules, err := filepath.Abs(filepath.Join("..", "..", ".ci", "peers", "browser", "node_modules"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	command := exec.Command(need(t, "node", "nodejs"), filepath.Join("testdata", "browser", "browser.js"),
-		need(t, "chromium", "chromium"), "phone.js", "wss://"+webGateway+"/", user, "sip.example.com", password)
+		need(t, "chromium", "chromium"), script, "wss://"+webGateway+"/", user, "sip.example.com", password)
 	p := browserPhone{run(t, command, "NODE_PATH="+modules)}
 	p.wait("registered", 1)
 	return p

@@ -169,6 +169,22 @@ func (s *server) rewrite(old, new string) {
 	}
 }
 
+// givePolicies puts policies in the place of those that are built in, for the
+// next reload.
+func givePolicies(t *testing.T, s *server, files map[string]string) {
+	t.Helper()
+	dir := filepath.Join(filepath.Dir(s.config), "policies")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.rewrite("{plugin: rego}", fmt.Sprintf("{plugin: rego, dir: %q}", dir))
+}
+
 func replaceOnce(t *testing.T, text, old, new string) string {
 	t.Helper()
 	if strings.Count(text, old) != 1 {

@@ -23,7 +23,9 @@ func listenAddresses(settings plugin.Config) []string {
 		case []string:
 			return addresses
 		case string:
-			return []string{addresses}
+			if addresses != "" { // else the plugin may take any
+				return []string{addresses}
+			}
 		}
 	}
 	return nil

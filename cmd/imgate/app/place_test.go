@@ -71,6 +71,26 @@ func TestAddressesThatTwoWant(t *testing.T) {
 	}
 }
 
+type trunkConfig struct {
+	Listen string `yaml:"listen" doc:"where to listen; empty: anywhere"`
+}
+
+func (trunkConfig) Validate() error { return nil }
+
+// TestListensAnywhere: two that listen wherever there is room don't want the same.
+func TestListensAnywhere(t *testing.T) {
+	trunk := plugin.DefineTransport("trunk", "a trunk", trunkConfig{},
+		func(context.Context, plugin.Env, trunkConfig) (plugin.Transport, error) { return tinyTransport{}, nil })
+	plugins := append(tinyPlugins(), trunk)
+	if _, err := parseConfig("f", []byte("transports:\n  a: {plugin: trunk}\n  b: {plugin: trunk}\n"), plugins); err != nil {
+		t.Error(err)
+	}
+	const same = "transports:\n  a: {plugin: trunk, listen: \"127.0.0.1:5080\"}\n  b: {plugin: trunk, listen: \"127.0.0.1:5080\"}\n"
+	if _, err := parseConfig("f", []byte(same), plugins); err == nil {
+		t.Error("two get the same address")
+	}
+}
+
 func TestUnknownVariables(t *testing.T) {
 	for name, value := range map[string]string{
 		"IMGATE_NOD":                    "gw1",

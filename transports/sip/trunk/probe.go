@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,18 +57,18 @@ func (t *Trunk) keepProbing(ctx context.Context, w *work) {
 func (t *Trunk) probe(ctx context.Context, w *work) {
 	ctx, cancel := context.WithTimeout(ctx, min(probeWithin, t.config.Probe.Every))
 	defer cancel()
-	t.note(t.answers(ctx, w), w.gate)
+	t.note(t.ask(ctx, w), w.gate)
 }
 
-// note takes down what a probe has found.
-func (t *Trunk) note(alive bool, gate plugin.Gate) {
+// note takes down what a probe has found: why the next hop isn't there, or nil.
+func (t *Trunk) note(missing error, gate plugin.Gate) {
 	h := &t.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !alive {
+	if missing != nil {
 		h.failures++
 		if h.failures >= t.config.Probe.Failures && !h.down.Swap(true) {
-			t.log.Warn("next hop doesn't answer; messages wait", "next_hop", t.config.NextHop, "probes", h.failures)
+			t.log.Warn("next hop doesn't answer; messages wait", "next_hop", t.config.NextHop, "probes", h.failures, "error", missing)
 		}
 		return
 	}
@@ -79,45 +80,46 @@ func (t *Trunk) note(alive bool, gate plugin.Gate) {
 	h.reached(gate)
 }
 
-// answers sends OPTIONS to the next hop (RFC 3261 §11). Whatever a server answers
-// shows that it is there, but for 503, and for what tells that it can't be
-// reached: 408 and 430.
-func (t *Trunk) answers(ctx context.Context, w *work) bool {
+// ask sends OPTIONS to the next hop (RFC 3261 §11), and returns nil if one of its
+// servers is there, else why the last one isn't.
+func (t *Trunk) ask(ctx context.Context, w *work) error {
 	hops, err := w.resolver.Hops(ctx, *t.next)
 	if err != nil {
-		return false
+		return err
 	}
 	hops = hops[:min(len(hops), maxTried)]
 	for i, hop := range hops {
-		if t.answersAt(ctx, w, hop, len(hops)-i) {
-			return true
+		if err = t.askAt(ctx, w, hop, len(hops)-i); err == nil {
+			return nil
 		}
 	}
-	return false
+	return err
 }
 
-// answersAt asks one server, which has its share of the time that is left.
-func (t *Trunk) answersAt(ctx context.Context, w *work, hop wire.Target, left int) bool {
+// askAt asks one server, which has its share of the time that is left. Whatever it
+// answers shows that it is there, but for 503, and for what tells that it can't be
+// reached: 408 and 430.
+func (t *Trunk) askAt(ctx context.Context, w *work, hop wire.Target, left int) error {
 	deadline, _ := ctx.Deadline() // that of probe
 	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 	defer cancel()
 	if w.isOurs(hop) {
-		return false
+		return errOurs
 	}
 	flow, err := w.endpoint.Connect(ctx, hop)
 	if err != nil {
-		return false
+		return err
 	}
 	response, err := w.endpoint.Do(ctx, flow, t.options())
 	if err != nil {
-		return false
+		return fmt.Errorf("%s %s: %w", hop.Network, hop.Address, err)
 	}
 	switch response.Status {
 	case 408, 430, 503:
-		return false
+		return fmt.Errorf("%s %s: answered %d", hop.Network, hop.Address, response.Status)
 	}
 	t.avoided.remove(hop)
-	return true
+	return nil
 }
 
 // options is a probe.

@@ -10,11 +10,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,10 +72,49 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestProbeSaysWhy: the log has what is to be mended.
+func TestProbeSaysWhy(t *testing.T) {
+	s := serve(t, ok, "tcp")
+	for hop, why := range map[string]string{
+		fmt.Sprintf("sip:127.0.0.1:%d;transport=tcp", deadPort(t)): "connection refused",
+		"sips:" + s.address(0):                           "tls",
+		"sip:" + serve(t, always(503), "udp").address(0): "answered 503",
+	} {
+		config := local()
+		config.NextHop = hop
+		config.Probe = Probe{Every: 20 * time.Millisecond, Failures: 1}
+		log := &logged{}
+		trunk, err := New(t.Context(), plugin.Env{Log: slog.New(slog.NewTextHandler(log, nil))}, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start(t, trunk)
+		eventually(t, hop+": "+why, func() bool { return strings.Contains(log.text(), why) })
+	}
+}
+
+// logged is a log that can be read while it is written.
+type logged struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buffer.Write(p)
+}
+
+func (l *logged) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buffer.String()
+}
+
 func (t *Trunk) isAlive(test *testing.T) bool {
 	ctx, cancel := context.WithTimeout(test.Context(), soon)
 	defer cancel()
-	return t.answers(ctx, t.work.Load())
+	return t.ask(ctx, t.work.Load()) == nil
 }
 
 // TestProbedAnswers: what shows that somebody is there.
@@ -109,7 +152,7 @@ func TestReachableAfterMisses(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := newGate()
-	trunk.note(true, g)
+	trunk.note(nil, g)
 	trunk.health.reached(g)
 	if len(g.reachable) != 0 {
 		t.Error("nothing was missed, and the engine is told")
@@ -117,8 +160,8 @@ func TestReachableAfterMisses(t *testing.T) {
 	trunk.health.missed.Store(true)
 	trunk.health.reached(g)
 	trunk.health.missed.Store(true)
-	trunk.note(false, g)
-	trunk.note(true, g)
+	trunk.note(errors.New("gone"), g)
+	trunk.note(nil, g)
 	if len(g.reachable) != 2 {
 		t.Errorf("told %d times, want 2", len(g.reachable))
 	}

@@ -4,7 +4,8 @@
     phone.py DIRECTORY PROXY USER DOMAIN PASSWORD
 
 PROXY is where it registers, such as "sip:192.0.2.1:5060;transport=tcp", whose
-certificate isn't checked. It keeps what it has in DIRECTORY. It wraps messages in
+certificate isn't checked. It keeps what it has in DIRECTORY, and is
+the same device of USER whenever it is started. It wraps messages in
 CPIM and asks for notifications, as the app does. It prints what happens as JSON
 objects, one a line, and takes commands the same way:
 
@@ -21,10 +22,14 @@ import queue
 import sys
 import threading
 import time
+import uuid
 
 directory, proxy, user, domain, password = sys.argv[1:]
 
-RC = f"""[sip]
+RC = f"""[misc]
+uuid={uuid.uuid5(uuid.NAMESPACE_DNS, user + "." + domain)}
+
+[sip]
 default_proxy=0
 sip_port=-1
 sip_tcp_port=-1
