@@ -3,6 +3,8 @@ package sip
 import (
 	"time"
 
+	"github.com/emiago/sipgo/sip"
+
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/sip/wire"
 )
@@ -43,9 +45,17 @@ func firstHopIsOutbound(x *wire.Exchange, path string) bool {
 		vias, ok := wire.List(x.All("Via"))
 		return ok && len(vias) == 1
 	}
-	proxies, _ := wire.List([]string{path}) // it was read before
-	last, ok := routeURI(proxies[len(proxies)-1])
-	return ok && last.UriParams.Has("ob")
+	edge, ok := edgeOf(path)
+	return ok && edge.UriParams.Has("ob")
+}
+
+// edgeOf is the proxy that a client talks to: the last one in the Path.
+func edgeOf(path string) (sip.Uri, bool) {
+	proxies, ok := wire.List([]string{path})
+	if !ok || len(proxies) == 0 {
+		return sip.Uri{}, false
+	}
+	return routeURI(proxies[len(proxies)-1])
 }
 
 // ended notes that a connection is gone, and has the gate told if bindings were
@@ -77,6 +87,16 @@ func (d *Door) lose(flow string) {
 // connection of that proxy, and over UDP there is nothing that could be gone.
 func (d *Door) lostBehind(b *plugin.Binding, w way) {
 	if w.route == "" && w.flow.ID != "" {
+		d.lost(b.Flow)
+	}
+}
+
+// failedBehind does what lost does for a device whose proxy answers that its flow
+// has failed (RFC 5626 §5.3.1). One that doesn't name the flow in its URI (§5.2) may
+// have others behind the same.
+func (d *Door) failedBehind(b *plugin.Binding, w way) {
+	edge, ok := edgeOf(w.route)
+	if ok && edge.User != "" && edge.UriParams.Has("ob") {
 		d.lost(b.Flow)
 	}
 }

@@ -59,8 +59,13 @@ func (d *Door) ask(ctx context.Context, endpoint *wire.Endpoint, m *message.Mess
 	if err != nil {
 		return nil, translate.Unanswered(err)
 	}
+	if response.Status == statusFlowFailed {
+		d.failedBehind(route.Binding, way)
+	}
 	return response, nil
 }
+
+const statusFlowFailed = 430 // RFC 5626 §11.6
 
 // exchange sends a request on a binding's flow. What leads through a proxy may
 // go over any connection of that proxy: none of them is the device's own.
