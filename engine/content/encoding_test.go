@@ -7,6 +7,7 @@ import (
 	"compress/zlib"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -67,6 +68,22 @@ func TestDecode(t *testing.T) {
 		got, err := Decode(test.encoding, test.body, 1000)
 		if !errors.Is(err, test.want) || err == nil && !bytes.Equal(got, text) || err != nil && got != nil {
 			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestBombsStaySmall: what would be large is never made.
+func TestBombsStaySmall(t *testing.T) {
+	for _, encoding := range []string{"gzip", "deflate"} {
+		bomb := compressed(t, encoding, make([]byte, 8<<20))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := Decode(encoding, bomb, 1000); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: %v", encoding, err)
+		}
+		runtime.ReadMemStats(&after)
+		if made := after.TotalAlloc - before.TotalAlloc; made > 1<<20 {
+			t.Errorf("%s: %d KiB were made of %d KiB", encoding, made>>10, len(bomb)>>10)
 		}
 	}
 }

@@ -9,6 +9,9 @@ import (
 const cpim = "From: Alice <im:alice@example.com>\r\nTo: <im:bob@example.com>\r\nDateTime: 2026-01-02T03:04:05Z\r\n\r\n"
 
 func TestText(t *testing.T) {
+	small := "Content-Encoding: gzip\r\n\r\n" + string(compressed(t, "gzip", []byte("x")))
+	half := "Content-Type: message/cpim\r\nContent-Encoding: gzip\r\n\r\n" +
+		string(compressed(t, "gzip", []byte(cpim+"Content-Type: a/b\r\n\r\n"+strings.Repeat("x", maxDecoded/2))))
 	for name, c := range map[string]struct {
 		contentType, body string
 		want              string
@@ -40,7 +43,9 @@ func TestText(t *testing.T) {
 		"alternative, base64":     {"multipart/alternative;boundary=\"b\"", mixed("Content-Transfer-Encoding: base64\r\n\r\nw7w="), "ü", true},
 		"related, quoted":         {"multipart/related;boundary=b", mixed("Content-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC"), "ü", true},
 		"mixed, deflated":         {mixedType, mixed("Content-Encoding: deflate\r\n\r\n" + string(compressed(t, "deflate", []byte("ü")))), "ü", true},
-		"mixed, bombs":            {mixedType, mixed("Content-Encoding: gzip\r\n\r\n"+string(compressed(t, "gzip", make([]byte, maxDecoded+1))), "Content-Encoding: gzip\r\n\r\n"+string(compressed(t, "gzip", []byte("x")))), "", false},
+		"mixed, much":             {mixedType, mixed(half, small), "x", true},
+		"mixed, much twice":       {mixedType, mixed(half, half, small), "", false},
+		"mixed, bombs":            {mixedType, mixed("Content-Encoding: gzip\r\n\r\n"+string(compressed(t, "gzip", make([]byte, maxDecoded+1))), small), "", false},
 		"mixed, not readable":     {mixedType, mixed("Content-Type: text/plain;charset=koi8-r\r\n\r\nx", "\r\n\xff", "\r\ny"), "y", true},
 		"mixed in mixed":          {mixedType, mixed("Content-Type: multipart/mixed;boundary=c\r\n\r\n" + strings.ReplaceAll(mixed("\r\nx"), "--b", "--c")), "x", true},
 		"mixed, line feeds":       {mixedType, "--b\n\nx\n--b--\n", "x", true},

@@ -172,6 +172,34 @@ func TestCopies(t *testing.T) {
 	}
 }
 
+// TestRefusalLasts: a device that has refused a message for good gets no copy, if
+// another takes it only with a later attempt.
+func TestRefusalLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandsets()
+		s := h.run(t, memory.Open(memory.NewDisk()), forAll())
+		s.comes(t, time.Hour, "phone", "tablet")
+		said := map[string]error{"phone": message.FailForNow(message.Busy, "x"), "tablet": message.Fail(message.Declined, "x")}
+		var once sync.Map
+		h.say(func(device, _ string) (time.Duration, error) {
+			if _, again := once.LoadOrStore(device, true); again {
+				return 0, nil
+			}
+			return 0, said[device]
+		})
+		if _, err := first(t, s.door.submit("alice", "bob", "hello")); err != nil {
+			t.Error(err)
+		}
+		passes(30 * time.Minute)
+		if phone, tablet := h.has("phone"), h.has("tablet"); len(phone) != 1 || tablet != nil {
+			t.Errorf("the phone has %q, the tablet %q", phone, tablet)
+		}
+		if left := rows(t, s.storage, "messages"); len(left) != 0 {
+			t.Errorf("%d are left", len(left))
+		}
+	})
+}
+
 // TestCopiesOfAny: devices come and go at random, and answer late, or are busy.
 // Each gets each message once, and those of one sender in their order.
 func TestCopiesOfAny(t *testing.T) {

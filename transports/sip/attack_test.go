@@ -124,7 +124,7 @@ func TestBruteForce(t *testing.T) {
 		thief, ghost := at(t, d, network, "127.1.0.1", "1001"), at(t, d, network, "127.1.0.1", "nobody")
 		thief.login()
 		ghost.login()
-		for i := range 100 {
+		for i := range 30 { // within the first lockout, on a busy machine too
 			got, other := thief.guess(fmt.Sprint("guess", i)), ghost.guess(fmt.Sprint("guess", i))
 			if told(got) != told(other) {
 				t.Fatalf("%s: who exists is told from who doesn't:\n%s\n%s", network, got, other)
@@ -159,7 +159,7 @@ func TestEnumeration(t *testing.T) {
 	subscriber.isServed("a subscriber before")
 	thief := at(t, d, "udp", "127.1.0.1", "")
 	thief.login()
-	slow := 0
+	began, slow := time.Now(), 0
 	for i := range 300 {
 		thief.username = fmt.Sprint(1000 + i) // 1001 to 1009 exist; 1009 comes from here
 		if i > 10 && i%10 == 9 {
@@ -169,11 +169,12 @@ func TestEnumeration(t *testing.T) {
 		switch {
 		case got == "500 Try Again Later":
 			slow++
-		case got != "401 Unauthorized" || slow > 0:
+		case got != "401 Unauthorized":
 			t.Fatalf("name %d is answered %s after %d slow ones", i, got, slow)
 		}
 	}
-	if n := g.wrong.Load(); slow < 200 || n > nameBurst+2*freeTries {
+	most := nameBurst + 2*freeTries + int64(time.Since(began)/namePause)
+	if n := g.wrong.Load(); slow < 200 || n > most {
 		t.Errorf("%d names were slow, %d passwords were tried", slow, n)
 	}
 	if countOf(registry, "sip_lockouts_total", "names") == 0 {

@@ -102,22 +102,25 @@ func TestReplacedFlows(t *testing.T) {
 		over        wire.Flow
 		replaces    bool
 	}{
-		"the same flow":          {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "1", "a")}, flow("old"), false},
-		"another connection":     {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "1", "b")}, flow("new"), true},
-		"without a reg-id":       {[]plugin.Binding{bind("d", "", "a")}, []plugin.Binding{bind("d", "", "b")}, flow("new"), true},
-		"the same contact":       {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "2", "a")}, flow("new"), true},
-		"another flow":           {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "2", "b")}, flow("new"), false},
-		"another device":         {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("e", "1", "b")}, flow("new"), false},
-		"nobody says who":        {[]plugin.Binding{bind("", "", "a")}, []plugin.Binding{bind("", "", "a")}, flow("new"), false},
-		"somebody else besides":  {[]plugin.Binding{bind("d", "1", "a"), bind("e", "1", "c")}, []plugin.Binding{bind("d", "1", "b")}, flow("new"), false},
-		"somebody unknown":       {[]plugin.Binding{bind("d", "1", "a"), bind("", "", "c")}, []plugin.Binding{bind("d", "1", "b")}, flow("new"), false},
-		"over UDP":               {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "1", "b")}, wire.Flow{Network: "udp"}, false},
-		"the end of the binding": {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{{Device: "d", RegID: "1", Contact: "a"}}, flow("new"), false},
+		"the same flow":           {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "1", "a")}, flow("old"), false},
+		"another connection":      {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "1", "b")}, flow("new"), true},
+		"a peer's own connection": {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "1", "b")}, flow("new"), false},
+		"without a reg-id":        {[]plugin.Binding{bind("d", "", "a")}, []plugin.Binding{bind("d", "", "b")}, flow("new"), true},
+		"the same contact":        {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "2", "a")}, flow("new"), true},
+		"another flow":            {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "2", "b")}, flow("new"), false},
+		"another device":          {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("e", "1", "b")}, flow("new"), false},
+		"nobody says who":         {[]plugin.Binding{bind("", "", "a")}, []plugin.Binding{bind("", "", "a")}, flow("new"), false},
+		"somebody else besides":   {[]plugin.Binding{bind("d", "1", "a"), bind("e", "1", "c")}, []plugin.Binding{bind("d", "1", "b")}, flow("new"), false},
+		"somebody unknown":        {[]plugin.Binding{bind("d", "1", "a"), bind("", "", "c")}, []plugin.Binding{bind("d", "1", "b")}, flow("new"), false},
+		"over UDP":                {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{bind("d", "1", "b")}, wire.Flow{Network: "udp"}, false},
+		"the end of the binding":  {[]plugin.Binding{bind("d", "1", "a")}, []plugin.Binding{{Device: "d", RegID: "1", Contact: "a"}}, flow("new"), false},
 	} {
 		s := newStreams()
 		r := plugin.Registration{Account: account1001, AOR: account1001.Identities[0], Bindings: test.first}
 		s.note(r, way{flow: flow("old")}, now)
-		s.noteClient(flow("old"))
+		if name != "a peer's own connection" {
+			s.noteClient(flow("old"))
+		}
 		r.Bindings = test.then
 		replaced := s.note(r, way{flow: test.over}, now)
 		if slices.Contains(replaced, flow("old")) != test.replaces {

@@ -67,8 +67,8 @@ func (n Names) Of(network string, settings plugin.Config) ([]Server, error) {
 type Server struct{ UDP, TCP, TLS, WS, WSS string }
 
 // Of returns the server to talk to: the one that was asked for, else the one
-// that the configuration says clients can reach. network is "udp" or "tcp" if
-// the person at the terminal has chosen one, else empty.
+// that the configuration says clients can reach. network is one of Networks if the
+// person at the terminal has chosen one, else empty.
 func Of(asked, network string, settings plugin.Config) (Server, error) {
 	if asked == "" {
 		return configured(settings).only(network)
@@ -103,8 +103,8 @@ func named(host, network string) Server {
 	return Server{UDP: host, TCP: host, TLS: host, WS: web, WSS: web}
 }
 
-// configured is the server of a configuration: the same address for both
-// networks if it doesn't say.
+// configured is the server of a configuration; fallback if that has none that
+// clients can reach.
 func configured(settings plugin.Config) Server {
 	door, ok := settings.(interface{ ClientAddress(network string) string })
 	if !ok {
