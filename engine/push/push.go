@@ -42,7 +42,7 @@ type Measures struct{ sent, failed, dropped *plugin.Counter }
 // NewMeasures registers what is counted. metrics may be nil.
 func NewMeasures(metrics *plugin.Metrics) *Measures {
 	outcome := func(name string) *plugin.Counter {
-		return metrics.Counter("push_wakes_total", "Wake-ups of sleeping apps: those that the push server took, those that it didn't, and those that were dropped because too many waited.",
+		return metrics.Counter("push_wakes_total", "Wake-ups of sleeping apps: those that the push server took, those that it didn't, and those that were dropped because too many waited, in all or of one account.",
 			plugin.Label{Name: "outcome", Value: name})
 	}
 	return &Measures{sent: outcome("sent"), failed: outcome("failed"), dropped: outcome("dropped")}
