@@ -193,7 +193,7 @@ var budgets = []struct {
 	{"certificates", []string{"certificates"}, 310},
 	{"rate limits", []string{"ratelimit"}, 300},
 	{"joining", []string{"joining"}, 600},
-	{"waking apps", []string{"push"}, 250},
+	{"waking apps", []string{"push"}, 300},
 	{"revisions", []string{"revisions"}, 1250},
 	{"the node", []string{""}, 2170},
 	{"standby", []string{"standby"}, 750},

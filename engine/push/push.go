@@ -42,7 +42,7 @@ type Measures struct{ sent, failed, dropped *plugin.Counter }
 // NewMeasures registers what is counted. metrics may be nil.
 func NewMeasures(metrics *plugin.Metrics) *Measures {
 	outcome := func(name string) *plugin.Counter {
-		return metrics.Counter("push_wakes_total", "Wake-ups of sleeping apps: those that the push server took, those that it didn't, and those that were dropped because too many waited.",
+		return metrics.Counter("push_wakes_total", "Wake-ups of sleeping apps: those that the push server took, those that it didn't, and those that were dropped because too many waited, in all or of one account.",
 			plugin.Label{Name: "outcome", Value: name})
 	}
 	return &Measures{sent: outcome("sent"), failed: outcome("failed"), dropped: outcome("dropped")}
@@ -59,6 +59,7 @@ type Waker struct {
 	calls   map[app]*call
 	due     queue         // of calls; one at work isn't in it
 	changed chan struct{} // tells the scheduler that the first one may be another
+	paces   paces
 
 	failures   int // since complained
 	complained time.Time
@@ -85,11 +86,11 @@ type call struct {
 // New returns a waker that Run makes work. asleep tells whether an app still
 // sleeps: it is asked before each call.
 func New(pusher plugin.Pusher, asleep func(plugin.Sleeper) bool, count *Measures, log *slog.Logger) *Waker {
-	return &Waker{pusher: pusher, asleep: asleep, count: count, log: log, calls: map[app]*call{}, changed: make(chan struct{}, 1)}
+	return &Waker{pusher: pusher, asleep: asleep, count: count, log: log, calls: map[app]*call{}, changed: make(chan struct{}, 1), paces: paces{free: map[string]time.Time{}}}
 }
 
-// Wake has an app woken soon, unless that is under way or was done a while ago. It
-// doesn't wait.
+// Wake has an app woken soon, unless that is under way or was done a while ago, or
+// its account has asked for too many of late: then later, or not. It doesn't wait.
 func (w *Waker) Wake(now time.Time, s plugin.Sleeper) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -101,7 +102,12 @@ func (w *Waker) Wake(now time.Time, s plugin.Sleeper) {
 		w.complain(now, message.FailForNow(message.Overloaded, "%d apps are being woken", maxCalls))
 		return
 	}
-	c := &call{sleeper: s, began: now, at: now, index: -1}
+	at, ok := w.paces.take(now, s.Account)
+	if !ok {
+		w.count.dropped.Inc()
+		return
+	}
+	c := &call{sleeper: s, began: at, at: at, index: -1}
 	w.calls[appOf(s)] = c
 	w.put(c)
 }

@@ -237,7 +237,9 @@ func TestBounded(t *testing.T) {
 	at(t, &server{}, func(b *bench) {
 		now := time.Now()
 		for i := range maxCalls + 10 {
-			b.Wake(now, sleeper(fmt.Sprint(i)))
+			s := sleeper("a")
+			s.Account = fmt.Sprint(i)
+			b.Wake(now, s)
 		}
 		synctest.Wait()
 		b.expect(maxCalls, fmt.Sprintf("dropped 10, sent %d", maxCalls))
@@ -248,12 +250,67 @@ func TestBounded(t *testing.T) {
 	})
 }
 
+// TestAccountCannotFlood: however often an account's apps register and vanish, and
+// whatever they are called, the push server is asked a bounded number of times; it
+// is the others' as before.
+func TestAccountCannotFlood(t *testing.T) {
+	at(t, &server{}, func(b *bench) {
+		for i := range 1000 {
+			b.wake(fmt.Sprint(i))
+			b.Awake("bob", sleeper(fmt.Sprint(i)).Push)
+		}
+		b.expect(accountBurst, fmt.Sprintf("dropped %d, sent %d", 1000-accountBurst-int(giveUp/accountPause), accountBurst))
+		other := sleeper("a")
+		other.Account = "ann"
+		b.Wake(time.Now(), other)
+		b.pass(0)
+		if n := b.s.count(); n != accountBurst+1 {
+			t.Errorf("%d calls", n)
+		}
+		b.pass(giveUp + accountBurst*accountPause)
+		b.wake("a")
+		if n := b.s.count(); n != accountBurst+2 {
+			t.Errorf("%d calls once all is forgiven", n)
+		}
+	})
+}
+
+// TestCallsOfAnAccountAreSpread: beyond its share an account's apps are called
+// later, if they still sleep then.
+func TestCallsOfAnAccountAreSpread(t *testing.T) {
+	at(t, &server{}, func(b *bench) {
+		for i := range accountBurst + 3 {
+			b.wake(fmt.Sprint(i))
+		}
+		b.Awake("bob", sleeper(fmt.Sprint(accountBurst)).Push)
+		for _, calls := range []int{0, 0, 1, 2, 2} {
+			if n := b.s.count() - accountBurst; n != calls {
+				t.Errorf("%d calls more, want %d", n, calls)
+			}
+			b.pass(accountPause)
+		}
+	})
+}
+
+func TestPacesAreForgotten(t *testing.T) {
+	p := paces{free: map[string]time.Time{}}
+	now := time.Now()
+	for i := range 100_000 {
+		p.take(now.Add(time.Duration(i)*accountPause/1000), fmt.Sprint(i))
+	}
+	if n := len(p.free); n > 3*fewAccounts {
+		t.Errorf("%d accounts are remembered", n)
+	}
+}
+
 // TestComplaints: a word a minute, and never about what wakes an app.
 func TestComplaints(t *testing.T) {
 	refuses := func(context.Context, int) error { return message.Fail(message.Undelivered, "push server answered 404") }
 	at(t, &server{say: refuses}, func(b *bench) {
 		for i := range 120 {
-			b.wake(fmt.Sprint("token-", i))
+			s := sleeper(fmt.Sprint("token-", i))
+			s.Account = fmt.Sprint("user-", i)
+			b.Wake(time.Now(), s)
 			b.pass(time.Second)
 		}
 		text := b.log.String()

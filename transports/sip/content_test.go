@@ -117,6 +117,32 @@ func TestDeflatedNotice(t *testing.T) {
 	}
 }
 
+// TestEnvelopeIsFromItsSender: nobody writes somebody else of ours into the envelope
+// as the sender, whom clients show.
+func TestEnvelopeIsFromItsSender(t *testing.T) {
+	c := newClient(t, openDoor(t, &gate{}, nil))
+	c.login()
+	for _, test := range []struct{ envelope, status string }{
+		{"From: \"Ann\" <sip:1001@sip.example.com>\r\n", "202 Accepted"},
+		{"From: <sip:1001@SIP.example.com;gr=urn:uuid:f81d4fae>\r\n", "202 Accepted"},
+		{"From: <im:1001@sip.example.com>\r\n", "202 Accepted"},
+		{"From: <sip:anonymous@anonymous.invalid>\r\n", "202 Accepted"},
+		{"To: <sip:1002@sip.example.com>\r\n", "202 Accepted"},
+		{"From: <sip:1003@sip.example.com>\r\n", "403 Forbidden"},
+		{"From: \"x\" <sip:1001@sip.example.com> <sip:1003@sip.example.com>\r\n", "403 Forbidden"},
+		{"From: <sips:%31003@sip.example.com:5061>\r\n", "403 Forbidden"},
+		{"From: <IM:1003@SIP.EXAMPLE.COM>\r\n", "403 Forbidden"},
+		{"From: <tel:+15550100>\r\n", "403 Forbidden"},
+		{"From: <sip:1001@sip.example.com>\r\nFrom: <sip:1003@sip.example.com>\r\n", "400 Bad Request"},
+		{"no envelope", "400 Bad Request"},
+	} {
+		got := c.message("Content-Type: message/cpim\r\n", test.envelope+"\r\nContent-Type: text/plain\r\n\r\nhello")
+		if !strings.HasPrefix(got, "SIP/2.0 "+test.status) {
+			t.Errorf("%q is answered %q, want %s", test.envelope, got[:min(len(got), 60)], test.status)
+		}
+	}
+}
+
 // TestUnknownTypePasses: a client's own type, such as Acrobits' for files, goes
 // from one client to the other octet for octet.
 func TestUnknownTypePasses(t *testing.T) {

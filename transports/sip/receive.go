@@ -6,8 +6,10 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"strings"
 	"time"
 
+	"github.com/imgate/imgate/engine/content"
 	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/sip/wire"
@@ -129,6 +131,9 @@ func (d *Door) read(x *wire.Exchange, body []byte, who identity, now time.Time) 
 	if m.From, err = who.sender(x); err != nil || !who.account.Owns(m.From) {
 		return nil, message.Fail(message.Forbidden, "From is not one of the account's identities")
 	}
+	if failure := d.checkEnvelope(m, who); failure != nil {
+		return nil, failure
+	}
 	if m.Recipient, err = wire.Address(x.URI); err != nil {
 		return nil, message.Fail(message.Malformed, "Request-URI: %w", err)
 	}
@@ -144,6 +149,31 @@ func (d *Door) read(x *wire.Exchange, body []byte, who identity, now time.Time) 
 		m.Expires = &expires
 	}
 	return m, nil
+}
+
+// checkEnvelope wants a message/cpim to be from its sender: From in there is whom
+// clients show, so it is as little for anybody to choose as the request's, if it
+// is a number or in a domain of ours. Who is elsewhere isn't ours to know, nor do
+// we check whom a peer vouches for. What we can't read a client perhaps can, so it
+// is refused.
+func (d *Door) checkEnvelope(m *message.Message, who identity) *message.Failure {
+	if who.from != nil || content.MediaType(m.ContentType) != content.TypeCPIM {
+		return nil
+	}
+	c, err := content.ParseCPIM(m.Body)
+	if err != nil {
+		return message.Fail(message.Malformed, "message/cpim: %w", err)
+	}
+	uri := c.From.URI
+	if scheme, rest, _ := strings.Cut(uri, ":"); strings.EqualFold(scheme, "im") { // RFC 3860
+		uri = "sip:" + rest
+	}
+	from, err := wire.Identity(uri)
+	isOurs := err == nil && (from.Host == "" || d.names.hasDomain(from.Host))
+	if isOurs && !who.account.Owns(from) {
+		return message.Fail(message.Forbidden, "From of the message/cpim is not one of the account's identities")
+	}
+	return nil
 }
 
 func sender(x *wire.Exchange) (message.Address, error) {

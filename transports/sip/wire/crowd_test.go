@@ -53,6 +53,47 @@ func TestSilentCrowd(t *testing.T) {
 	}
 }
 
+// TestStrangersGiveWay: whoever opens connections on which nobody proves to be a
+// client, even if he asks something now and then, keeps nobody else out: neither
+// from another address nor, in a NAT, from his own.
+func TestStrangersGiveWay(t *testing.T) {
+	tests := []struct {
+		name   string
+		limits Limits
+		from   string // of the stranger number %d
+	}{
+		{"too many in all", Limits{MaxConnections: 3}, "198.51.100.%d:1"},
+		{"too many of one address", Limits{MaxPerAddress: 3}, "198.51.100.1:%d"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, Config{Limits: test.limits}, func(t *testing.T, b *bubble) {
+				known := b.known("198.51.100.1:200")
+				first := b.call(fmt.Sprintf(test.from, 1))
+				asking := b.call(fmt.Sprintf(test.from, 2))
+				asking.say(hello("a"))
+				asking.hear()
+				later := b.known("198.51.100.1:201")
+				first.ends()
+				last := b.call(fmt.Sprintf(test.from, 3))
+				asking.ends()
+				last.say(hello("b"))
+				if got := last.hear(); got != "200 OK" {
+					t.Error(got)
+				}
+				for _, c := range []*caller{known, later} {
+					if !c.isOpen() {
+						t.Error("a client that we know had to give way")
+					}
+				}
+				if n := b.Counts(); n.EndedDisplaced != 2 || n.TooMany+n.TooManyOfOne != 0 || n.Connections != 3 {
+					t.Errorf("%+v", n)
+				}
+			})
+		})
+	}
+}
+
 // TestIdleIsSmall: what a connection costs that has sent requests and now does
 // nothing, the server's side alone as far as the peer's can be left out.
 func TestIdleIsSmall(t *testing.T) {
