@@ -74,7 +74,7 @@ func (d *deliveries) unwrapped(results []result) bool {
 		}
 	}
 	return !slices.ContainsFunc(d.Deliveries, func(o spool.Delivery) bool {
-		return o.Unknown && !o.Unwrapped && !slices.ContainsFunc(results, func(r result) bool { return r.isOf(&o) })
+		return o.Unknown && !o.Unwrapped && !slices.ContainsFunc(results, func(r result) bool { return r.isOf(&o) && !r.unreachable() })
 	})
 }
 

@@ -35,13 +35,12 @@ func TestRefusedByOthers(t *testing.T) {
 				policy.also(func(p *plugin.Plan) { p.Devices = c.mode })
 				s := h.run(t, memory.Open(memory.NewDisk()), policy)
 				s.comes(t, 12*time.Hour, "phone", "tablet")
-				tried := false
+				var tried atomic.Bool
 				h.say(func(device, body string) (time.Duration, error) {
 					switch {
 					case device == "phone" && body == "2":
 						return 0, declined
-					case device == "tablet" && !tried:
-						tried = true
+					case device == "tablet" && !tried.Swap(true):
 						return c.first()
 					}
 					return 0, nil

@@ -51,9 +51,10 @@ func imdnOf(text, status string) string {
 // clients answer for all contacts, each as its name says, and keep what notifications
 // they get.
 type clients struct {
-	mu  sync.Mutex
-	got []message.Message
-	to  []string // the contacts
+	mu       sync.Mutex
+	got      []message.Message
+	to       []string // the contacts
+	vanished bool     // the contact of that name, once it has been silent
 }
 
 func (c *clients) take(ctx context.Context, m *message.Message, r plugin.Route) (plugin.Receipt, error) {
@@ -64,6 +65,14 @@ func (c *clients) take(ctx context.Context, m *message.Message, r plugin.Route) 
 		return plugin.Receipt{Final: true}, nil
 	}
 	switch kind, _, _ := strings.Cut(r.Binding.Contact, " "); kind {
+	case "vanishes":
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.vanished {
+			return plugin.Receipt{}, message.FailForNow(message.Unavailable, "its flow is gone")
+		}
+		c.vanished = true
+		return plugin.Receipt{}, message.FailForNow(message.NoAnswer, "no")
 	case "plain":
 		return plugin.Receipt{Final: true, Unwrapped: true}, nil
 	case "esme":
@@ -170,6 +179,7 @@ func TestNotifications(t *testing.T) {
 		"one device is late":                    {bob: "plain,late", asks: both},
 		"one device refuses":                    {bob: "plain,refuses", asks: both, want: "delivered"},
 		"one device was silent before":          {bob: "silent", asks: both, then: registers("plain")},
+		"one device was silent and is gone":     {bob: "vanishes", asks: both, then: registers("vanishes", "plain")},
 		"the ESME was silent before":            {bob: "silent-esme", asks: both, then: registers("plain"), want: "delivered"},
 		"reported":                              {bob: "esme", asks: both, then: arrives, want: "delivered"},
 		"reported, negative alone":              {bob: "esme", asks: negative, then: arrives},
