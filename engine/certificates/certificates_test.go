@@ -407,3 +407,29 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 }
+
+// TestExpiryInUse: a certificate that expires while it is in use is told of once,
+// and again when the one after it does.
+func TestExpiryInUse(t *testing.T) {
+	a := newAuthority(t)
+	f := a.sign(t, later()).files(t, nil)
+	var log bytes.Buffer
+	s, err := Open(f, tls.NoClientCert, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired := later().Add(lookEvery)
+	for i := range 3 {
+		s.config(expired.Add(time.Duration(i) * lookEvery))
+	}
+	if n := strings.Count(log.String(), "expired"); n != 1 {
+		t.Errorf("told %d times: %s", n, &log)
+	}
+	next := a.sign(t, later())
+	write(t, f.Key, next.key)
+	write(t, f.Certificate, next.chain)
+	s.config(expired.Add(3 * lookEvery))
+	if n := strings.Count(log.String(), "has expired"); n != 2 {
+		t.Errorf("told %d times: %s", n, &log)
+	}
+}

@@ -106,6 +106,7 @@ type keeper struct {
 	mu     sync.Mutex
 	looked time.Time
 	seen   []fs.FileInfo // of the paths when they were last read; nil: there was no such file
+	told   bool          // that the certificate has expired
 }
 
 func newKeeper(f files, log *slog.Logger, now time.Time) (*keeper, error) {
@@ -137,7 +138,19 @@ func (k *keeper) look(now time.Time) *contents {
 		k.seen = seen
 		k.read(now)
 	}
+	k.warnOfExpiry(now)
 	return k.current.Load()
+}
+
+// warnOfExpiry tells once of a certificate that it has expired, be it while it is
+// in use.
+func (k *keeper) warnOfExpiry(now time.Time) {
+	c := k.current.Load().certificate
+	if c == nil || k.told || !now.After(c.Leaf.NotAfter) {
+		return
+	}
+	k.told = true
+	k.log.Warn("certificate has expired", "file", k.files.certificate, "not_after", c.Leaf.NotAfter)
 }
 
 func (k *keeper) read(now time.Time) {
@@ -154,14 +167,12 @@ func (k *keeper) read(now time.Time) {
 // of it.
 func (k *keeper) take(c *contents, now time.Time) {
 	k.current.Store(c)
+	k.told = false
+	k.warnOfExpiry(now)
 	if c.certificate == nil {
 		return
 	}
-	leaf := c.certificate.Leaf
-	switch {
-	case now.After(leaf.NotAfter):
-		k.log.Warn("certificate has expired", "file", k.files.certificate, "not_after", leaf.NotAfter)
-	case now.Before(leaf.NotBefore):
+	if leaf := c.certificate.Leaf; now.Before(leaf.NotBefore) {
 		k.log.Warn("certificate isn't valid yet", "file", k.files.certificate, "not_before", leaf.NotBefore)
 	}
 	// Not refused: what hands secrets to containers lets everybody in there read

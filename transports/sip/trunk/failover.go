@@ -94,6 +94,9 @@ func (a *attempt) hops(ctx context.Context) ([]wire.Target, error) {
 	hops, err := a.work.resolver.Hops(ctx, a.to.server)
 	if err != nil {
 		failure := message.AsFailure(err)
+		if failure.Reason == message.Unavailable && ctx.Err() == nil {
+			a.complaints.of(silentDNS, time.Now(), failure.Reason, "domain", a.to.server.Host, "error", err)
+		}
 		if !a.to.public && failure.Reason == message.UnknownRecipient {
 			return nil, unavailable(err)
 		}
@@ -104,6 +107,7 @@ func (a *attempt) hops(ctx context.Context) ([]wire.Target, error) {
 	})
 	switch {
 	case len(allowed) == 0 && a.to.public:
+		a.complaints.of(leadsInside, time.Now(), message.UnknownRecipient, "domain", a.to.server.Host)
 		return nil, message.Fail(message.UnknownRecipient, "%s leads to us, or to a private address", a.to.server.Host)
 	case len(allowed) == 0:
 		return nil, unavailable(errOurs)

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/imgate/imgate/engine/message"
 	"github.com/imgate/imgate/engine/plugin"
 	"github.com/imgate/imgate/transports/sip/wire"
 )
@@ -20,17 +19,13 @@ var errOutOfService = errors.New("the next hop doesn't answer OPTIONS")
 // probeWithin bounds one probe, of all servers together.
 const probeWithin = 10 * time.Second
 
-// complainEvery is how often the log says that our credentials are refused.
-const complainEvery = time.Minute
-
 // health is what is known of the next hop.
 type health struct {
 	down   atomic.Bool // nothing is sent
 	missed atomic.Bool // a message has found no way since one got through
 
-	mu         sync.Mutex
-	failures   int       // probes without an answer, the last ones
-	complained time.Time // of our credentials
+	mu       sync.Mutex
+	failures int // probes without an answer, the last ones
 }
 
 // reached notes that the next hop has answered, and has what waits for it go on.
@@ -128,16 +123,5 @@ func (t *Trunk) options() wire.Outgoing {
 	return wire.Outgoing{
 		Method: "OPTIONS", URI: uri, From: "<sip:" + t.config.Domain + ">;tag=" + rand.Text(), To: "<" + uri + ">",
 		CallID: rand.Text(), CSeq: 1, MaxForwards: 70,
-	}
-}
-
-// refusedCredentials tells operators that there is something to mend.
-func (t *Trunk) refusedCredentials(now time.Time) {
-	t.metrics.refused.Inc()
-	t.health.mu.Lock()
-	defer t.health.mu.Unlock()
-	if now.Sub(t.health.complained) >= complainEvery {
-		t.health.complained = now
-		t.log.Warn("our credentials are refused; messages wait", "username", t.config.Username, "reason", string(message.Unauthenticated))
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -90,6 +91,47 @@ func TestProbeSaysWhy(t *testing.T) {
 		}
 		start(t, trunk)
 		eventually(t, hop+": "+why, func() bool { return strings.Contains(log.text(), why) })
+	}
+}
+
+// TestComplaints: of what messages suffer from, the log has a line, and not one for
+// each.
+func TestComplaints(t *testing.T) {
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, test := range []struct {
+		servers, what, why string
+		reason             message.Reason
+	}{
+		{service(t, "_sip._tcp.", deadPort(t)), leadsInside, "domain=b.example", message.UnknownRecipient},
+		{silent.LocalAddr().String(), silentDNS, "domain=b.example", message.Unavailable},
+	} {
+		config := local()
+		config.NameServers = []string{test.servers}
+		log := &logged{}
+		trunk, err := New(t.Context(), plugin.Env{Log: slog.New(slog.NewTextHandler(log, nil))}, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start(t, trunk)
+		for range 2 {
+			_, err := trunk.Send(t.Context(), testMessage(), delivery())
+			fails(t, test.what, err, test.reason, test.reason == message.Unavailable)
+		}
+		if text := log.text(); strings.Count(text, test.what) != 1 || !strings.Contains(text, test.why) {
+			t.Errorf("%q isn't told once, but %s", test.what, text)
+		}
+	}
+	now, log := time.Now(), &logged{}
+	c := newComplaints(slog.New(slog.NewTextHandler(log, nil)))
+	for _, after := range []time.Duration{0, complainEvery - 1, complainEvery} {
+		c.of(refusedCredentials, now.Add(after), message.Unauthenticated)
+	}
+	if n := strings.Count(log.text(), refusedCredentials); n != 2 {
+		t.Errorf("told %d times", n)
 	}
 }
 

@@ -74,7 +74,8 @@ func (t *Trunk) receipt(to way, w *work, response *wire.Response, err error) (pl
 		}
 		return plugin.Receipt{Final: true}, nil
 	case t.config.Username != "" && (response.Status == 401 || response.Status == 407):
-		t.refusedCredentials(time.Now())
+		t.metrics.refused.Inc()
+		t.complaints.of(refusedCredentials, time.Now(), message.Unauthenticated, "username", t.config.Username)
 		return plugin.Receipt{}, message.FailForNow(message.Undelivered, "our credentials were answered with %d", response.Status)
 	}
 	return plugin.Receipt{}, translate.Refusal(response)

@@ -42,6 +42,7 @@ type Trunk struct {
 	avoided      *avoided
 	windows      *windows
 	health       health
+	complaints   *complaints
 	metrics      *metrics
 	registry     *plugin.Metrics
 	log          *slog.Logger
@@ -72,6 +73,7 @@ func New(_ context.Context, env plugin.Env, config Config) (*Trunk, error) {
 		login:        newLogin(config.Username, config.Password, config.Realm),
 		avoided:      newAvoided(),
 		windows:      newWindows(),
+		complaints:   newComplaints(log),
 		registry:     env.Metrics,
 		log:          log,
 	}

@@ -198,11 +198,8 @@ func (a *Agent) linkTo(server int) *link {
 func (a *Agent) dial(ctx context.Context, network string, server int) (*link, error) {
 	address := a.nodes[server].address(network)
 	conn, err := a.open(ctx, network, address)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, nobodyListens(address, network, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("reach the SIP server: %w", err)
+		return nil, unreached(address, network, err)
 	}
 	l := newLink(conn, network)
 	if before := a.linkTo(server); before != nil {

@@ -3,8 +3,13 @@ package ua
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"net"
+	"strings"
+	"syscall"
 
 	"github.com/imgate/imgate/transports/sip/ua/internal/target"
 )
@@ -41,6 +46,20 @@ func (a *Agent) open(ctx context.Context, network, address string) (net.Conn, er
 		return openWebSocket(ctx, dialer, a.tls(), network+"://"+address)
 	}
 	return dialer.DialContext(ctx, network, address)
+}
+
+// unreached says why there is no connection to a server.
+func unreached(server, network string, err error) error {
+	overTLS := network == "tls" || network == "wss"
+	switch certificate, bad := errors.AsType[*tls.CertificateVerificationError](err); {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nobodyListens(server, network, err)
+	case bad:
+		return fmt.Errorf("the certificate of %s is refused; --insecure takes any: %w", server, certificate.Err)
+	case overTLS && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		return fmt.Errorf("%s (%s) hangs up: does it speak TLS at this port? %w", server, strings.ToUpper(network), err)
+	}
+	return fmt.Errorf("reach the SIP server: %w", err)
 }
 
 func (a *Agent) tls() *tls.Config {

@@ -54,7 +54,7 @@ var meanings = map[int]string{
 	483: "the message took too many hops, by all appearances in a circle",
 	486: "the recipient is busy",
 	488: "the recipient's device can't take this message",
-	500: "the server has a fault or can't decide now",
+	500: "the server can't decide now, or too much was asked of it: wrong passwords, or too many requests",
 	501: "the server doesn't know such requests",
 	502: "the next hop refused",
 	503: "this server doesn't take traffic now; another one may",
