@@ -340,3 +340,25 @@ func TestLosses(t *testing.T) {
 	close(hold)
 	held.close()
 }
+
+// TestFlowFailedBehindAProxy: one that names each client's flow ends it with 430;
+// one that has the same URI for all doesn't.
+func TestFlowFailedBehindAProxy(t *testing.T) {
+	for path, lost := range map[string]int{"<sip:token@edge.example;lr;ob>": 1, "<sip:edge.example;lr;ob>": 0, "<sip:token@edge.example;lr>": 0} {
+		g := &gate{}
+		d := openDoor(t, g, edge)
+		c := newClient(t, d)
+		c.login()
+		want(t, c.register("Contact: <sip:1001@10.0.0.1>\r\nPath: "+path+"\r\n"), "200 OK")
+		bound := g.bound()[0]
+		sent := d.sendLater(t, testMessage(), plugin.Route{Reference: "ref", Binding: &bound})
+		c.send(answer(c.receive(), "430 Flow Failed"))
+		if r := <-sent; !isFailure(r.err, message.Unavailable, true) {
+			t.Errorf("%s: %+v", path, r)
+		}
+		d.losses.running.Wait()
+		if gone := g.lostFlows(); len(gone) != lost || lost > 0 && gone[0] != bound.Flow {
+			t.Errorf("%s: lost are %v", path, gone)
+		}
+	}
+}
