@@ -38,7 +38,7 @@ func told(t *testing.T, m ua.Incoming) *content.IMDN {
 func TestNotifiedOfSMS(t *testing.T) {
 	g := open(t)
 	ann, got := g.phone(t, "ann")
-	g.vendor.receipt = plugin.Receipt{PeerIDs: []string{"1"}, Unwrapped: true}
+	g.vendor.receipt.Store(&plugin.Receipt{PeerIDs: []string{"1"}, Unwrapped: true})
 	to := message.Address{User: "+447700900123", Host: "sms.example.com"}
 	body := envelope("ann@sip.example.com", to.String(), "34jk324j", "text/plain", "hello")
 	if r, err := ann.Message(t.Context(), to, content.TypeCPIM, body, ua.Options{}); err != nil || r.Code != 202 {

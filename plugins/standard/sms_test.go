@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func (none) Validate() error { return nil }
 type vendor struct {
 	gate    chan plugin.Gate
 	sent    chan *message.Message
-	receipt plugin.Receipt // that it gives; set before anything is sent
+	receipt atomic.Pointer[plugin.Receipt] // that it gives; nil: one that says nothing
 }
 
 func (v *vendor) Serve(ctx context.Context, gate plugin.Gate) error {
@@ -45,7 +46,10 @@ func (v *vendor) Serve(ctx context.Context, gate plugin.Gate) error {
 
 func (v *vendor) Send(_ context.Context, m *message.Message, _ plugin.Route) (plugin.Receipt, error) {
 	v.sent <- m
-	return v.receipt, nil
+	if receipt := v.receipt.Load(); receipt != nil {
+		return *receipt, nil
+	}
+	return plugin.Receipt{}, nil
 }
 
 // trustful are accounts of people whose passwords nobody checks.
