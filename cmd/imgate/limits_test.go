@@ -170,8 +170,8 @@ func isLetIn(t *testing.T, conn net.Conn) bool {
 	return n > 0
 }
 
-// fillUp opens a connection from each address and wants all to be let in but
-// the last.
+// fillUp opens a connection from each address, on which an account is proved so that
+// it doesn't give way to others, and wants all to be let in but the last.
 func fillUp(t *testing.T, s *server, addresses ...string) {
 	t.Helper()
 	s.eventually("no connections are left", func() bool { return s.metric(connectionsOpen) == 0 })
@@ -186,6 +186,24 @@ func fillUp(t *testing.T, s *server, addresses ...string) {
 		if in := isLetIn(t, conn); in != (i < len(addresses)-1) {
 			t.Errorf("connection %d, from %s, is let in: %t", i+1, address, in)
 		}
+		if i < len(addresses)-1 {
+			proveOn(t, conn)
+		}
+	}
+}
+
+// proveOn asks for frank's bindings on a connection, with his password.
+func proveOn(t *testing.T, conn net.Conn) {
+	t.Helper()
+	answers := bufio.NewReader(conn)
+	ask := func(cseq int, authorization string) string {
+		return fmt.Sprintf("REGISTER sip:sip.example.com SIP/2.0\r\nVia: SIP/2.0/TCP %s;branch=z9hG4bK%d\r\n"+
+			"From: <sip:frank@sip.example.com>;tag=1\r\nTo: <sip:frank@sip.example.com>\r\nCall-ID: %[1]s\r\nCSeq: %[2]d REGISTER\r\n"+
+			"Max-Forwards: 70\r\n%[3]sContent-Length: 0\r\n\r\n", conn.LocalAddr(), cseq, authorization)
+	}
+	_, header := exchange(t, conn, answers, ask(1, ""))
+	if status, _ := exchange(t, conn, answers, ask(2, credentialsFor(t, header, "frank"))); status != 200 {
+		t.Errorf("frank is answered %d", status)
 	}
 }
 
